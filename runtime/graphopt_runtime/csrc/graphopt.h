@@ -1,0 +1,62 @@
+/* graphopt.h: the C interface of a compiled model.
+
+   A library built by graphopt holds one model in one or more variants (one per set of input shapes, in the order of the
+   manifest). Tensors are dense and row-major. Every function is safe to call from several threads, except that
+   graphopt_destroy must be the last call on its handle.
+
+   Part of graphopt, under the Apache License v2.0 with LLVM Exceptions.
+   SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
+#ifndef GRAPHOPT_H
+#define GRAPHOPT_H
+
+#if defined(__GNUC__)
+#define GRAPHOPT_API __attribute__((visibility("default")))
+#else
+#define GRAPHOPT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    GRAPHOPT_OK = 0,
+    GRAPHOPT_ERROR_VARIANT = 1,   /* no variant of that number */
+    GRAPHOPT_ERROR_MEMORY = 2,    /* the workspace could not be allocated */
+    GRAPHOPT_ERROR_KERNEL = 3,    /* a kernel reported a failure */
+    GRAPHOPT_ERROR_ALIGNMENT = 4  /* a tensor is not 64-byte aligned and its size is unknown, so it cannot be staged */
+};
+
+typedef struct graphopt_model graphopt_model;
+
+/* A handle on the model, or NULL when memory is short. `weights` (64-byte aligned, the bytes of weights.bin) stay the
+   caller's and must outlive the handle. `threads` counts the calling thread; 0 or less means one per available CPU.
+   Worker threads belong to the handle and start with the first parallel kernel. */
+GRAPHOPT_API graphopt_model *graphopt_create(const void *weights, int threads);
+
+/* Runs one variant. Returns GRAPHOPT_OK or an error. Tensors that are not 64-byte aligned are copied through an internal
+   buffer. Concurrent calls on one handle get a workspace each; a kernel that finds the handle's workers taken by another
+   call runs on its caller's thread alone. */
+GRAPHOPT_API int graphopt_run(graphopt_model *model, int variant, const void *const *inputs, void *const *outputs);
+
+/* Runs one variant `repeats` times and returns the seconds that all of them took, or minus an error code. */
+GRAPHOPT_API double graphopt_time(graphopt_model *model, int variant, const void *const *inputs, void *const *outputs,
+                                  int repeats);
+
+/* Changes the number of threads, waiting for a running parallel kernel to finish. */
+GRAPHOPT_API void graphopt_set_threads(graphopt_model *model, int threads);
+
+/* Passive (1): idle workers sleep at once. Active (0, the default): they first spin for a fraction of a millisecond, which
+   makes the next parallel kernel start sooner. Handles with more threads than CPUs never spin. */
+GRAPHOPT_API void graphopt_set_passive(graphopt_model *model, int passive);
+
+/* Stops the workers and frees everything but the weights. NULL is ignored. */
+GRAPHOPT_API void graphopt_destroy(graphopt_model *model);
+
+/* One English sentence for a code returned by graphopt_run. */
+GRAPHOPT_API const char *graphopt_error_string(int error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,91 @@
+/* pool.h: the thread pool of one handle, shared by pool.c, workers.c and fork.c.
+
+   The caller of a launch leads it: it offers share 0..n-1 of the tasks to itself and to n-1 workers, works on its own, then
+   on every share whose worker has not woken up yet, and waits for the rest. A worker owns one state word; all hand-over
+   goes through it. One launch uses the pool at a time; others run serially on their callers' threads.
+   SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
+#ifndef GRAPHOPT_POOL_H
+#define GRAPHOPT_POOL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "graphopt_rt.h"
+#include "spin.h"
+
+enum { CACHE_LINE = 64 };
+
+/* IDLE -> READY by the leader, READY -> IDLE by whoever takes the share, IDLE -> ASLEEP by the worker. */
+enum { IDLE, READY, ASLEEP, STOP };
+
+typedef struct {
+    _Alignas(CACHE_LINE) atomic_int state;
+    int share;
+    graphopt_pool *pool;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t woken;
+} graphopt_worker;
+
+typedef struct {
+    FTVMParallelLambda lambda;
+    void *data;
+    TVMParallelGroupEnv env;
+    int shares;
+} graphopt_job;
+
+typedef struct {
+    graphopt_pool *pool;
+    _Alignas(CACHE_LINE) atomic_int arrived;
+    atomic_uint phase;
+} graphopt_barrier;
+
+struct graphopt_pool {
+    atomic_int threads;
+    atomic_int passive;
+    atomic_long spin_nanoseconds;
+    graphopt_pool *next; /* in the registry of pools */
+
+    _Alignas(CACHE_LINE) atomic_bool busy; /* whoever sets it owns the fields up to the next line */
+    graphopt_worker *workers;              /* workers[share - 1] */
+    int worker_count;
+    graphopt_job job;
+    graphopt_barrier barrier;
+
+    _Alignas(CACHE_LINE) atomic_int pending; /* shares that are not finished, the leader's own excluded */
+    atomic_bool failed;
+    atomic_bool leader_sleeps;
+    pthread_mutex_t mutex;
+    pthread_cond_t finished;
+};
+
+/* A spinner that gives up at the pool's limit. */
+static inline spinner graphopt_start_spinning(graphopt_pool *pool) {
+    return (spinner){.limit = atomic_load_explicit(&pool->spin_nanoseconds, memory_order_relaxed)};
+}
+
+/* Sets a worker's state and wakes it if it sleeps. */
+void graphopt_post(graphopt_worker *w, int state);
+
+/* Takes the share that was offered to a worker; true for exactly one of all who try. */
+bool graphopt_take_share(graphopt_worker *w);
+
+void graphopt_run_share(graphopt_pool *pool, int share);
+
+/* Counts a share as finished, and wakes the leader if it was the last. */
+void graphopt_finish_share(graphopt_pool *pool);
+
+/* Brings the workers to threads - 1 and returns how many threads there are; a system that grants fewer gets fewer. */
+int graphopt_start_workers(graphopt_pool *pool);
+
+void graphopt_stop_workers(graphopt_pool *pool);
+
+/* Puts a pool into its state without workers, whatever it was before. */
+void graphopt_pool_reset(graphopt_pool *pool);
+
+/* The pools that a forked child has to reset. */
+void graphopt_registry_add(graphopt_pool *pool);
+void graphopt_registry_remove(graphopt_pool *pool);
+
+#endif

@@ -1,0 +1,205 @@
+"""A compiled model that is ready to run: numpy arrays in, numpy arrays out."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from graphopt_runtime import cpu
+from graphopt_runtime.artifact import Artifact, open_artifact
+from graphopt_runtime.errors import ArtifactError, GraphoptError, InputError
+from graphopt_runtime.library import Handle, Library, Pointers
+from graphopt_runtime.signature import Outputs, Signature
+from graphopt_runtime.tensors import Array, NodeArg, Variant, address, allocate_all, as_input, parse_variants
+
+
+def load(path: str | Path, threads: int | None = None, verify: bool = True) -> "CompiledModel":
+    """Loads a .gopt file. This runs code from the file: load only artifacts that you trust.
+
+    `threads` defaults to the CPUs that this process may use. `verify=False` skips the hash of the weights.
+    Raises ArtifactError when the file is damaged, too new, or made for another CPU.
+    """
+    artifact = open_artifact(path, verify)
+    _check_machine(artifact)
+    return CompiledModel(artifact, threads)
+
+
+def _check_machine(artifact: Artifact) -> None:
+    target = artifact.manifest["target"]
+    here, wanted = cpu.architecture(), target.get("arch")
+    if wanted != here:
+        raise ArtifactError(
+            f"{artifact.path} was built for {wanted}, this machine is {here}; compile it again for this target"
+        )
+    if missing := cpu.missing_features(target.get("features", ()), cpu.cpu_flags(), here):
+        raise ArtifactError(
+            f"{artifact.path} was built for {target.get('name', wanted)!r} and needs CPU features that this machine "
+            f"lacks: {', '.join(missing)}; compile it again with an older target"
+        )
+
+
+class CompiledModel:
+    """A model in memory. Calls from several threads run concurrently; `close()` waits for nothing and frees everything
+    once the running calls are done."""
+
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        self.manifest: Mapping[str, Any] = artifact.manifest
+        self.name: str = str(artifact.manifest.get("name", artifact.path.stem))
+        self.variants: tuple[Variant, ...] = parse_variants(artifact.manifest)
+        self._signature = Signature(self.variants)
+        self._path = artifact.path
+        self._threads = threads if threads is not None else cpu.default_threads()
+        self._passive = False
+        self._handle: Handle | None = _create(artifact, _check_threads(self._threads))
+
+    def __call__(self, *arrays: Any, out: Outputs | None = None, **named: Any) -> Any:
+        """Runs the model.
+
+        `model(a, b)` takes the inputs by position and returns a tuple of arrays; `model(x=a, y=b)` and
+        `model({"x": a, "y": b})` take them by name and return a dict. `out` lends C-contiguous arrays for the outputs,
+        in a sequence or by name. Raises InputError when a feed does not fit.
+        """
+        feeds = _named_feeds(arrays, named)
+        if feeds is None:
+            return tuple(self._run(self._signature.positional(arrays), out))
+        return dict(
+            zip(self._signature.output_names, self._run(self._signature.ordered(feeds), out), strict=True)
+        )
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
+        """Like ONNX Runtime's InferenceSession.run: the named outputs, or all of them for None."""
+        wanted = None if output_names is None else self._signature.output_indices(output_names)
+        outputs = self._run(self._signature.ordered(feeds), None)
+        return outputs if wanted is None else [outputs[index] for index in wanted]
+
+    def time(self, feeds: Mapping[str, Any], repeats: int = 1) -> float:
+        """Runs the model `repeats` times without Python in between and returns the seconds of all runs together."""
+        if repeats < 1:
+            raise InputError(f"repeats is {repeats}, it must be at least 1")
+        call = self._prepare(self._signature.ordered(feeds), None)
+        arguments = call.handle.address, call.variant, call.input_table, call.output_table
+        seconds: float = call.handle.library.time(*arguments, repeats)
+        if seconds < 0:
+            _raise_run_error(call.handle, -int(seconds))
+        return seconds
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Name, shape and type of each input, as in ONNX Runtime."""
+        return self._signature.input_args()
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Name, shape and type of each output, as in ONNX Runtime."""
+        return self._signature.output_args()
+
+    @property
+    def threads(self) -> int:
+        """How many threads a call uses, the caller's included."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        handle = self._open_handle()
+        handle.library.set_threads(handle.address, _check_threads(count))
+        self._threads = count
+
+    @property
+    def passive(self) -> bool:
+        """True: idle workers sleep at once. False: they spin for up to 0.1 ms first, so that the next kernel starts sooner."""
+        return self._passive
+
+    @passive.setter
+    def passive(self, passive: bool) -> None:
+        handle = self._open_handle()
+        handle.library.set_passive(handle.address, int(passive))
+        self._passive = bool(passive)
+
+    def close(self) -> None:
+        """Frees threads, workspaces, code and weights, after the calls that are still running."""
+        self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._handle is None else f"{self._threads} threads"
+        return f"<CompiledModel {self.name!r}: {self._signature}; {state}>"
+
+    def _run(self, feeds: Sequence[Any], out: Outputs | None) -> list[Array]:
+        call = self._prepare(feeds, out)
+        status = call.handle.library.run(
+            call.handle.address, call.variant, call.input_table, call.output_table
+        )
+        if status != 0:
+            _raise_run_error(call.handle, status)
+        return call.outputs
+
+    def _prepare(self, feeds: Sequence[Any], out: Outputs | None) -> "_Call":
+        handle = self._open_handle()
+        signature = self._signature
+        inputs = [as_input(t.name, feed, t.dtype) for t, feed in zip(signature.inputs, feeds, strict=True)]
+        variant = signature.variant(inputs)
+        if out is None:
+            outputs, addresses = allocate_all(variant.outputs)
+        else:
+            outputs = signature.lent(variant, out, inputs)
+            addresses = [address(array) for array in outputs]
+        tables = _table([address(array) for array in inputs]), _table(addresses)
+        return _Call(handle, variant.index, inputs, outputs, *tables)
+
+    def _open_handle(self) -> Handle:
+        handle = self._handle
+        if handle is None:
+            raise GraphoptError(f"the model {self.name!r} is closed; load {self._path} again")
+        return handle
+
+
+class _Call(NamedTuple):
+    """Everything one call needs, kept alive until it returns."""
+
+    handle: Handle
+    variant: int
+    inputs: list[Array]
+    outputs: list[Array]
+    input_table: Pointers
+    output_table: Pointers
+
+
+def _named_feeds(arrays: tuple[Any, ...], named: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The feeds given by name, as keywords or in a mapping; None when they are given by position."""
+    if arrays and named:
+        raise InputError("pass the inputs by position or by name, not both")
+    if named:
+        return named
+    if len(arrays) == 1 and type(arrays[0]) is not np.ndarray and isinstance(arrays[0], Mapping):
+        return arrays[0]
+    return None
+
+
+def _create(artifact: Artifact, threads: int) -> Handle:
+    library = Library(artifact.library, str(artifact.path))
+    weights = artifact.weights
+    start = address(np.frombuffer(weights, np.uint8)) if len(weights) else 0
+    return Handle(library, start, threads, artifact)
+
+
+def _check_threads(count: int) -> int:
+    if count < 1:
+        raise InputError(f"threads is {count}, it must be at least 1")
+    return count
+
+
+def _table(addresses: Sequence[int]) -> Pointers:
+    return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def _raise_run_error(handle: Handle, status: int) -> None:
+    sentence: bytes = handle.library.error_string(status)
+    raise GraphoptError(f"the model failed: {sentence.decode()}")
