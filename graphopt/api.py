@@ -1,0 +1,388 @@
+"""What graphopt does for a user: compile, optimize, compare, load. Each function reads as a table of contents."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphopt import artifact, pipeline
+from graphopt.arrays import Feeds
+from graphopt.errors import GraphoptError, ModelError, ShapeError, VerificationError
+from graphopt.locate import first_difference
+from graphopt.model import Statistics, bind_dims, normalise, proto, save, statistics
+from graphopt.model import load as load_model
+from graphopt.pipeline import Context, Hook, Report
+from graphopt.random_feeds import random_feeds
+from graphopt.variants import Binding, Sizes, make_variants
+from graphopt.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    from graphopt.backends.compiler import Library
+    from graphopt.backends.targets import Target
+    from graphopt.bench import Benchmark, Schedule
+    from graphopt_runtime import CompiledModel
+
+Model = str | Path | ir.Model | onnx.ModelProto
+Progress = Callable[[str], None]
+
+RANDOM_FEEDS = 3
+"""Random inputs that a result is verified on, besides those the user gives."""
+
+COMPILE_PRESET = "O3"
+OPTIMIZE_PRESET = "O2"
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What `build` did: where the artifact is, and what became of the model on the way."""
+
+    path: Path
+    before: Statistics
+    after: Statistics
+    report: Report
+    verdict: Verdict
+    notices: list[str]
+    kernels: int
+    layers: list[str]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for scripts."""
+        return {
+            "artifact": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "nodes_before": self.before.nodes,
+            "nodes_after": self.after.nodes,
+            "kernels": self.kernels,
+            "applied": dict(self.report.applied),
+            "verification": self.verdict.to_json(),
+            "notices": self.notices,
+            "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """What `optimize` did to a model."""
+
+    model: ir.Model
+    before: Statistics
+    after: Statistics
+    report: Report
+    verdict: Verdict
+
+
+@dataclass
+class _Stopwatch:
+    """Announces stages and keeps how long each took."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    _stage: str = ""
+    _start: float = 0.0
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self.stop()
+        self._stage, self._start = name, time.perf_counter()
+        self.progress(detail or name)
+
+    def stop(self) -> None:
+        if self._stage:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.perf_counter() - self._start
+        self._stage = ""
+
+
+def compile(
+    model: Model,
+    target: str = "native",
+    *,
+    output: str | Path | None = None,
+    threads: int | None = None,
+    **options: Any,
+) -> CompiledModel:
+    """Compile an ONNX model and load the result: `graphopt.compile("model.onnx")(x)`.
+
+    `options` are those of `build`. With `output` the artifact is kept there. Raises GraphoptError.
+    """
+    if output is not None:
+        return load(build(model, output, target, **options).path, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        return load(build(model, Path(folder) / "model.gopt", target, **options).path, threads)
+
+
+def build(
+    model: Model,
+    output: str | Path,
+    target: str = "native",
+    *,
+    dims: Mapping[str, Sizes] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    preset: str = COMPILE_PRESET,
+    inputs: Sequence[Feeds] = (),
+    check: bool = True,
+    hooks: Sequence[Hook] = (),
+    seed: int = 0,
+    progress: Progress = lambda stage: None,
+) -> Compilation:
+    """Compile an ONNX model into an artifact, verified against ONNX Runtime before it is written.
+
+    `dims` gives sizes to named dimensions, several sizes making shape variants; `bind` turns inputs into constants;
+    `inputs` are real feeds to verify on besides random ones. Raises GraphoptError; nothing is written then.
+    """
+    from graphopt.backends.compiler import compile_models
+    from graphopt.backends.targets import find_target
+
+    watch = _Stopwatch(progress)
+    watch.stage("load")
+    chosen = find_target(target)
+    source = read(model)
+    name = Path(output).stem
+    variants = make_variants(source, Binding(dims or {}, input_shapes or {}, bind or {}))
+    before = statistics(variants.models[0])
+    watch.stage("optimize")
+    originals = [variant.clone() for variant in variants.models] if check else []
+    reports = [optimize_in_place(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
+    watch.stage("compile")
+    library = compile_models(variants.models, chosen, progress)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.gopt"
+        artifact.write(draft, _manifest(name, chosen, library, reports[0], None), library.shared, library.weights)
+        watch.stage("verify")
+        verdicts = [_verify(original, draft, inputs, seed, chosen) for original in originals]
+    verdict = next((v for v in verdicts if not v.passed), verdicts[0] if verdicts else _unchecked())
+    if verdict.verified and not verdict.passed:
+        raise VerificationError(_explain(originals[verdicts.index(verdict)], verdict, chosen, preset, seed))
+    watch.stage("write")
+    manifest = _manifest(name, chosen, library, reports[0], verdict)
+    artifact.write(output, manifest, library.shared, library.weights)
+    watch.stop()
+    return Compilation(
+        Path(output),
+        before,
+        statistics(variants.models[0]),
+        reports[0],
+        verdict,
+        variants.notices,
+        library.kernels,
+        library.layers,
+        watch.seconds,
+    )
+
+
+def optimize(
+    model: Model,
+    output: str | Path | None = None,
+    *,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    preset: str = OPTIMIZE_PRESET,
+    inputs: Sequence[Feeds] = (),
+    check: bool = True,
+    hooks: Sequence[Hook] = (),
+    seed: int = 0,
+    progress: Progress = lambda stage: None,
+) -> Optimization:
+    """Rewrite an ONNX model into a smaller equivalent one, verified against the original before it is saved.
+
+    Raises GraphoptError; nothing is written then. A model that ONNX Runtime cannot run is saved, and its verdict says that
+    it was not verified.
+    """
+    from graphopt.passes import PRESETS
+
+    progress("load")
+    source = read(model)
+    bind_dims(source, dims or {}, input_shapes or {})
+    before = statistics(source)
+    original = source.clone() if check else None
+    progress("optimize")
+    normalise(source)
+    if preset not in PRESETS:
+        raise GraphoptError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    report = optimize_in_place(source, preset, hooks, Context(seed, progress))
+    verdict = _unchecked()
+    if original is not None:
+        progress("verify")
+        verdict = _verify_rewrite(original, source, inputs, seed)
+    if verdict.verified and not verdict.passed:
+        raise VerificationError(f"the optimized model differs from the original: {verdict}")
+    if output is not None:
+        save(source, output)
+    return Optimization(source, before, statistics(source), report, verdict)
+
+
+def optimize_in_place(model: ir.Model, preset: str, hooks: Sequence[Hook], context: Context) -> Report:
+    """Run a preset's passes on a normalised model."""
+    from graphopt.passes import preset as preset_passes
+
+    return pipeline.run(model, preset_passes(preset), hooks, context)
+
+
+def compare(
+    model: str | Path,
+    backends: Mapping[str, Path | None],
+    *,
+    target: str = "native",
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    feeds: Feeds | None = None,
+    threads: int | None = None,
+    schedule: Schedule | None = None,
+    progress: Progress = lambda stage: None,
+) -> Benchmark:
+    """Run one model on several backends, interleaved, each in its own process, all with the same number of threads.
+
+    `backends` maps a name to the file that backend is to run, None for `model` itself; graphopt compiles an ONNX file
+    first. Outputs are compared with ONNX Runtime's, graph optimisation off.
+    """
+    from graphopt.backends.peers import BACKENDS
+    from graphopt.bench import default_threads, measure
+
+    threads = threads or default_threads()
+    bound = make_variants(load_model(model), Binding(dims or {}, input_shapes or {})).models[0]
+    feeds = feeds if feeds is not None else random_feeds(bound)
+    with tempfile.TemporaryDirectory() as folder:
+        fixed = Path(folder) / "fixed.onnx"
+        save(bound, fixed)
+        loaders = {}
+        for name, path in backends.items():
+            kind = name.split(":")[0]
+            if kind not in BACKENDS:
+                raise GraphoptError(f"unknown backend {name!r}; choose from {', '.join(BACKENDS)}")
+            file = path or fixed
+            if kind == "graphopt" and file.suffix != ".gopt":
+                file = build(file, Path(folder) / f"{name}.gopt", target, check=False, progress=progress).path
+            loaders[name] = _Loader(kind, file, threads)
+        expected = _reference_outputs(fixed, feeds)
+        progress("measure")
+        return measure(str(model), loaders, feeds, threads=threads, expected=expected, schedule=schedule)
+
+
+def load(path: str | Path, threads: int | None = None, verify: bool = True) -> CompiledModel:
+    """Load a compiled artifact. This runs code from the file: load only artifacts that you trust."""
+    import graphopt_runtime
+
+    return graphopt_runtime.load(path, threads=threads, verify=verify)
+
+
+def read(model: Model) -> ir.Model:
+    """A model from a path, a protobuf message, or an IR model, which is copied."""
+    if isinstance(model, str | Path):
+        return load_model(model)
+    if isinstance(model, ir.Model):
+        return model.clone()
+    if isinstance(model, onnx.ModelProto):
+        return ir.from_proto(model)
+    raise ModelError(f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}")
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Loads a backend in its worker process."""
+
+    kind: str
+    path: Path
+    threads: int
+
+    def __call__(self) -> Any:
+        from graphopt.backends.peers import BACKENDS
+
+        backend = BACKENDS[self.kind]
+        reason = backend.available()
+        if reason is not None:
+            raise GraphoptError(reason)
+        return backend.load(self.path, self.threads)
+
+
+def _reference_outputs(path: Path, feeds: Feeds) -> Mapping[str, Any] | None:
+    from graphopt.verify import ReferenceFailed, reference
+
+    try:
+        return reference(path)(feeds)
+    except ReferenceFailed:
+        return None
+
+
+def _verify(original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target) -> Verdict:
+    """Compare the artifact with the model as it came, on the feeds that fit this variant."""
+    from graphopt.backends.targets import runs_here
+
+    if (reason := runs_here(target)) is not None:
+        return Verdict(not_verified=reason)
+    with load(draft) as compiled:
+        names = [output.name for output in original.graph.outputs]
+
+        def run(feeds: Feeds) -> dict[str, Any]:
+            return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
+
+        return verify(original, run, _feeds(original, inputs, seed))
+
+
+def _verify_rewrite(original: ir.Model, optimized: ir.Model, inputs: Sequence[Feeds], seed: int) -> Verdict:
+    from graphopt.verify import ReferenceFailed, reference
+
+    try:
+        run = reference(optimized)
+        return verify(original, run, _feeds(original, inputs, seed))
+    except (ReferenceFailed, ShapeError) as error:
+        return Verdict(not_verified=str(error))
+
+
+def _feeds(model: ir.Model, inputs: Sequence[Feeds], seed: int) -> list[Feeds]:
+    return [*inputs, *(random_feeds(model, seed=seed + i) for i in range(RANDOM_FEEDS))]
+
+
+def _explain(original: ir.Model, verdict: Verdict, target: Target, preset: str, seed: int) -> str:
+    """The message for a wrong result: what differs and the first node where it does."""
+    from graphopt.backends.compiler import compile_models
+
+    def compile_and_run(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
+        names = [output.name for output in model.graph.outputs]
+        optimize_in_place(copy := model.clone(), preset, (), Context(seed))
+        library = compile_models([copy], target)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.gopt"
+            artifact.write(path, _manifest("part", target, library, Report(), None), library.shared, library.weights)
+            compiled = load(path)
+        return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
+
+    found = first_difference(original, compile_and_run, random_feeds(original, seed=seed))
+    return f"the compiled model differs from ONNX Runtime: {verdict}" + (f"\n{found}" if found else "")
+
+
+def _manifest(
+    name: str, target: Target, library: Library, report: Report, verdict: Verdict | None
+) -> dict[str, Any]:
+    verification: dict[str, Any] = {"verified": False, "reason": "not compared with ONNX Runtime"}
+    if verdict is not None and verdict.verified:
+        verification = {"verified": True}
+    elif verdict is not None:
+        verification["reason"] = verdict.not_verified
+    return {
+        "graphopt": version("graphopt"),
+        "tvm": version("apache-tvm"),
+        "name": name,
+        "target": {"name": target.name, "arch": target.arch, "features": list(target.features)},
+        "variants": library.variants,
+        "kernels": library.layers,
+        "report": {"applied": dict(sorted(report.applied.items()))},
+        "verification": verification,
+    }
+
+
+def _unchecked() -> Verdict:
+    return Verdict(not_verified="verification was switched off")
+
+
+def to_onnx(model: ir.Model) -> onnx.ModelProto:
+    """An optimized model as a protobuf message."""
+    return proto(model)

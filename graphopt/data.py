@@ -1,0 +1,156 @@
+"""Feeds from files: .npz archives, folders of .npy arrays and folders of images with named preprocessing."""
+
+import csv
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt.arrays import Array, Feeds
+from graphopt.errors import DataError
+from graphopt.images import PREPROCESS, Images, find_images, prepare
+
+LABEL_NAMES = ("labels", "y")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples for the inputs of one model.
+
+    ``columns`` maps each input to a sequence of samples without their batch axis; ``labels`` is int [n] or
+    None. Images are decoded when they are asked for.
+    """
+
+    columns: Mapping[str, Sequence[Array] | Array]
+    labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return min((len(column) for column in self.columns.values()), default=0)
+
+    def batches(self, size: int = 1, limit: int | None = None) -> Iterator[Feeds]:
+        """Feeds of ``size`` samples stacked along a new first axis; a last incomplete batch is left out."""
+        count = len(self) if limit is None else min(limit, len(self))
+        for start in range(0, count - size + 1, size):
+            yield {
+                name: np.stack([column[index] for index in range(start, start + size)])
+                for name, column in self.columns.items()
+            }
+
+
+def load_arrays(path: Path) -> dict[str, Array]:
+    """Named arrays from an .npz archive, a single .npy file or a folder of .npy files.
+
+    Pickled objects are refused. Raises DataError for anything else or anything damaged.
+    """
+    try:
+        return _read_arrays(Path(path))
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def load_dataset(path: Path, inputs: Sequence[ir.Value], preprocess: str | None = None) -> Dataset:
+    """Samples for ``inputs`` from arrays or from a folder of images.
+
+    Arrays are named like the inputs and hold samples along their first axis; an archive with one array serves
+    a model with one input whatever its name. ``labels`` (or ``y``) are the labels; an image folder has them
+    in labels.csv. With ``preprocess`` arrays of uint8 pixels, channels last or first, are prepared like
+    images.
+    """
+    path = Path(path)
+    if preprocess is not None and preprocess not in PREPROCESS:
+        raise DataError(f"unknown preprocessing {preprocess!r}; there are: {', '.join(PREPROCESS)}")
+    images = find_images(path)
+    if images:
+        return _image_dataset(path, images, inputs, preprocess)
+    return _array_dataset(path, inputs, preprocess)
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    if path.is_dir():
+        files = sorted(path.glob("*.npy"))
+        if not files:
+            raise ValueError("the folder has neither .npy files nor images")
+        return {file.stem: np.load(file, allow_pickle=False) for file in files}
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return {path.stem: content}
+    with content:
+        return {name: content[name] for name in content.files}
+
+
+def _array_dataset(path: Path, inputs: Sequence[ir.Value], preprocess: str | None) -> Dataset:
+    arrays = load_arrays(path)
+    labels = next((arrays.pop(name) for name in LABEL_NAMES if name in arrays), None)
+    columns = {
+        _name(value): _convert(array, value, preprocess, path)
+        for value, array in _match(arrays, inputs, path).items()
+    }
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"{path}: the arrays have different numbers of samples: {counts}")
+    return Dataset(columns, None if labels is None else labels.astype(np.int64))
+
+
+def _match(arrays: Feeds, inputs: Sequence[ir.Value], path: Path) -> dict[ir.Value, Array]:
+    """Which array feeds which input."""
+    samples = {name: array for name, array in arrays.items() if array.ndim > 0 and array.dtype.kind in "biuf"}
+    missing = [_name(value) for value in inputs if _name(value) not in samples]
+    if not missing:
+        return {value: samples[_name(value)] for value in inputs}
+    if len(inputs) == len(samples) == 1:
+        return {inputs[0]: next(iter(samples.values()))}
+    raise DataError(f"{path}: no array for input(s) {', '.join(missing)}; the file has: {', '.join(arrays)}")
+
+
+def _convert(array: Array, value: ir.Value, preprocess: str | None, path: Path) -> Array:
+    """Samples with the dtype and the layout of an input."""
+    if preprocess is not None and array.ndim == 4:
+        array = prepare(array, preprocess, value)
+    dtype = _dtype(value)
+    rank = len(value.shape) if value.shape is not None else array.ndim
+    if array.ndim != rank:
+        raise DataError(
+            f"{path}: input {_name(value)!r} has {rank} dimensions, its array has {array.ndim}: "
+            f"{array.shape}; samples go along the first axis"
+        )
+    return array if array.dtype == dtype else array.astype(dtype)
+
+
+def _image_dataset(
+    folder: Path, files: Sequence[Path], inputs: Sequence[ir.Value], preprocess: str | None
+) -> Dataset:
+    if preprocess is None:
+        raise DataError(f"{folder} holds images: choose --preprocess from {', '.join(PREPROCESS)}")
+    if len(inputs) != 1:
+        raise DataError(
+            f"{folder} holds images, but the model has {len(inputs)} inputs; give an .npz instead"
+        )
+    images = Images(files, preprocess, inputs[0])
+    return Dataset({_name(inputs[0]): images}, _read_labels(folder, files))
+
+
+def _read_labels(folder: Path, files: Sequence[Path]) -> NDArray[np.int64] | None:
+    """Labels from labels.csv (columns ``file`` and ``label``), or None where there is no such file."""
+    table = folder / "labels.csv"
+    if not table.exists():
+        return None
+    try:
+        with table.open(newline="") as stream:
+            labels = {row["file"]: int(row["label"]) for row in csv.DictReader(stream)}
+        return np.array([labels[file.name] for file in files], np.int64)
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"{table}: needs columns file and label for every image ({error!r})") from error
+
+
+def _name(value: ir.Value) -> str:
+    return value.name or ""
+
+
+def _dtype(value: ir.Value) -> np.dtype[Any]:
+    return np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()

@@ -1,0 +1,70 @@
+"""Writes a model: first to a temporary name in the same folder, then renamed, so a file is whole or not there."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from graphopt import edit
+from graphopt.errors import OutputError
+
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Weights beyond this many bytes go to a file of their own; protobuf messages end at 2 GiB."""
+
+
+def proto(model: ir.Model) -> onnx.ModelProto:
+    """The model as a ``ModelProto``, weights included."""
+    return ir.to_proto(model)
+
+
+def save(model: ir.Model, path: str | Path, *, external_data: bool | None = None) -> None:
+    """Writes ``model`` to ``path``, replacing it at once or not at all.
+
+    ``external_data`` puts the weights into ``<name>.data`` next to it; by default only where they exceed what protobuf
+    can hold. Raises ``OutputError`` if the folder is missing or cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    if external_data is None:
+        external_data = _weight_bytes(model) > PROTOBUF_LIMIT
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            _write(model, Path(folder), path, external_data)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _write(model: ir.Model, folder: Path, path: Path, external_data: bool) -> None:
+    written = folder / path.name
+    data_name = path.name + ".data" if external_data else None
+    if path.suffix.lower() == ".onnxtxt":
+        written.write_text(onnx.printer.to_text(proto(model)))
+    else:
+        inside = model if external_data else _with_data_inside(model)
+        ir.save(inside, written, format="protobuf", external_data=data_name)
+    if data_name:
+        os.replace(folder / data_name, path.with_name(data_name))
+    os.replace(written, path)
+
+
+def _with_data_inside(model: ir.Model) -> ir.Model:
+    """The model itself, or a copy without references to external files, which would not move along."""
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in _weights(model)):
+        return model
+    copy = model.clone()
+    for graph in edit.graphs(copy):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    return copy
+
+
+def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = (value for graph in edit.graphs(model) for value in graph.initializers.values())
+    return [value.const_value for value in values if value.const_value is not None]
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    return sum(edit.byte_size(tensor) for tensor in _weights(model))

@@ -1,0 +1,144 @@
+"""What people and scripts read: tables for a terminal, Markdown, JSON and one HTML page for ``compare``."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from graphopt.artifact import replacing
+from graphopt.bench import Benchmark, Measurement
+from graphopt.model import Statistics
+from graphopt.pipeline import Report
+
+# Heading -> how a measurement is written there.
+COLUMNS: dict[str, Callable[[Measurement], str]] = {
+    "median ms": lambda one: f"{one.median_ms:.3f}",
+    "p10": lambda one: f"{one.p10_ms:.3f}",
+    "p90": lambda one: f"{one.p90_ms:.3f}",
+    "load ms": lambda one: f"{one.load_ms:.0f}",
+    "peak MB": lambda one: f"{one.peak_rss_mb:.0f}",
+    "precision": lambda one: one.precision,
+    "max abs err": lambda one: _error(one.max_abs_err),
+    "max rel err": lambda one: _error(one.max_rel_err),
+}
+
+
+def comparison_rows(benchmark: Benchmark) -> list[list[str]]:
+    """A row per backend: its name and every entry of ``COLUMNS``, or its error."""
+    return [[name, *_cells(one)] for name, one in benchmark.backends.items()]
+
+
+def comparison_table(benchmark: Benchmark) -> Table:
+    """Backends side by side; one that failed shows why."""
+    title = f"{benchmark.model}: {benchmark.threads} thread(s), {benchmark.runs} runs"
+    return table(["backend", *COLUMNS], comparison_rows(benchmark), title=title)
+
+
+def comparison_html(benchmark: Benchmark) -> str:
+    """One self-contained page: bars of the medians above the table."""
+    from jinja2 import Environment, PackageLoader
+
+    slowest = max((one.median_ms for one in benchmark.backends.values() if not one.error), default=1.0)
+    bars = {name: 100 * one.median_ms / slowest for name, one in benchmark.backends.items() if not one.error}
+    template = Environment(loader=PackageLoader("graphopt"), autoescape=True).get_template("compare.html")
+    return template.render(
+        benchmark=benchmark, headings=["backend", *COLUMNS], rows=comparison_rows(benchmark), bars=bars
+    )
+
+
+def pass_table(report: Report) -> Table:
+    """What each pass did: how often each of its rules was applied, over all rounds."""
+    applied: dict[str, Counter[str]] = {}
+    for step in report.steps:
+        applied[step.name] = applied.get(step.name, Counter()) + step.outcome.applied
+    rows = [[name, str(sum(rules.values())), _counts(rules)] for name, rules in applied.items()]
+    return table(["pass", "applied", "rules"], rows)
+
+
+def refusal_table(report: Report) -> Table:
+    """Rules that matched but declined, and why."""
+    rows = [[rule, str(times), reason] for (rule, reason), times in report.refused.most_common()]
+    return table(["rule", "times", "reason"], rows)
+
+
+def statistics_table(columns: Mapping[str, Statistics]) -> Table:
+    """Models side by side: sizes first, then operators."""
+    rows = [[name, *(f"{getattr(one, name):,}" for one in columns.values())] for name in _SIZES]
+    operators = sorted({op for one in columns.values() for op in one.ops})
+    rows += [[op, *(str(one.ops.get(op, 0)) for one in columns.values())] for op in operators]
+    return table(["", *columns], rows)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    """A table of text; markup in cells is not interpreted."""
+    result = Table(title=title)
+    for heading in headings:
+        result.add_column(heading, overflow="fold")
+    for row in rows:
+        result.add_row(*(_plain(cell) for cell in row))
+    return result
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; pipes in cells are escaped."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def show(*tables: Table) -> None:
+    """Print tables to standard error, which leaves standard output to ``--json -``."""
+    console = Console(stderr=True)
+    for each in tables:
+        console.print(each)
+
+
+def write_json(content: Mapping[str, Any], target: str) -> None:
+    """Write JSON to a file, whole or not at all, or to standard output for ``-``. Raises OutputError."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    write_text(text, target)
+
+
+def write_text(text: str, target: str) -> None:
+    """Write text to a file, whole or not at all, or to standard output for ``-``. Raises OutputError."""
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    with replacing(Path(target)) as file:
+        file.write(text.encode())
+
+
+_SIZES = ("nodes", "params", "bytes", "macs")
+
+
+def _cells(one: Measurement) -> list[str]:
+    if one.error:
+        return [one.error, *[""] * (len(COLUMNS) - 1)]
+    return [write(one) for write in COLUMNS.values()]
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _counts(rules: Counter[str]) -> str:
+    return ", ".join(f"{rule} {times}" for rule, times in rules.most_common())
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("[", r"\[")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become text."""
+    if isinstance(value, float) and value - value != 0:
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,164 @@
+"""Numerical equivalence with ONNX Runtime, the reference that everything is compared with.
+
+A float result passes if ``max|a - b| / max|b|`` stays under the tolerance of its dtype or, where that is
+larger, under three times the difference between ONNX Runtime's own optimised and unoptimised runs of the same
+model.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.arrays import Feeds
+from graphopt.comparison import Comparison, compare_output, describe
+from graphopt.errors import GraphoptError
+from graphopt.model import proto, save
+from graphopt.model.writing import PROTOBUF_LIMIT
+
+Runner = Callable[[Feeds], Mapping[str, Any]]
+
+
+class ReferenceFailed(GraphoptError):
+    """ONNX Runtime cannot load or run the model, so there is nothing to compare with."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a verification.
+
+    ``outputs`` holds the worst comparison of each output, ``self_difference`` what the reference differs from
+    itself, ``not_verified`` why nothing could be compared (empty if it could).
+    """
+
+    outputs: tuple[Comparison, ...] = ()
+    self_difference: float = 0.0
+    not_verified: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """True if everything compared was within tolerance and something was compared."""
+        return self.verified and all(output.passed for output in self.outputs)
+
+    @property
+    def verified(self) -> bool:
+        return not self.not_verified
+
+    @property
+    def max_rel_err(self) -> float:
+        return max((output.max_rel_err for output in self.outputs), default=0.0)
+
+    @property
+    def max_abs_err(self) -> float:
+        return max((output.max_abs_err for output in self.outputs), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """For manifests and ``--json``: plain types only."""
+        if self.not_verified:
+            return {"verified": False, "reason": self.not_verified}
+        return {
+            "verified": True,
+            "passed": self.passed,
+            "max_abs_err": self.max_abs_err,
+            "max_rel_err": self.max_rel_err,
+            "self_difference": self.self_difference,
+            "outputs": {output.name: output.max_rel_err for output in self.outputs},
+        }
+
+    def __str__(self) -> str:
+        if self.not_verified:
+            return f"not verified: {self.not_verified}"
+        failed = [output for output in self.outputs if not output.passed]
+        if not failed:
+            own = f"the reference differs from itself by {self.self_difference:.2g}"
+            return f"max_rel_err {self.max_rel_err:.2g} ({own})"
+        return "; ".join(describe(output) for output in failed)
+
+
+def verify(model: ir.Model | Path, run: Runner, feeds: Iterable[Feeds]) -> Verdict:
+    """Compare ``run`` with ONNX Runtime (graph optimisation off) on every feed.
+
+    ``run`` takes feeds by input name and returns outputs by name. A model that ONNX Runtime cannot run gives
+    a verdict with ``not_verified`` set; an exception of ``run`` is passed on.
+    """
+    try:
+        plain, optimised = reference(model), reference(model, optimised=True)
+        cases = [(feed, plain(feed)) for feed in feeds]
+        own = max((self_difference(expected, optimised(feed)) for feed, expected in cases), default=0.0)
+    except ReferenceFailed as error:
+        return Verdict(not_verified=str(error))
+    if not cases:
+        return Verdict(not_verified="there are no inputs to compare with")
+    return worst([compare(expected, run(feed), own) for feed, expected in cases])
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """For each output its worst comparison."""
+    columns = zip(*(verdict.outputs for verdict in verdicts), strict=True)
+    outputs = (max(column, key=lambda output: output.max_rel_err) for column in columns)
+    return Verdict(tuple(outputs), max(verdict.self_difference for verdict in verdicts))
+
+
+def compare(expected: Mapping[str, Any], actual: Mapping[str, Any], own: float = 0.0) -> Verdict:
+    """Compare outputs by name; ``own`` is what the reference differs from itself."""
+    outputs = (compare_output(name, value, actual.get(name), own) for name, value in expected.items())
+    return Verdict(tuple(outputs), own)
+
+
+def self_difference(plain: Mapping[str, Any], optimised: Mapping[str, Any]) -> float:
+    """The largest finite relative difference between two runs of the reference."""
+    errors = (output.max_rel_err for output in compare(plain, optimised).outputs)
+    return max((error for error in errors if np.isfinite(error)), default=0.0)
+
+
+def reference(model: ir.Model | Path, *, optimised: bool = False, threads: int = 0) -> Runner:
+    """ONNX Runtime on the CPU, graph optimisation off unless asked for. Raises ReferenceFailed."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    session = _guarded(lambda: _session(model, options))
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feeds: Feeds) -> dict[str, Any]:
+        return dict(zip(names, _guarded(lambda: session.run(None, dict(feeds))), strict=True))
+
+    return run
+
+
+def _session(model: ir.Model | Path, options: Any) -> Any:
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    if not isinstance(model, ir.Model):
+        return onnxruntime.InferenceSession(model, options, providers)
+    if _fits_in_memory(model):
+        return onnxruntime.InferenceSession(proto(model).SerializeToString(), options, providers)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path)
+        return onnxruntime.InferenceSession(path, options, providers)
+
+
+def _fits_in_memory(model: ir.Model) -> bool:
+    """Whether one protobuf message can hold the model: nothing in files of its own, and not too large."""
+    tensors = [
+        value.const_value for value in model.graph.initializers.values() if value.const_value is not None
+    ]
+    inside = not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    return inside and sum(tensor.nbytes for tensor in tensors) <= PROTOBUF_LIMIT
+
+
+def _guarded(call: Callable[[], Any]) -> Any:
+    """ONNX Runtime raises a family of unrelated exceptions; turn them into one."""
+    try:
+        return call()
+    except Exception as error:
+        raise ReferenceFailed(f"ONNX Runtime: {error}") from error

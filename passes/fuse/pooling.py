@@ -1,0 +1,47 @@
+"""Reductions and pools that cover all of the image are global pools."""
+
+import onnx_ir as ir
+
+from graphopt import edit
+from graphopt.passes.evaluate import axes_of
+from graphopt.pattern import Op, Var, attribute
+from graphopt.rewrite import Match, Replacement, Rule
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+IMAGE = Var("x", where=lambda value: value.dtype in FLOATS and value.shape is not None and len(value.shape) >= 4)
+
+GLOBAL = {
+    "AveragePool": "GlobalAveragePool",
+    "MaxPool": "GlobalMaxPool",
+    "ReduceMax": "GlobalMaxPool",
+    "ReduceMean": "GlobalAveragePool",
+}
+
+
+def _reduction(match: Match) -> Replacement:
+    shape = match["x"].shape
+    assert shape is not None
+    axes = axes_of(match.root, [edit.constant(value) for value in match.root.inputs], 1)
+    if axes is None or sorted(axis % len(shape) for axis in axes) != list(range(2, len(shape))):
+        return None
+    pooled = match.op(GLOBAL[match.root.op_type], [match["x"]])
+    return pooled if attribute(match.root, "keepdims") else match.op("Flatten", [pooled])
+
+
+def _pool(match: Match) -> Replacement:
+    """One window, as large as the image and without padding."""
+    shape, root = match["x"].shape, match.root
+    assert shape is not None
+    covers = tuple(shape.dims[2:]) == tuple(attribute(root, "kernel_shape"))
+    padded = any(attribute(root, "pads") or ()) or attribute(root, "auto_pad") not in ("NOTSET", "VALID")
+    spread = any(size != 1 for size in attribute(root, "dilations") or ())
+    indices = any(output.uses() or output.is_graph_output() for output in root.outputs[1:])
+    if not covers or padded or spread or indices:
+        return None
+    return match.op(GLOBAL[root.op_type], [match["x"]])
+
+
+RULES = [
+    Rule("global pool", Op(("ReduceMean", "ReduceMax"), IMAGE, ...), _reduction),
+    Rule("global pool", Op(("AveragePool", "MaxPool"), IMAGE), _pool),
+]

@@ -1,0 +1,184 @@
+"""Shapes are inferred, what depends on them becomes constant, and free dimensions are left free."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from graphopt import edit
+from graphopt.model import bind_dims, normalise
+from graphopt.passes.cleanup import Cleanup
+from graphopt.passes.shapes import Shapes
+from graphopt.pipeline import Context
+from tests.conftest import apply_and_check, make_model, ops
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+FLATTEN = """agraph (float[N,3,4] x) => (float[N,12] y) {
+    s = Shape(x) n = Gather(s, zero) u = Unsqueeze(n, axis) t = Concat<axis = 0>(u, rest) y = Reshape(x, t) }"""
+FLATTEN_WEIGHTS = {"zero": np.array(0), "axis": ints(0), "rest": ints(-1)}
+
+
+def shaped(text: str, /, dims: dict[str, int] | None = None, **weights: np.ndarray) -> ir.Model:
+    model = make_model(text, **weights)
+    bind_dims(model, dims or {})
+    normalise(model)
+    return model
+
+
+def target(model: ir.Model, op: str) -> list[int] | None:
+    node = next(node for node in model.graph if node.op_type == op)
+    array = edit.constant(node.inputs[1])
+    return None if array is None else array.tolist()
+
+
+def test_a_reshape_target_becomes_constant_although_the_batch_is_free() -> None:
+    model = shaped(FLATTEN, **FLATTEN_WEIGHTS)
+    apply_and_check(Shapes(), model)
+    Cleanup().apply(model, Context())
+    assert ops(model) == {"Reshape": 1}
+    assert target(model, "Reshape") == [0, -1]
+
+
+def test_a_reshape_target_becomes_constant_with_fixed_dimensions() -> None:
+    model = shaped(FLATTEN, {"N": 5}, **FLATTEN_WEIGHTS)
+    apply_and_check(Shapes(), model)
+    assert ops(model) == {"Reshape": 1}
+    assert target(model, "Reshape") == [5, -1]
+
+
+def test_two_dimensions_that_are_no_copies_stay_computed() -> None:
+    model = shaped(
+        """agraph (float[A,B] x) => (float[B,A] y) {
+        s = Shape(x) a = Gather(s, zero) b = Gather(s, one) u = Unsqueeze(a, zero) v = Unsqueeze(b, zero)
+        t = Concat<axis = 0>(v, u) y = Reshape(x, t) }""",
+        zero=ints(0)[0],
+        one=ints(1)[0],
+    )
+    before = ops(model)
+    Shapes().apply(model, Context())
+    assert target(model, "Reshape") is None
+    assert ops(model) == before
+
+
+def test_a_product_of_free_dimensions_is_minus_one() -> None:
+    model = shaped(
+        """agraph (float[A,B,8] x) => (float[C,8] y) {
+        s = Shape<end = 2>(x) p = ReduceProd(s) t = Concat<axis = 0>(p, eight) y = Reshape(x, t) }""",
+        eight=ints(8),
+    )
+    apply_and_check(Shapes(), model)
+    assert target(model, "Reshape") == [-1, 8]
+
+
+def test_allowzero_keeps_its_meaning() -> None:
+    model = shaped(
+        """agraph (float[N,3] x) => (float[N,3] y) {
+        s = Shape(x) n = Gather(s, zero) t = Concat<axis = 0>(n, rest) y = Reshape<allowzero = 1>(x, t) }""",
+        zero=ints(0),
+        rest=ints(3),
+    )
+    Shapes().apply(model, Context())
+    assert target(model, "Reshape") is None
+
+
+def test_expand_to_its_own_free_size_takes_ones() -> None:
+    model = shaped(
+        """agraph (float[N,1] x) => (float[N,7] y) {
+        s = Shape(x) n = Gather(s, zero) t = Concat<axis = 0>(n, rest) y = Expand(x, t) }""",
+        zero=ints(0),
+        rest=ints(7),
+    )
+    apply_and_check(Shapes(), model)
+    assert target(model, "Expand") == [1, 7]
+    assert model.graph.outputs[0].shape == ["N", 7]
+
+
+def test_expand_to_the_size_of_another_tensor_stays() -> None:
+    model = shaped("agraph (float[1,3] x, float[N,3] z) => (float[N,3] y) { s = Shape(z) y = Expand(x, s) }")
+    Shapes().apply(model, Context())
+    assert target(model, "Expand") is None
+    assert model.graph[1].outputs[0].shape == ["N", 3]
+
+
+def test_exporters_expand_idiom_is_resolved() -> None:
+    """Where(Equal(shape, -1), ones, shape): a size is never -1."""
+    model = shaped(
+        """agraph (float[N,1] x) => (float[N,4] y) {
+        s = Shape(x) n = Gather(s, zero) t = Concat<axis = 0>(n, rest) k = Shape(t) o = ConstantOfShape<value = one>(k)
+        m = Mul(o, minus) e = Equal(t, m) w = Where(e, o, t) y = Expand(x, w) }""".replace(
+            "<value = one>", "<value = int64[1] {1}>"
+        ),
+        zero=ints(0),
+        rest=ints(4),
+        minus=ints(-1)[0],
+    )
+    apply_and_check(Shapes(), model)
+    assert target(model, "Expand") == [1, 4]
+
+
+def test_arithmetic_on_known_dimensions() -> None:
+    model = shaped(
+        """agraph (float[7,3] x) => (float[3,3] y) {
+        s = Shape(x) n = Gather(s, zero) h = Div(n, two) y = Slice(x, zero, h) }""",
+        zero=ints(0),
+        two=ints(2),
+    )
+    apply_and_check(Shapes(), model)
+    assert ops(model) == {"Slice": 1}
+
+
+def test_range_over_a_known_size_is_folded() -> None:
+    model = shaped(
+        """agraph (int64[3] x) => (int64[3] y) {
+        n = Size(x) r = Range(zero, n, one) y = Add(x, r) }""",
+        zero=np.array(0),
+        one=np.array(1),
+    )
+    apply_and_check(Shapes(), model)
+    assert ops(model) == {"Add": 1}
+
+
+def test_shapes_that_are_outputs_keep_their_names() -> None:
+    model = shaped("agraph (float[2,3] x) => (int64[2] y) { y = Shape(x) }")
+    apply_and_check(Shapes(), model)
+    assert ops(model) == {"Identity": 1}
+    assert model.graph.outputs[0].name == "y"
+
+
+def test_subgraphs_see_the_shapes_around_them() -> None:
+    model = shaped(
+        """agraph (bool c, float[2,6] x) => (float[3,4] r) { n = Neg(x)
+        r = If(c) <then_branch = t () => (float[3,4] a) { a = Reshape(n, s) },
+                   else_branch = e () => (float[3,4] b) { d = Shape(n) p = ReduceProd(d) q = Div(p, s) b = Reshape(x, s) }> }""",
+        s=ints(3, 4),
+    )
+    model.graph[1].outputs[0].shape = None
+    apply_and_check(Shapes(), model)
+    assert "Shape" not in ops(model)
+    assert model.graph.outputs[0].shape == [3, 4]
+
+
+def test_branches_of_different_shapes_leave_the_result_free() -> None:
+    model = shaped(
+        """agraph (bool c, float[2] x) => (float[M] r) {
+        r = If(c) <then_branch = t () => (float[2] a) { a = Neg(x) },
+                   else_branch = e () => (float[4] b) { b = Concat<axis = 0>(x, x) }> }"""
+    )
+    Shapes().apply(model, Context())
+    assert not model.graph.outputs[0].shape.is_static()
+
+
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_quantized_operators_of_onnx_runtime_have_shapes(op: str) -> None:
+    model = shaped(
+        f"""agraph (uint8[2,1] x, uint8[3] z) => (float[2,3] y) {{
+        a = com.microsoft.{op}(x, s, p, z, s, p, s, p) y = DequantizeLinear(a, s, p) }}""",
+        s=np.array(0.5, np.float32),
+        p=np.array(0, np.uint8),
+    )
+    Shapes().apply(model, Context())
+    value = model.graph[0].outputs[0]
+    assert (value.dtype, value.shape) == (ir.DataType.UINT8, [2, 3])
