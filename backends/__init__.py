@@ -1,0 +1,1 @@
+"""Targets: from an ONNX graph to machine code."""

@@ -1,0 +1,1 @@
+"""From lowered functions to one C function: memory plan, driver, object file."""

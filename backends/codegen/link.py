@@ -1,0 +1,123 @@
+"""Links the object of a compiled model, its generated glue and the C runtime into one shared library."""
+
+import re
+import subprocess
+import tempfile
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from graphopt.artifact import replacing
+from graphopt.errors import TargetError
+
+DEFAULT_CC = "cc"
+
+PACKAGES = {
+    "cc": "gcc",
+    "gcc": "gcc",
+    "clang": "clang",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf",
+}
+"""C compiler -> the Debian package that brings it."""
+
+COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections")
+LINK_FLAGS = (
+    "-shared",
+    "-Wl,--build-id=none",
+    "-Wl,-s",
+    "-Wl,--gc-sections",
+    "-Wl,--no-undefined",
+    "-Wl,-z,relro,-z,now,-z,noexecstack",
+)
+
+SOURCES = ("model.c", "tvm_abi.c", "pool.c", "workers.c", "fork.c")
+SINGLE_THREAD_SOURCES = ("model.c", "tvm_abi.c", "pool_single.c")
+
+EXPORTS = """{
+  global:
+    graphopt_create; graphopt_run; graphopt_time; graphopt_set_threads; graphopt_set_passive;
+    graphopt_destroy; graphopt_error_string;
+  local: *;
+};
+"""
+
+
+def link(object: bytes, glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_thread: bool = False) -> None:
+    """Writes the shared library `out`; the same object, glue and compiler give the same bytes.
+
+    `glue_c` includes "graphopt_rt.h" and defines `graphopt_variants` and `graphopt_variant_count`.
+    Raises TargetError when the compiler is missing or refuses the glue or the object, OutputError when `out` cannot
+    be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphopt-link-") as name:
+        folder = Path(name)
+        (folder / "compiled.o").write_bytes(object)
+        (folder / "glue.c").write_text(glue_c)
+        (folder / "exports.map").write_text(EXPORTS)
+        objects = _write_runtime(folder, cc, single_thread)
+        _run([cc, *COMPILE_FLAGS, f"-I{_csrc()}", "-c", "glue.c", "-o", "glue.o"], folder)
+        threads = _thread_flags(single_thread)
+        script = "-Wl,--version-script=exports.map"
+        _run(
+            [cc, *LINK_FLAGS, script, "-o", "library.so", "compiled.o", "glue.o", *objects, "-lm", *threads],
+            folder,
+        )
+        with replacing(out) as file:
+            file.write((folder / "library.so").read_bytes())
+
+
+def runtime_objects(cc: str = DEFAULT_CC, *, single_thread: bool = False) -> dict[str, bytes]:
+    """The C runtime compiled by `cc`: object file name -> contents. Compiled once per process."""
+    return dict(_compile_runtime(cc, single_thread))
+
+
+@lru_cache
+def _compile_runtime(cc: str, single_thread: bool) -> tuple[tuple[str, bytes], ...]:
+    sources = SINGLE_THREAD_SOURCES if single_thread else SOURCES
+    names = [source.replace(".c", ".o") for source in sources]
+    with tempfile.TemporaryDirectory(prefix="graphopt-runtime-") as name:
+        folder = Path(name)
+        paths = [str(_csrc() / source) for source in sources]
+        _run([cc, *COMPILE_FLAGS, *_thread_flags(single_thread), "-c", *paths], folder)
+        return tuple((name, (folder / name).read_bytes()) for name in names)
+
+
+def _thread_flags(single_thread: bool) -> list[str]:
+    return [] if single_thread else ["-pthread"]
+
+
+def _write_runtime(folder: Path, cc: str, single_thread: bool) -> list[str]:
+    objects = runtime_objects(cc, single_thread=single_thread)
+    for name, contents in objects.items():
+        (folder / name).write_bytes(contents)
+    return list(objects)
+
+
+def _csrc() -> Path:
+    return Path(str(resources.files("graphopt_runtime"))) / "csrc"
+
+
+def _run(command: list[str], folder: Path) -> None:
+    compiler = command[0]
+    try:
+        result = subprocess.run(
+            command, check=False, cwd=folder, capture_output=True, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise TargetError(_missing_compiler(compiler)) from error
+    if result.returncode == 0:
+        return
+    unknown = sorted(set(re.findall(r"undefined reference to `([^']+)'", result.stderr)))
+    what = f"undefined symbols {', '.join(unknown)}" if unknown else result.stderr.strip()[-2000:]
+    raise TargetError(f"{compiler} could not build the model's library: {what}")
+
+
+def _missing_compiler(cc: str) -> str:
+    package = PACKAGES.get(Path(cc).name)
+    advice = (
+        f"on Debian: apt-get install {package} libc6-dev"
+        if package
+        else "install it or name another compiler"
+    )
+    return f"no C compiler: {cc!r} cannot be run; {advice}"

@@ -1,0 +1,73 @@
+"""Compiles models with fixed shapes into one library: lower, plan memory, generate code, link."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from graphopt.backends.codegen.glue import glue_source
+from graphopt.backends.codegen.link import link
+from graphopt.backends.codegen.llvm import generate
+from graphopt.backends.codegen.memory import plan_memory, weights_blob
+from graphopt.backends.codegen.program import Program
+from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.targets import Target
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Library:
+    """What goes into an artifact: shared library, weights, and a description of every shape variant."""
+
+    shared: bytes
+    weights: bytes
+    variants: list[dict[str, Any]]
+    kernels: int
+    """Distinct kernels."""
+    layers: list[str]
+    """Kernel calls of the first variant in order: kernel name and the nodes it computes."""
+
+
+def compile_models(models: Sequence[ir.Model], target: Target, progress: Progress = lambda stage: None) -> Library:
+    """Compile shape variants of one model.
+
+    Raises UnsupportedError listing every node that cannot be lowered, TargetError without a C compiler.
+    """
+    progress("lower")
+    programs = [lower_model(model, target.lanes) for model in models]
+    plans = plan_memory(programs)
+    progress(f"generate {sum(len(program.kernels()) for program in programs)} kernels")
+    code = generate(programs, plans, target.llvm())
+    progress("link")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "library.so"
+        link(code.object, glue_source(programs, plans), path)
+        shared = path.read_bytes()
+    variants = [
+        _describe(model, program, plan.arena_bytes)
+        for model, program, plan in zip(models, programs, plans, strict=True)
+    ]
+    layers = [f"{kernel.name}: {kernel.layer}" for kernel in programs[0].kernels()]
+    return Library(shared, weights_blob(plans[0]), variants, code.kernels, layers)
+
+
+def _describe(model: ir.Model, program: Program, workspace_bytes: int) -> dict[str, Any]:
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    return {
+        "inputs": [_tensor(value, buffer.dtype) for value, buffer in zip(inputs, program.inputs, strict=True)],
+        "outputs": [
+            _tensor(value, buffer.dtype) for value, buffer in zip(model.graph.outputs, program.outputs, strict=True)
+        ],
+        "workspace_bytes": workspace_bytes,
+    }
+
+
+def _tensor(value: ir.Value, dtype: str) -> dict[str, Any]:
+    assert value.shape is not None
+    return {"name": value.name, "shape": [int(extent) for extent in value.shape], "dtype": dtype}  # type: ignore[call-overload]

@@ -1,0 +1,1 @@
+"""Kernel families and their schedules."""

@@ -1,0 +1,130 @@
+"""Stores a lazy tensor into memory: one loop nest whose inner axis is contiguous wherever the operands allow.
+
+Trailing axes are collapsed into one as long as every operand is then read with stride 1 or 0, so that plain elementwise
+chains become a single flat loop and broadcasts keep the longest possible inner loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import ir, sym, tirx
+
+from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, const
+from graphopt.backends.layout import Blocked
+from graphopt.backends.tensor import Storage, Tensor, unravel
+
+PARALLEL_WORK = 32768
+"""Elements, weighted by their cost, below which a kernel stays on one thread: about the price of waking the pool."""
+
+CHUNK = 8192
+"""Elements of a flat loop that one task handles at least."""
+
+UNIT, STRIDED, SCATTERED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class _Nest:
+    """Loops over `outer` axes around a flat loop of `inner` elements; `quality` is that of the worst operand access."""
+
+    outer: tuple[int, ...]
+    trailing: tuple[int, ...]
+    quality: int
+    guarded: bool
+
+    @property
+    def inner(self) -> int:
+        return math.prod(self.trailing)
+
+
+def store_pointwise(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -> None:
+    """Compute every element of `value` into `out`, whose layout is dense or blocked for `value.shape`."""
+    nest = _choose_nest(value, out)
+    if nest.inner == 0 or math.prod(nest.outer) == 0:
+        return
+    vectorise = not nest.guarded and nest.quality == UNIT and nest.inner >= lanes
+    width = lanes if vectorise else 1
+    parallel = value.size * (1 + value.cost / 4) >= PARALLEL_WORK
+
+    def element(outer: Sequence[Expr], flat: Expr) -> None:
+        _store_element(k, value, out, nest, outer, flat)
+
+    def run(outer: Sequence[Expr], first: Expr, count: Expr) -> None:
+        if not vectorise:
+            with k.loop(count, "serial", "e") as e:
+                element(outer, first + e)
+            return
+        with k.loop(count, "serial", "v") as v, k.loop(width, "vector", "lane") as lane:
+            element(outer, (first + v) * width + lane)
+
+    units = nest.inner // width
+    if math.prod(nest.outer) > 1:
+        with k.loop(math.prod(nest.outer), "parallel" if parallel else "serial", "o") as o:
+            outer = unravel(o, nest.outer)
+            run(outer, 0, units)
+            _tail(k, element, outer, units * width, nest.inner)
+        return
+    outer = [0] * len(nest.outer)
+    chunk = max(CHUNK // width, 1)
+    if parallel and units > chunk:
+        with k.loop(-(-units // chunk), "parallel", "c") as c:
+            run(outer, c * chunk, tirx.op.min(const(chunk, INDEX), const(units, INDEX) - c * chunk))
+    else:
+        run(outer, 0, units)
+    _tail(k, element, outer, units * width, nest.inner)
+
+
+def _tail(k: KernelBuilder, element, outer: Sequence[Expr], start: int, end: int) -> None:  # type: ignore[no-untyped-def]
+    if end > start:
+        with k.loop(end - start, "serial", "t") as t:
+            element(outer, start + t)
+
+
+def _store_element(
+    k: KernelBuilder, value: Tensor, out: Storage, nest: _Nest, outer: Sequence[Expr], flat: Expr
+) -> None:
+    physical = [*outer, *unravel(flat, nest.trailing)]
+    index = out.layout.logical(physical)
+    result = value.read(k, index)
+    if isinstance(out.layout, Blocked) and out.layout.padded_lanes:
+        inside = index[1] < value.shape[1]
+        result = tirx.Select(inside, result, const(0, value.dtype))
+    k.store(out.buffer, out.layout.position(index), result)
+
+
+def _choose_nest(value: Tensor, out: Storage) -> _Nest:
+    physical = out.layout.physical_shape(value.shape)
+    best: _Nest | None = None
+    for trailing in range(1, len(physical) + 1):
+        nest = _try_nest(value, out, physical, len(physical) - trailing)
+        if best is None or nest.quality <= best.quality:
+            best = nest
+        else:
+            break
+    return best or _Nest((), (1,), UNIT, False)
+
+
+def _try_nest(value: Tensor, out: Storage, physical: tuple[int, ...], split: int) -> _Nest:
+    """Build the element once and look at how its loads and its store move with the flat loop."""
+    nest = _Nest(physical[:split], physical[split:], UNIT, False)
+    k = KernelBuilder()
+    analyzer = sym.Analyzer()
+    outer = [tirx.Var(f"o{axis}", INDEX) for axis in range(split)]
+    flat = tirx.Var("flat", INDEX)
+    for variable, extent in zip([*outer, flat], [*nest.outer, nest.inner], strict=True):
+        analyzer.bind(variable, ir.Range(0, max(extent, 1)))
+    _store_element(k, value, out, nest, outer, flat)
+    quality = max((_access(analyzer, offset, flat) for _, offset in k.loads), default=UNIT)
+    return _Nest(nest.outer, nest.trailing, quality, k.guarded)
+
+
+def _access(analyzer: sym.Analyzer, offset: Expr, flat: Expr) -> int:
+    coefficients = sym.detect_linear_equation(analyzer.simplify(offset), [flat])
+    if len(coefficients) != 2:
+        return SCATTERED
+    step = coefficients[0]
+    if not isinstance(step, tirx.IntImm):
+        return SCATTERED
+    return UNIT if int(step.value) in (0, 1) else STRIDED

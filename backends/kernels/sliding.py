@@ -1,0 +1,103 @@
+"""The loops of a window that slides over a blocked tensor channel by channel: depthwise convolution and pooling."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
+from graphopt.backends.kernels.window import Tiles, Window, for_each_tile, row_tiles, split_index, tile_count
+from graphopt.backends.layout import Blocked
+from graphopt.backends.tensor import Storage, Tensor
+
+PIXELS = 8
+"""Output columns a tile holds in registers."""
+
+PARALLEL_TAPS = 200_000
+"""Reads of the input below which a kernel stays on one thread."""
+
+
+@dataclass(frozen=True)
+class SlidingKernel(ABC):
+    """`input` is blocked `[n, channels, h, w]` (or `[n, channels, w]`); `out` has the same channels."""
+
+    window: Window
+    lanes: int
+    input: Tensor
+    out: Storage
+
+    @abstractmethod
+    def initial(self, k: KernelBuilder, block: Expr) -> Expr:
+        """The vector an accumulator starts with."""
+
+    @abstractmethod
+    def tap(self, k: KernelBuilder, block: Expr, ky: Expr, kx: Expr) -> Expr:
+        """The weight vector of a tap, computed once a tile."""
+
+    @abstractmethod
+    def combine(self, accumulator: Expr, value: Expr, weight: Expr) -> Expr:
+        """The accumulator after one more input vector."""
+
+    @abstractmethod
+    def finish(
+        self, k: KernelBuilder, accumulators: Local, run: Tiles, n: Expr, block: Expr, y: Expr, x: Expr
+    ) -> None:
+        """Store the results of a tile that starts at column `x`."""
+
+    def emit(self, k: KernelBuilder) -> None:
+        """Add the whole kernel to `k`."""
+        window = self.window
+        tiles = row_tiles(window, min(PIXELS, window.output[1]))
+        batch, channels = self.input.shape[:2]
+        units = [batch, -(-channels // self.lanes), window.output[0], tile_count(tiles)]
+        taps = int(np.prod(units[:3])) * self.lanes * window.output[1] * int(np.prod(window.kernel))
+        with k.loop(int(np.prod(units)), "parallel" if taps >= PARALLEL_TAPS else "serial", "unit") as unit:
+            n, block, y, t = (k.bind(index) for index in split_index(unit, units))
+            for_each_tile(k, tiles, t, lambda run, x: self._tile(k, run, n, block, y, x))
+
+    def index(self, n: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
+        """A logical index; one-dimensional tensors have no rows."""
+        return [n, channel, x] if self.input.rank == 3 else [n, channel, y, x]
+
+    def _tile(self, k: KernelBuilder, run: Tiles, n: Expr, block: Expr, y: Expr, x: Expr) -> None:
+        accumulators = k.local(run.width * self.lanes, self.input.dtype)
+        initial = self.initial(k, block)
+        for pixel in range(run.width):
+            k.assign(accumulators, pixel * self.lanes, initial, self.lanes)
+        for ky, kx, columns in self._taps(k, run, y):
+            weight = self.tap(k, block, ky, kx)
+            for pixel in columns:
+                value = self._load(k, n, block, self.window.row(y, ky), self.window.column(x + pixel, kx))
+                at = pixel * self.lanes
+                result = self.combine(k.read_vector(accumulators, at, self.lanes), value, weight)
+                k.assign(accumulators, at, result, self.lanes)
+        self.finish(k, accumulators, run, n, block, y, x)
+
+    def _taps(self, k: KernelBuilder, run: Tiles, y: Expr) -> Iterator[tuple[Expr, Expr, list[int]]]:
+        first, count = self.window.row_range(y)
+        with k.loop(count, "serial", "ky") as row:
+            for kx in range(self.window.kernel[1]):
+                columns = [
+                    pixel
+                    for pixel in range(run.width)
+                    if run.interior or self.window.has_column(run.start + pixel, kx)
+                ]
+                if columns:
+                    yield first + row, kx, columns
+
+    def _load(self, k: KernelBuilder, n: Expr, block: Expr, y: Expr, x: Expr) -> Expr:
+        assert self.input.storage is not None
+        layout = self.input.storage.layout
+        assert isinstance(layout, Blocked)
+        offset = layout.block_position(n, block, [x] if self.input.rank == 3 else [y, x])
+        return k.load_vector(self.input.storage.buffer, offset, self.lanes)
+
+
+def lowest(dtype: str, lanes: int) -> Expr:
+    """A vector of the smallest value of `dtype`: minus infinity for floats."""
+    value = -np.inf if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
+    return tirx.Broadcast(tirx.const(value, dtype), lanes)

@@ -1,0 +1,118 @@
+"""What sliding-window kernels (convolution, pooling) share: their geometry and how an output row splits into tiles.
+
+No padding is ever stored. Rows of the window that fall outside are skipped by the bounds of a loop; columns that fall
+outside are known when the code of a border tile is generated, and left out of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, const
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a two-dimensional window; every pair is (height, width). `pads` are those at the beginning."""
+
+    input: tuple[int, int]
+    output: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int]
+    dilations: tuple[int, int]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether output pixel i reads input pixel i and nothing else."""
+        return self.kernel == (1, 1) and self.strides == (1, 1) and self.input == self.output
+
+    def flattened(self) -> Window:
+        """The same pointwise window over one long row."""
+        row = (1, math.prod(self.input))
+        return Window(row, row, (1, 1), (1, 1), (0, 0), (1, 1))
+
+    def column(self, x: Expr, tap: Expr) -> Expr:
+        """Input column that output column `x` reads through column `tap` of the window."""
+        return x * self.strides[1] + tap * self.dilations[1] - self.pads[1]
+
+    def row(self, y: Expr, tap: Expr) -> Expr:
+        """Input row that output row `y` reads through row `tap` of the window."""
+        return y * self.strides[0] + tap * self.dilations[0] - self.pads[0]
+
+    def has_column(self, x: int, tap: int) -> bool:
+        """Whether that input column exists."""
+        return 0 <= self.column(x, tap) < self.input[1]
+
+    def row_range(self, y: Expr) -> tuple[Expr, Expr]:
+        """First tap, and number of taps, whose input rows exist for output row `y`."""
+        kernel, dilation, pad = self.kernel[0], self.dilations[0], self.pads[0]
+        last_needed = (self.output[0] - 1) * self.strides[0] + (kernel - 1) * dilation - pad
+        if pad == 0 and last_needed < self.input[0]:
+            return const(0, INDEX), const(kernel, INDEX)
+        start = y * self.strides[0] - pad
+        first = tirx.op.max(const(0, INDEX), -tirx.op.floordiv(start, dilation))
+        end = tirx.op.min(const(kernel, INDEX), tirx.op.floordiv(self.input[0] - 1 - start, dilation) + 1)
+        return first, tirx.op.max(end - first, const(0, INDEX))
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """`repeat` tiles of `width` output columns from column `start`; interior ones need no check of columns."""
+
+    start: int
+    width: int
+    repeat: int
+    interior: bool
+
+
+def row_tiles(window: Window, width: int) -> list[Tiles]:
+    """Cut an output row into tiles of at most `width` columns: borders one by one, the interior as one run."""
+    tiles: list[Tiles] = []
+    for start in range(0, window.output[1], width):
+        columns = range(start, min(start + width, window.output[1]))
+        taps = range(window.kernel[1])
+        interior = all(window.has_column(x, tap) for x in (columns[0], columns[-1]) for tap in taps)
+        last = tiles[-1] if tiles else None
+        if last and interior and last.interior and last.width == len(columns):
+            tiles[-1] = Tiles(last.start, last.width, last.repeat + 1, True)
+        else:
+            tiles.append(Tiles(start, len(columns), 1, interior))
+    return tiles
+
+
+def for_each_tile(
+    k: KernelBuilder, tiles: Sequence[Tiles], index: Expr, emit: Callable[[Tiles, Expr], None]
+) -> None:
+    """Emit the code of tile number `index` of a row; `emit` gets the tile and its first column."""
+
+    def case(first: int, run: Tiles) -> Callable[[], None]:
+        if run.repeat == 1:
+            return lambda: emit(run, run.start)
+        return lambda: emit(run, run.start + (index - first) * run.width)
+
+    cases: list[tuple[Expr, Callable[[], None]]] = []
+    first = 0
+    for run in tiles:
+        cases.append((index < first + run.repeat, case(first, run)))
+        first += run.repeat
+    _, otherwise = cases.pop()
+    k.switch(cases, otherwise)
+
+
+def tile_count(tiles: Sequence[Tiles]) -> int:
+    """How many tiles a row has."""
+    return sum(run.repeat for run in tiles)
+
+
+def split_index(unit: Expr, extents: Sequence[int]) -> list[Expr]:
+    """The row-major index of flat `unit` within `extents`."""
+    indices: list[Expr] = []
+    for extent in reversed(extents):
+        indices.append(0 if extent == 1 else tirx.op.floormod(unit, extent))
+        unit = unit if extent == 1 else tirx.op.floordiv(unit, extent)
+    return indices[::-1]

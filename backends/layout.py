@@ -1,0 +1,120 @@
+"""How the elements of a tensor lie in a flat buffer: strided (any view of row-major data) or channel-blocked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr
+
+
+def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides, in elements, of a dense row-major array."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)
+
+
+@dataclass(frozen=True)
+class Strided:
+    """Element `index` lies at `offset + sum(index * strides)`."""
+
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    def position(self, index: Sequence[Expr]) -> Expr:
+        position: Expr = self.offset
+        for i, stride in zip(index, self.strides, strict=True):
+            if stride:
+                position = position + i * stride
+        return position
+
+    def physical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def logical(self, index: Sequence[Expr]) -> list[Expr]:
+        return list(index)
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape)
+
+    def is_dense(self, shape: tuple[int, ...]) -> bool:
+        """Whether the elements are those of a row-major array without gaps (the offset may differ from 0)."""
+        wanted = row_major_strides(shape)
+        return all(d == 1 or s == w for d, s, w in zip(shape, self.strides, wanted, strict=True))
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """`N C spatial...` stored as `N C/block spatial... block`. Lanes beyond C hold zeros."""
+
+    shape: tuple[int, ...]
+    block: int
+
+    def position(self, index: Sequence[Expr]) -> Expr:
+        n, c, *spatial = index
+        outer = [n, _floordiv(c, self.block), *spatial, _floormod(c, self.block)]
+        strides = row_major_strides(self.physical_shape(self.shape))
+        position: Expr = 0
+        for i, stride in zip(outer, strides, strict=True):
+            position = position + i * stride
+        return position
+
+    def block_position(self, n: Expr, block: Expr, spatial: Sequence[Expr]) -> Expr:
+        """Where the vector of one channel block starts."""
+        strides = row_major_strides(self.physical_shape(self.shape))
+        position: Expr = 0
+        for i, stride in zip([n, block, *spatial], strides, strict=False):
+            position = position + i * stride
+        return position
+
+    def physical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        n, c, *spatial = shape
+        return (n, -(-c // self.block), *spatial, self.block)
+
+    def logical(self, index: Sequence[Expr]) -> list[Expr]:
+        n, outer, *spatial, lane = index
+        return [n, outer * self.block + lane, *spatial]
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        return math.prod(self.physical_shape(shape))
+
+    @property
+    def padded_lanes(self) -> int:
+        """How many lanes of the last block lie beyond the channels."""
+        return -self.shape[1] % self.block
+
+
+@dataclass(frozen=True)
+class PartOfBlocked(Blocked):
+    """The channels from `first` of a blocked tensor of shape `whole`; `first` is a multiple of the block."""
+
+    whole: tuple[int, ...]
+    first: int
+
+    def position(self, index: Sequence[Expr]) -> Expr:
+        n, c, *spatial = index
+        return Blocked(self.whole, self.block).position([n, c + self.first, *spatial])
+
+    def block_position(self, n: Expr, block: Expr, spatial: Sequence[Expr]) -> Expr:
+        return Blocked(self.whole, self.block).block_position(n, block + self.first // self.block, spatial)
+
+
+Layout = Strided | Blocked
+
+
+def dense(shape: Sequence[int]) -> Strided:
+    """The row-major layout of `shape`."""
+    return Strided(row_major_strides(shape))
+
+
+def _floordiv(value: Expr, divisor: int) -> Expr:
+    return value // divisor if isinstance(value, int) else tirx.op.floordiv(value, divisor)
+
+
+def _floormod(value: Expr, divisor: int) -> Expr:
+    return value % divisor if isinstance(value, int) else tirx.op.floormod(value, divisor)

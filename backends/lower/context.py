@@ -1,0 +1,189 @@
+"""The state of lowering one model: the tensor of every value, the steps so far, and how tensors come into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.backends.codegen.builder import KernelBuilder
+from graphopt.backends.codegen.function import kernel_function
+from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
+from graphopt.backends.kernels.pointwise import store_pointwise
+from graphopt.backends import tensor as tensors
+from graphopt.backends.layout import Blocked, PartOfBlocked, Strided, dense
+from graphopt.backends.lower.operator import Operator
+from graphopt.backends.tensor import Storage, Tensor, stored
+
+
+CHEAP = 2
+"""Operations per element that are better repeated than stored."""
+
+NEWEST = 1_000
+"""The opset of nodes in domain `graphopt`, which follow the newest definition of the operator."""
+
+
+@dataclass
+class Lowering:
+    """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
+
+    lanes: int
+    opsets: Mapping[str, int]
+    operators: Mapping[str, Mapping[str, Operator]]
+    values: dict[ir.Value, Tensor] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    layer: str = ""
+    done: set[ir.Node] = field(default_factory=set)
+    outputs: dict[ir.Value, Buffer | None] = field(default_factory=dict)
+    """The model's outputs, with the caller's buffer once a kernel computes straight into it."""
+    _constants: dict[tuple[str, bytes], Buffer] = field(default_factory=dict)
+    _copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _counter: int = 0
+
+    # Values
+
+    def operator(self, node: ir.Node) -> Operator | None:
+        """How to lower a node, or None if nothing here does."""
+        return self.operators.get(node.domain, {}).get(node.op_type)
+
+    def opset(self, node: ir.Node) -> int:
+        """The opset version whose definition of the operator holds for a node."""
+        return NEWEST if node.domain == "graphopt" else self.opsets.get("", NEWEST)
+
+    def tensor(self, value: ir.Value) -> Tensor:
+        """The tensor of an ONNX value that has been lowered, or of a constant."""
+        if value not in self.values:
+            assert value.const_value is not None, value.name
+            self.values[value] = self.constant(value.const_value.numpy())
+        return self.values[value]
+
+    def inputs(self, node: ir.Node) -> list[Tensor | None]:
+        """The tensors of a node's inputs; None where an optional one is absent."""
+        return [None if value is None else self.tensor(value) for value in node.inputs]
+
+    def constant(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """A tensor of compile-time data."""
+        return tensors.constant(array, lambda: self.constant_buffer(array))
+
+    def constant_buffer(self, array: np.ndarray[Any, Any]) -> Buffer:
+        """The buffer holding `array`; equal arrays share one."""
+        array = np.ascontiguousarray(array)
+        key = (str(array.dtype), hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
+        if key not in self._constants:
+            name = f"constant{len(self._constants)}"
+            self._constants[key] = Buffer(name, array.size, str(array.dtype), Role.CONSTANT, array)
+        return self._constants[key]
+
+    # Memory
+
+    def buffer(self, size: int, dtype: str) -> Buffer:
+        """A new temporary."""
+        self._counter += 1
+        return Buffer(f"temporary{self._counter}", size, dtype)
+
+    def new(self, shape: Sequence[int], dtype: str, block: int = 0) -> Tensor:
+        """A new tensor in memory, row-major or channel-blocked."""
+        shape = tuple(shape)
+        layout = Blocked(shape, block) if block else dense(shape)
+        return stored(self.buffer(layout.size(shape), dtype), shape, layout)
+
+    def result(self, value: ir.Value, shape: Sequence[int], dtype: str, block: int = 0) -> Tensor:
+        """New memory for an ONNX value: the caller's buffer where it is an output of the model and row-major."""
+        if block == 0 and value in self.outputs and self.outputs[value] is None:
+            buffer = Buffer(value.name or "", math.prod(shape), dtype, Role.OUTPUT)
+            self.outputs[value] = buffer
+            tensor = stored(buffer, shape)
+        else:
+            tensor = self.new(shape, dtype, block)
+        self.values[value] = tensor
+        return tensor
+
+    def strided(self, tensor: Tensor) -> Tensor:
+        """The same tensor in memory with any strides."""
+        if tensor.constant is not None:
+            return stored(self.constant_buffer(tensor.constant), tensor.shape)
+        if tensor.storage is not None and isinstance(tensor.storage.layout, Strided):
+            return tensor
+        return self.store(tensor)
+
+    def dense(self, tensor: Tensor) -> Tensor:
+        """The same tensor in memory, row-major without gaps (its offset in the buffer may differ from 0)."""
+        tensor = self.strided(tensor)
+        assert tensor.storage is not None
+        layout = tensor.storage.layout
+        assert isinstance(layout, Strided)
+        return tensor if layout.is_dense(tensor.shape) else self.store(tensor)
+
+    def blocked(self, tensor: Tensor) -> Tensor:
+        """The same tensor in memory, blocked by `lanes` channels. Its rank is at least 3."""
+        if tensor.is_blocked:
+            return tensor
+        return self.store(tensor, self.lanes)
+
+    def in_memory(self, tensor: Tensor) -> Tensor:
+        """The same tensor stored in whatever layout it has."""
+        if tensor.storage is not None:
+            return tensor
+        return self.store(tensor, tensor.block) if tensor.is_lazy else self.strided(tensor)
+
+    def cheap(self, tensor: Tensor) -> Tensor:
+        """The tensor itself if reading an element twice costs little, else the same tensor in memory."""
+        return self.in_memory(tensor) if tensor.is_lazy and tensor.cost > CHEAP else tensor
+
+    def part(self, tensor: Tensor, axis: int, start: int, shape: Sequence[int]) -> Tensor:
+        """The part of a stored tensor from `start` along `axis`; of a blocked one along channels, whole blocks."""
+        storage = storage_of(tensor)
+        layout = storage.layout
+        if isinstance(layout, Blocked):
+            assert axis == 1 and start % layout.block == 0
+            return stored(storage.buffer, shape, PartOfBlocked(tuple(shape), layout.block, layout.shape, start))
+        return stored(storage.buffer, shape, Strided(layout.strides, layout.offset + start * layout.strides[axis]))
+
+    def store(self, tensor: Tensor, block: int = 0) -> Tensor:
+        """A copy of `tensor` in new memory; asking twice gives the same copy."""
+        key = (id(tensor), block)
+        if key not in self._copies:
+            copy = self.new(tensor.shape, tensor.dtype, block)
+            self.copy(tensor, copy)
+            self._copies[key] = (tensor, copy)
+        return self._copies[key][1]
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Compute `source` into the memory of `target`."""
+        assert target.storage is not None
+        with self.kernel("copy" if source.storage else "pointwise") as k:
+            store_pointwise(k, source, target.storage, self.lanes)
+
+    # Steps
+
+    @contextmanager
+    def kernel(self, name: str) -> Iterator[KernelBuilder]:
+        """A kernel built in the body of the `with` statement and added to the steps."""
+        builder = KernelBuilder()
+        yield builder
+        if not builder.written:
+            return
+        function, buffers = kernel_function(builder)
+        self.steps.append(Kernel(name, function, buffers, frozenset(builder.written), self.layer))
+
+    @contextmanager
+    def block(self) -> Iterator[list[Step]]:
+        """Steps added in the body of the `with` statement go into the list it yields (the body of a loop or branch)."""
+        outer, self.steps = self.steps, []
+        copies, self._copies = self._copies, dict(self._copies)
+        try:
+            yield self.steps
+        finally:
+            self.steps, self._copies = outer, copies
+
+
+def storage_of(tensor: Tensor) -> Storage:
+    """The storage of a tensor that is known to be in memory."""
+    assert tensor.storage is not None
+    return tensor.storage

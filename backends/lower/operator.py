@@ -1,0 +1,88 @@
+"""What the table of operators holds, and how lowering functions read the attributes of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphopt.backends.lower.context import Lowering
+
+
+class Refused(Exception):
+    """A node cannot be lowered; the message says why."""
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """Each output element depends on the input elements at the same (broadcast) position.
+
+    `compute(k, node, arguments)` gives the element; arguments are scalar expressions, None for absent inputs.
+    """
+
+    compute: Callable[[KernelBuilder, ir.Node, Sequence[Any]], Expr]
+    cost: int = 1
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Any other operator: `lower(ctx, node)` returns the tensor of every output, None for unused ones."""
+
+    lower: Callable[[Lowering, ir.Node], Sequence[Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A kernel that takes following elementwise operators into its stores (see `pointwise.epilogue`).
+
+    `lower(ctx, node)` gives the value that its epilogue ends in a tensor in memory.
+    """
+
+    lower: Callable[[Lowering, ir.Node], None]
+
+
+Operator = Pointwise | Lowered | Anchor
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The value of an attribute as a Python value (int, float, str, list, numpy array), or `default`."""
+    found = node.attributes.get(name)
+    if found is None:
+        return default
+    value = found.value
+    if isinstance(value, ir.TensorProtocol):
+        return value.numpy()
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """The static shape of a value."""
+    if value.shape is None or not all(isinstance(extent, int) for extent in value.shape):
+        raise Refused(f"the shape of {value.name!r} is not fixed: {value.shape}")
+    return tuple(int(extent) for extent in value.shape)  # type: ignore[call-overload]
+
+
+def dtype_of_value(value: ir.Value) -> str:
+    """The numpy name of a value's element type."""
+    if value.dtype is None:
+        raise Refused(f"the element type of {value.name!r} is unknown")
+    try:
+        return str(value.dtype.numpy().name)
+    except TypeError:
+        raise Refused(f"{value.name!r} has element type {value.dtype.name}") from None
+
+
+def constant_input(ctx: Lowering, node: ir.Node, position: int, what: str) -> Any:
+    """The compile-time array of an input, or None where it is absent; refused where it is computed at run time."""
+    if position >= len(node.inputs) or node.inputs[position] is None:
+        return None
+    tensor = ctx.tensor(node.inputs[position])  # type: ignore[arg-type]
+    if tensor.constant is None:
+        raise Refused(f"its {what} is computed at run time")
+    return tensor.constant

@@ -1,0 +1,35 @@
+"""graphopt itself: an artifact run by the runtime, as a user's program would run it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphopt.arrays import Feeds
+from graphopt.worker import Runner
+
+
+@dataclass(frozen=True)
+class ArtifactBackend:
+    """Runs .gopt files."""
+
+    def available(self) -> str | None:
+        return None
+
+    def load(self, model_path: Path, threads: int) -> Runner:
+        import graphopt_runtime
+
+        return _Runner(graphopt_runtime.load(model_path, threads=threads))
+
+
+class _Runner:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._outputs = [output.name for output in model.get_outputs()]
+
+    @property
+    def precision(self) -> str:
+        return str(self._model.manifest.get("precision", "float32"))
+
+    def run(self, feeds: Feeds) -> Mapping[str, Any]:
+        return dict(zip(self._outputs, self._model.run(None, dict(feeds)), strict=True))
