@@ -34,20 +34,24 @@ class Library:
     """Kernel calls of the first variant in order: kernel name and the nodes it computes."""
 
 
-def compile_models(models: Sequence[ir.Model], target: Target, progress: Progress = lambda stage: None) -> Library:
-    """Compile shape variants of one model.
+def compile_models(
+    models: Sequence[ir.Model],
+    target: Target,
+    progress: Progress = lambda stage: None,
+    profile: bool = False,
+) -> Library:
+    """Compile shape variants of one model. With `profile` (one variant only) the library measures each kernel.
 
     Raises UnsupportedError listing every node that cannot be lowered, TargetError without a C compiler.
     """
     progress("lower")
     programs = [lower_model(model, target.lanes) for model in models]
     plans = plan_memory(programs)
-    progress(f"generate {sum(len(program.kernels()) for program in programs)} kernels")
-    code = generate(programs, plans, target.llvm())
+    code = generate(programs, plans, target.llvm(), progress, profile)
     progress("link")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
-        link(code.object, glue_source(programs, plans), path)
+        link(code.objects, glue_source(programs, plans, profile), path)
         shared = path.read_bytes()
     variants = [
         _describe(model, program, plan.arena_bytes)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ import onnx_ir as ir
 
 from graphopt import artifact, pipeline
 from graphopt.arrays import Feeds
+from graphopt.bench import default_threads, measure
 from graphopt.errors import GraphoptError, ModelError, ShapeError, VerificationError
 from graphopt.locate import first_difference
-from graphopt.model import Statistics, bind_dims, normalise, proto, save, statistics
+from graphopt.measuring import OURS, loader, reference_outputs
+from graphopt.model import Statistics, bind_dims, normalise, save, statistics
 from graphopt.model import load as load_model
 from graphopt.pipeline import Context, Hook, Report
 from graphopt.random_feeds import random_feeds
@@ -132,6 +135,7 @@ def build(
     check: bool = True,
     hooks: Sequence[Hook] = (),
     seed: int = 0,
+    profile: bool = False,
     progress: Progress = lambda stage: None,
 ) -> Compilation:
     """Compile an ONNX model into an artifact, verified against ONNX Runtime before it is written.
@@ -153,7 +157,7 @@ def build(
     originals = [variant.clone() for variant in variants.models] if check else []
     reports = [optimize_in_place(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
     watch.stage("compile")
-    library = compile_models(variants.models, chosen, progress)
+    library = compile_models(variants.models, chosen, progress, profile)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
         artifact.write(draft, _manifest(name, chosen, library, reports[0], None), library.shared, library.weights)
@@ -234,6 +238,7 @@ def compare(
     target: str = "native",
     dims: Mapping[str, int] | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
     feeds: Feeds | None = None,
     threads: int | None = None,
     schedule: Schedule | None = None,
@@ -242,27 +247,25 @@ def compare(
     """Run one model on several backends, interleaved, each in its own process, all with the same number of threads.
 
     `backends` maps a name to the file that backend is to run, None for `model` itself; graphopt compiles an ONNX file
-    first. Outputs are compared with ONNX Runtime's, graph optimisation off.
+    first. Outputs are compared with ONNX Runtime's, graph optimisation off. Raises GraphoptError for what concerns all
+    backends; the error of a single one is its result.
     """
-    from graphopt.backends.peers import BACKENDS
-    from graphopt.bench import default_threads, measure
-
     threads = threads or default_threads()
-    bound = make_variants(load_model(model), Binding(dims or {}, input_shapes or {})).models[0]
+    bound = make_variants(load_model(model), Binding(dims or {}, input_shapes or {}, bind or {})).models[0]
     feeds = feeds if feeds is not None else random_feeds(bound)
     with tempfile.TemporaryDirectory() as folder:
-        fixed = Path(folder) / "fixed.onnx"
-        save(bound, fixed)
-        loaders = {}
-        for name, path in backends.items():
-            kind = name.split(":")[0]
-            if kind not in BACKENDS:
-                raise GraphoptError(f"unknown backend {name!r}; choose from {', '.join(BACKENDS)}")
-            file = path or fixed
-            if kind == "graphopt" and file.suffix != ".gopt":
-                file = build(file, Path(folder) / f"{name}.gopt", target, check=False, progress=progress).path
-            loaders[name] = _Loader(kind, file, threads)
-        expected = _reference_outputs(fixed, feeds)
+        save(bound, fixed := Path(folder) / "fixed.onnx")
+
+        def find(name: str, backend: str) -> Path:
+            path = backends[name]
+            if backend != OURS or (path is not None and path.suffix == ".gopt"):
+                return path or fixed
+            fixes: dict[str, Any] = {} if path is None else {"dims": dims, "input_shapes": input_shapes, "bind": bind}
+            compiled = Path(folder) / f"{list(backends).index(name)}.gopt"
+            return build(path or fixed, compiled, target, check=False, progress=progress, **fixes).path
+
+        loaders = {name: loader(name, threads, partial(find, name)) for name in backends}
+        expected = reference_outputs(fixed, feeds)
         progress("measure")
         return measure(str(model), loaders, feeds, threads=threads, expected=expected, schedule=schedule)
 
@@ -285,33 +288,6 @@ def read(model: Model) -> ir.Model:
     raise ModelError(f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}")
 
 
-@dataclass(frozen=True)
-class _Loader:
-    """Loads a backend in its worker process."""
-
-    kind: str
-    path: Path
-    threads: int
-
-    def __call__(self) -> Any:
-        from graphopt.backends.peers import BACKENDS
-
-        backend = BACKENDS[self.kind]
-        reason = backend.available()
-        if reason is not None:
-            raise GraphoptError(reason)
-        return backend.load(self.path, self.threads)
-
-
-def _reference_outputs(path: Path, feeds: Feeds) -> Mapping[str, Any] | None:
-    from graphopt.verify import ReferenceFailed, reference
-
-    try:
-        return reference(path)(feeds)
-    except ReferenceFailed:
-        return None
-
-
 def _verify(original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target) -> Verdict:
     """Compare the artifact with the model as it came, on the feeds that fit this variant."""
     from graphopt.backends.targets import runs_here
@@ -319,7 +295,7 @@ def _verify(original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int,
     if (reason := runs_here(target)) is not None:
         return Verdict(not_verified=reason)
     with load(draft) as compiled:
-        names = [output.name for output in original.graph.outputs]
+        names = [output.name or "" for output in original.graph.outputs]
 
         def run(feeds: Feeds) -> dict[str, Any]:
             return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
@@ -346,7 +322,7 @@ def _explain(original: ir.Model, verdict: Verdict, target: Target, preset: str, 
     from graphopt.backends.compiler import compile_models
 
     def compile_and_run(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
-        names = [output.name for output in model.graph.outputs]
+        names = [output.name or "" for output in model.graph.outputs]
         optimize_in_place(copy := model.clone(), preset, (), Context(seed))
         library = compile_models([copy], target)
         with tempfile.TemporaryDirectory() as folder:
@@ -382,7 +358,3 @@ def _manifest(
 def _unchecked() -> Verdict:
     return Verdict(not_verified="verification was switched off")
 
-
-def to_onnx(model: ir.Model) -> onnx.ModelProto:
-    """An optimized model as a protobuf message."""
-    return proto(model)

@@ -6,14 +6,34 @@ import numpy as np
 import onnx_ir as ir
 
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""The standard operators that hold graphs."""
+
+
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:
     """The main graph, then every subgraph below it."""
-    yield model.graph
-    yield from model.graph.subgraphs()
+    yield from _with_subgraphs(model.graph)
+
+
+def _with_subgraphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+    yield graph
+    for node in graph:
+        for inner in subgraphs(node):
+            yield from _with_subgraphs(inner)
+
+
+def nodes(graph: ir.Graph) -> Iterator[ir.Node]:
+    """Every node of ``graph``, each followed by those of its subgraphs."""
+    for node in graph:
+        yield node
+        for inner in subgraphs(node):
+            yield from nodes(inner)
 
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs directly inside the attributes of ``node``."""
+    if node.domain == "" and node.op_type not in CONTROL_FLOW:
+        return
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue
@@ -50,14 +70,20 @@ class Names:
     """Value names in use in a model; ``fresh`` gives one that is not."""
 
     def __init__(self, model: ir.Model) -> None:
+        self._model = model
         self._taken: set[str] = set()
-        for graph in graphs(model):
+
+    def _collect(self) -> None:
+        """At the first question, since most passes have none."""
+        for graph in graphs(self._model):
             self._taken.update(value.name for value in graph.inputs if value.name)
             self._taken.update(graph.initializers)
             self._taken.update(output.name for node in graph for output in node.outputs if output.name)
 
     def fresh(self, base: str) -> str:
         """``base`` or, where taken, ``base_1``, ``base_2``, ..."""
+        if not self._taken:
+            self._collect()
         name, count = base, 0
         while name in self._taken:
             count += 1
@@ -178,5 +204,6 @@ def is_dead(node: ir.Node) -> bool:
 
 def share_opsets(model: ir.Model) -> None:
     """Tells every subgraph the opsets of the model, so that a node's version can be asked of its own graph."""
-    for graph in model.graph.subgraphs():
-        graph.opset_imports.update(model.opset_imports)
+    for graph in graphs(model):
+        if graph is not model.graph:
+            graph.opset_imports.update(model.opset_imports)

@@ -71,13 +71,16 @@ class Repeat:
         return sum((each.apply(model, context) for each in self.rounds(model)), Outcome())
 
     def rounds(self, model: ir.Model) -> "Iterator[_Watched]":
-        """The passes of every round; stops once as many in a row as there are passes changed nothing."""
+        """The passes of every round, until each one has seen a model that none of the others changed since.
+
+        Passes are idempotent, so the last one that changed the model need not see it again.
+        """
         idle = 0
         for _ in range(self.limit):
             for each in self.passes:
                 watched = _Watched(each)
                 yield watched
-                idle = 0 if watched.modified else idle + 1
+                idle = 1 if watched.modified else idle + 1
                 if idle >= len(self.passes):
                     return
 

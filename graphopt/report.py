@@ -14,6 +14,27 @@ from graphopt.artifact import replacing
 from graphopt.bench import Benchmark, Measurement
 from graphopt.model import Statistics
 from graphopt.pipeline import Report
+from graphopt.streams import Load
+
+__all__ = [
+    "COLUMNS",
+    "Table",
+    "comparison_html",
+    "comparison_rows",
+    "comparison_table",
+    "load_table",
+    "markdown",
+    "pass_table",
+    "refusal_table",
+    "show",
+    "statistics_table",
+    "table",
+    "write_json",
+    "write_text",
+]
+
+PLAIN_WIDTH = 120
+"""Columns of a table in a file or a pipe."""
 
 # Heading -> how a measurement is written there.
 COLUMNS: dict[str, Callable[[Measurement], str]] = {
@@ -37,6 +58,16 @@ def comparison_table(benchmark: Benchmark) -> Table:
     """Backends side by side; one that failed shows why."""
     title = f"{benchmark.model}: {benchmark.threads} thread(s), {benchmark.runs} runs"
     return table(["backend", *COLUMNS], comparison_rows(benchmark), title=title)
+
+
+def load_table(load: Load) -> Table:
+    """Throughput and latency of concurrent callers."""
+    result = load.to_json()
+    numbers = (f"{result[key]:.3f}" for key in ("median_ms", "p10_ms", "p90_ms"))
+    row = [str(load.streams), str(load.threads), str(result["calls"]), f"{load.calls_per_s:,.0f}", *numbers]
+    return table(
+        ["streams", "threads", "calls", "calls/s", "median ms", "p10", "p90"], [row], title=load.model
+    )
 
 
 def comparison_html(benchmark: Benchmark) -> str:
@@ -91,10 +122,13 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def show(*tables: Table) -> None:
-    """Print tables to standard error, which leaves standard output to ``--json -``."""
-    console = Console(stderr=True)
+    """Print tables to standard output, those without rows left out; 120 columns wide where it is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
     for each in tables:
-        console.print(each)
+        if each.row_count:
+            console.print(each)
 
 
 def write_json(content: Mapping[str, Any], target: str) -> None:

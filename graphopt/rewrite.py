@@ -144,7 +144,7 @@ class _Engine:
         self.applied: Counter[str] = Counter()
         self.removed = 0
         self.refusals: dict[tuple[str, str], set[int]] = defaultdict(set)
-        self.queue: deque[ir.Node] = deque(ir.traversal.RecursiveGraphIterator(model.graph))
+        self.queue: deque[ir.Node] = deque(edit.nodes(model.graph))
         self.queued = set(self.queue)
 
     def run(self) -> Outcome:

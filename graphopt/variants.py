@@ -44,7 +44,9 @@ def make_variants(model: ir.Model, binding: Binding) -> Variants:
         variant = model.clone()
         bind_values(variant, binding.values)
         bind_dims(variant, sizes, binding.input_shapes)
-        notices = [f"{name}: first dimension {dim!r} set to 1" for name, dim in bind_first_dims(variant).items()]
+        notices = [
+            f"{name}: first dimension {dim!r} set to 1" for name, dim in bind_first_dims(variant).items()
+        ]
         _require_fixed(variant)
         normalise(variant)
         freeze_defaults(variant)

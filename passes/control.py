@@ -21,10 +21,10 @@ class InlineIf:
         """Outer Ifs first, so that Ifs inside a taken branch are met again in their new place."""
         applied: Counter[str] = Counter()
         refused: Counter[tuple[str, str]] = Counter()
-        while node := next(filter(_is_decided, ir.traversal.RecursiveGraphIterator(model.graph)), None):
+        while node := next(filter(_is_decided, edit.nodes(model.graph)), None):
             _inline(node)
             applied["if with a constant condition"] += 1
-        undecidable = sum(map(_passes_through, ir.traversal.RecursiveGraphIterator(model.graph)))
+        undecidable = sum(map(_passes_through, edit.nodes(model.graph)))
         if undecidable:
             refused["if with a constant condition", "the branch returns a value that it does not compute"] = (
                 undecidable

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from graphopt import edit
 from graphopt.passes.fuse.emit import DOMAIN, SINCE
 from graphopt.pattern import Op, attribute
 from graphopt.pipeline import Context, Outcome
@@ -27,7 +28,7 @@ class Expand:
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Expands every such node, and forgets the domain once nothing uses it any more."""
         outcome = apply_rules(model, RULES)
-        nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+        nodes = edit.nodes(model.graph)
         if outcome.modified and not any(node.domain == DOMAIN for node in nodes):
             model.opset_imports.pop(DOMAIN, None)
         return outcome

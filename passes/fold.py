@@ -28,7 +28,7 @@ class Fold:
         """Folds in topological order, so one application folds all there is."""
         edit.share_opsets(model)
         folder = Folder(model, self.max_growth)
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(edit.nodes(model.graph)):
             folder.fold(node)
         return folder.outcome()
 

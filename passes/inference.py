@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from graphopt import edit
-from graphopt.model.inference import refine, refine_shape
+from graphopt.model.inference import DATA, is_news, refine, refine_shape
 from graphopt.passes.symbolic import UNKNOWN, Entry, Symbol, to_dims
 from graphopt.pattern import attribute, opset
 
@@ -19,7 +19,8 @@ def infer(node: ir.Node, known: Known) -> None:
     """Refines types and shapes of the outputs of ``node``; ``known`` holds symbolic data of small integer tensors."""
     if all(_is_settled(output) for output in node.outputs):
         return
-    infer_by_schema(node, known)
+    if is_news(node):
+        infer_by_schema(node, known)
     rule = _RULES.get((node.domain, node.op_type))
     if rule is not None and not _is_settled(node.outputs[0]):
         dims = rule(node, known)
@@ -63,7 +64,7 @@ def _captured(node: ir.Node) -> list[ir.Value]:
     return [
         value
         for graph in edit.subgraphs(node)
-        for inner in ir.traversal.RecursiveGraphIterator(graph)
+        for inner in edit.nodes(graph)
         for value in inner.inputs
         if value is not None and value.name
     ]
@@ -80,7 +81,7 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto:
 
 def _data_proto(value: ir.Value, known: Known) -> onnx.TensorProto | None:
     tensor = edit.tensor(value)
-    if tensor is None or tensor.size > 1024:
+    if tensor is None or tensor.size > DATA:
         return None
     return ir.serde.serialize_tensor(tensor)
 

@@ -95,9 +95,7 @@ def _may_be_shared(value: ir.Value) -> bool:
 def _merge_equal(values: Iterable[ir.Value]) -> int:
     groups: dict[Hashable, list[ir.Value]] = defaultdict(list)
     merged = 0
-    for value in values:
-        if not value.is_initializer():
-            continue
+    for value in _with_a_peer(values):
         array = edit.constant(value)
         assert array is not None
         kept = groups[_signature(value, array)]
@@ -109,6 +107,16 @@ def _merge_equal(values: Iterable[ir.Value]) -> int:
         edit.drop_initializer(value)
         merged += 1
     return merged
+
+
+def _with_a_peer(values: Iterable[ir.Value]) -> list[ir.Value]:
+    """Those that are not the only one of their type and shape; the others need not be read."""
+    groups: dict[Hashable, list[ir.Value]] = defaultdict(list)
+    for value in values:
+        tensor = edit.tensor(value)
+        if tensor is not None:
+            groups[tensor.dtype, tuple(tensor.shape)].append(value)
+    return [value for group in groups.values() if len(group) > 1 for value in group]
 
 
 def _signature(value: ir.Value, array: np.ndarray) -> Hashable:

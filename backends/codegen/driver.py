@@ -13,16 +13,25 @@ from graphopt.backends.codegen.memory import MemoryPlan
 from graphopt.backends.codegen.program import Branch, Buffer, Kernel, Loop, Program, Role, Step
 
 
-def driver_function(program: Program, plan: MemoryPlan, functions: Mapping[Kernel, Any]) -> Any:
-    """`int32 driver(weights, inputs..., outputs..., workspace)`; `functions` gives the global name of each kernel."""
-    return _Driver(program, plan, functions).build()
+TICK = "graphopt_tick"
+"""In a profiled library, called with -1 at the start and with its number after each kernel (see glue.py)."""
+
+
+def driver_function(
+    program: Program, plan: MemoryPlan, symbols: Mapping[Kernel, str], profile: bool = False
+) -> Any:
+    """`int32 driver(weights, inputs..., outputs..., workspace)`; `symbols` gives the function of each kernel."""
+    return _Driver(program, plan, symbols, profile).build()
 
 
 class _Driver:
-    def __init__(self, program: Program, plan: MemoryPlan, functions: Mapping[Kernel, Any]) -> None:
+    def __init__(
+        self, program: Program, plan: MemoryPlan, symbols: Mapping[Kernel, str], profile: bool
+    ) -> None:
+        self.numbers = {kernel: i for i, kernel in enumerate(program.kernels())} if profile else {}
         self.program = program
         self.plan = plan
-        self.functions = functions
+        self.symbols = symbols
         self.weights = pointer("weights", "uint8")
         self.workspace = pointer("workspace", "uint8")
         self.external = {
@@ -31,10 +40,11 @@ class _Driver:
         self.scalars: dict[Buffer, Any] = {}
 
     def build(self) -> Any:
-        body = self._steps(self.program.steps)
+        """The function. Its pointers may alias: kernels write the scalars that it reads."""
+        body = [*([_tick(-1)] if self.numbers else []), *self._steps(self.program.steps)]
         views = [tirx.DeclBuffer(view, data=self._typed(buffer)) for buffer, view in self.scalars.items()]
         parameters = [self.weights, *self.external.values(), self.workspace]
-        return raw_function(parameters, [*views, *body])
+        return raw_function(parameters, [*views, *body]).without_attr("tirx.noalias")
 
     def _steps(self, steps: Sequence[Step]) -> list[Any]:
         return [statement for step in steps for statement in self._step(step)]
@@ -42,7 +52,8 @@ class _Driver:
     def _step(self, step: Step) -> list[Any]:
         if isinstance(step, Kernel):
             arguments = [self._pointer(buffer) for buffer in step.buffers]
-            return [tirx.Evaluate(ir.Call(self.functions[step], arguments, ret_ty="int32"))]
+            call = tirx.Evaluate(tirx.call_extern("int32", self.symbols[step], *arguments))
+            return [call, _tick(self.numbers[step])] if self.numbers else [call]
         if isinstance(step, Branch):
             then, otherwise = (_sequence(self._steps(arm)) for arm in (step.then, step.otherwise))
             return [tirx.IfThenElse(self._flag(step.condition), then, otherwise)]
@@ -88,6 +99,10 @@ class _Driver:
     def _typed(self, buffer: Buffer) -> Any:
         kind = ir.PointerType(ir.PrimType(storage_dtype(buffer.dtype)), "global")
         return tirx.op.reinterpret(kind, self._pointer(buffer))
+
+
+def _tick(number: int) -> Any:
+    return tirx.Evaluate(tirx.call_extern("int32", TICK, tirx.const(number, "int32")))
 
 
 def _sequence(statements: list[Any]) -> Any:

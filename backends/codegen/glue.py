@@ -8,7 +8,8 @@ from graphopt.backends.codegen.llvm import SYMBOL
 from graphopt.backends.codegen.memory import MemoryPlan
 from graphopt.backends.codegen.program import Program
 
-_HEADER = """#include <stddef.h>
+_HEADER = """#define _POSIX_C_SOURCE 200809L
+#include <stddef.h>
 #include <stdint.h>
 #include "graphopt_rt.h"
 
@@ -24,9 +25,28 @@ static const size_t output_bytes_{number}[] = {{{output_bytes}}};
 """
 
 
-def glue_source(programs: Sequence[Program], plans: Sequence[MemoryPlan]) -> str:
-    """The source text, one entry a variant."""
+_PROFILE = """#include <time.h>
+static double layer_seconds[{layers}];
+int32_t graphopt_tick(int32_t layer) {{
+    static double last;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double seconds = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    if (layer >= 0) layer_seconds[layer] += seconds - last;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    last = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return 0;
+}}
+__attribute__((visibility("default"))) const double *graphopt_layer_times(void) {{ return layer_seconds; }}
+
+"""
+
+
+def glue_source(programs: Sequence[Program], plans: Sequence[MemoryPlan], profile: bool = False) -> str:
+    """The source text, one entry a variant. With `profile` it adds up the seconds that each kernel takes."""
     parts = [_HEADER]
+    if profile:
+        parts.append(_PROFILE.format(layers=max(len(programs[0].kernels()), 1)))
     rows = []
     for number, (program, plan) in enumerate(zip(programs, plans, strict=True)):
         inputs, outputs = len(program.inputs), len(program.outputs)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -37,14 +38,14 @@ SINGLE_THREAD_SOURCES = ("model.c", "tvm_abi.c", "pool_single.c")
 EXPORTS = """{
   global:
     graphopt_create; graphopt_run; graphopt_time; graphopt_set_threads; graphopt_set_passive;
-    graphopt_destroy; graphopt_error_string;
+    graphopt_destroy; graphopt_error_string; graphopt_layer_times;
   local: *;
 };
 """
 
 
-def link(object: bytes, glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_thread: bool = False) -> None:
-    """Writes the shared library `out`; the same object, glue and compiler give the same bytes.
+def link(objects: Sequence[bytes], glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_thread: bool = False) -> None:
+    """Writes the shared library `out`; the same objects, glue and compiler give the same bytes.
 
     `glue_c` includes "graphopt_rt.h" and defines `graphopt_variants` and `graphopt_variant_count`.
     Raises TargetError when the compiler is missing or refuses the glue or the object, OutputError when `out` cannot
@@ -52,7 +53,9 @@ def link(object: bytes, glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_
     """
     with tempfile.TemporaryDirectory(prefix="graphopt-link-") as name:
         folder = Path(name)
-        (folder / "compiled.o").write_bytes(object)
+        compiled = [f"compiled{i}.o" for i in range(len(objects))]
+        for file, content in zip(compiled, objects, strict=True):
+            (folder / file).write_bytes(content)
         (folder / "glue.c").write_text(glue_c)
         (folder / "exports.map").write_text(EXPORTS)
         objects = _write_runtime(folder, cc, single_thread)
@@ -60,7 +63,7 @@ def link(object: bytes, glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_
         threads = _thread_flags(single_thread)
         script = "-Wl,--version-script=exports.map"
         _run(
-            [cc, *LINK_FLAGS, script, "-o", "library.so", "compiled.o", "glue.o", *objects, "-lm", *threads],
+            [cc, *LINK_FLAGS, script, "-o", "library.so", *compiled, "glue.o", *objects, "-lm", *threads],
             folder,
         )
         with replacing(out) as file:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tvm
@@ -18,41 +22,73 @@ SYMBOL = "graphopt_variant_{}"
 """Name of the driver of shape variant N."""
 
 
+CHUNK = 8
+"""Kernels that LLVM compiles at a time: enough to be worth a call, few enough to show progress and to share cores."""
+
+Progress = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Code:
-    """An object file in memory, and how many distinct kernels it holds."""
+    """Object files in memory, and how many distinct kernels they hold."""
 
-    object: bytes
+    objects: list[bytes]
     kernels: int
 
 
-def generate(programs: Sequence[Program], plans: Sequence[MemoryPlan], target: Any) -> Code:
-    """Compile the kernels of all programs, equal ones once, and one driver a program into one object."""
-    functions: dict[Kernel, Any] = {}
-    module: dict[Any, Any] = {}
-    by_hash: dict[Any, list[tuple[Any, Any]]] = {}
+def generate(
+    programs: Sequence[Program],
+    plans: Sequence[MemoryPlan],
+    target: Any,
+    progress: Progress = lambda stage: None,
+    profile: bool = False,
+) -> Code:
+    """Compile the kernels of all programs, equal ones once, and one driver a program."""
+    names, functions = _distinct_kernels(programs)
+    drivers = {
+        SYMBOL.format(i): driver_function(program, plan, names, profile)
+        for i, (program, plan) in enumerate(zip(programs, plans, strict=True))
+    }
+    symbols = list(functions)
+    chunks = [symbols[start : start + CHUNK] for start in range(0, len(symbols), CHUNK)]
+    modules = [*({symbol: functions[symbol] for symbol in chunk} for chunk in chunks), drivers]
+    done = 0
+
+    def build(module: dict[str, Any]) -> bytes:
+        nonlocal done
+        code = _compile(module, target)
+        done += len(module)
+        progress(f"compile: {min(done, len(symbols))} of {len(symbols)} kernels")
+        return code
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return Code(list(pool.map(build, modules)), len(symbols))
+
+
+def _distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], dict[str, Any]]:
+    """The symbol of every kernel and the function of every symbol; equal functions share a symbol."""
+    names: dict[Kernel, str] = {}
+    functions: dict[str, Any] = {}
+    by_hash: dict[int, list[str]] = {}
     for program in programs:
         for kernel in program.kernels():
-            functions[kernel] = _intern(kernel, module, by_hash)
-    kernels = len(module)
-    for i, (program, plan) in enumerate(zip(programs, plans, strict=True)):
-        name = SYMBOL.format(i)
-        module[ir.GlobalVar(name)] = driver_function(program, plan, functions).with_attr("global_symbol", name)
+            same = by_hash.setdefault(structural_hash(kernel.function), [])
+            symbol = next((s for s in same if structural_equal(functions[s], kernel.function)), None)
+            if symbol is None:
+                symbol = f"graphopt_{kernel.name}_{len(functions)}"
+                functions[symbol] = kernel.function
+                same.append(symbol)
+            names[kernel] = symbol
+    return names, functions
+
+
+def _compile(module: dict[str, Any], target: Any) -> bytes:
     host = target.with_host(target)
-    lowered = _passes()(ir.IRModule({var: f.with_attr("target", host) for var, f in module.items()}))
-    return Code(_object(lowered, target), kernels)
-
-
-def _intern(kernel: Kernel, module: dict[Any, Any], by_hash: dict[Any, list[tuple[Any, Any]]]) -> Any:
-    """The global variable of a function equal to the kernel's, added to the module if it is new."""
-    candidates = by_hash.setdefault(structural_hash(kernel.function), [])
-    for variable, function in candidates:
-        if structural_equal(function, kernel.function):
-            return variable
-    variable = ir.GlobalVar(f"{kernel.name}_{len(module)}")
-    module[variable] = kernel.function
-    candidates.append((variable, kernel.function))
-    return variable
+    functions = {
+        ir.GlobalVar(symbol): function.with_attr("global_symbol", symbol).with_attr("target", host)
+        for symbol, function in module.items()
+    }
+    return _object(_passes()(ir.IRModule(functions)), target)
 
 
 def _passes() -> Any:
@@ -72,9 +108,6 @@ def _passes() -> Any:
 
 
 def _object(module: Any, target: Any) -> bytes:
-    import tempfile
-    from pathlib import Path
-
     library = tvm.get_global_func("target.build.llvm")(module, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.o"

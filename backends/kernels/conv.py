@@ -16,11 +16,9 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.kernels.window import Tiles, Window, for_each_tile, row_tiles, split_index, tile_count
 from graphopt.backends.tensor import Storage, Tensor
-
-REGISTERS = {16: 32, 8: 16, 4: 32}
-"""Vector registers by number of float32 lanes: AVX-512, AVX, NEON."""
 
 PARALLEL_MACS = 200_000
 """Multiply-adds below which a convolution stays on one thread."""
@@ -114,6 +112,8 @@ class ConvKernel:
     bias: Buffer | None
     epilogue: Epilogue
     out: Storage
+    spread: tuple[tuple[int, int], tuple[int, int]] = ((1, 0), (1, 0))
+    """Distance and start, per axis, of the outputs it computes (a transposed convolution is several of these)."""
 
     def emit(self, k: KernelBuilder) -> None:
         shape, tile = self.shape, self.tile
@@ -156,12 +156,11 @@ class ConvKernel:
 
     def _index(self, n: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
         """The logical output index; a flattened pointwise convolution finds its row and column again."""
-        spatial = self.epilogue.shape[2:]
-        if len(spatial) == 1:
-            return [n, channel, x]
-        if self.shape.window.output[0] == 1 and spatial[0] != 1:
-            return [n, channel, tirx.op.floordiv(x, spatial[1]), tirx.op.floormod(x, spatial[1])]
-        return [n, channel, y, x]
+        if self._is_flattened:
+            y, x = self._row_and_column(x)
+        (y_stride, y_start), (x_stride, x_start) = self.spread
+        y, x = y * y_stride + y_start, x * x_stride + x_start
+        return [n, channel, x] if self.input.rank == 3 else [n, channel, y, x]
 
     def _initialise(self, k: KernelBuilder, accumulators: Local, run: Tiles, first_block: Expr) -> None:
         zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
@@ -233,12 +232,18 @@ class ConvKernel:
                 k.assign(accumulators, at, k.read_vector(accumulators, at, lanes) + scalar * weight, lanes)
 
     def _input_index(self, n: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
-        spatial = self.input.shape[2:]
-        if len(spatial) == 1:
-            return [n, channel, x]
-        if self.shape.window.input[0] == 1 and spatial[0] != 1:
-            return [n, channel, tirx.op.floordiv(x, spatial[1]), tirx.op.floormod(x, spatial[1])]
-        return [n, channel, y, x]
+        if self._is_flattened:
+            y, x = self._row_and_column(x)
+        return [n, channel, x] if self.input.rank == 3 else [n, channel, y, x]
+
+    @property
+    def _is_flattened(self) -> bool:
+        """Whether the window sees an image of several rows as one."""
+        return self.input.rank == 4 and self.shape.window.input[0] != self.input.shape[2]
+
+    def _row_and_column(self, position: Expr) -> tuple[Expr, Expr]:
+        columns = self.input.shape[3]
+        return tirx.op.floordiv(position, columns), tirx.op.floormod(position, columns)
 
 
 def flatten_pointwise(shape: ConvShape) -> ConvShape:

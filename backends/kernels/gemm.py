@@ -1,7 +1,8 @@
 """Matrix multiplication `[batch..., m, k] x [batch..., k, n]` with a tile of the result held in registers.
 
 The left operand is read one scalar at a time and may have any strides; the right one is read in vectors along n, either
-from packed constant panels or in place.
+from packed panels or in place. A tile too small to hide the latency of a multiply-add is held several times over, each
+copy summing its share of k.
 """
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, const
-from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.kernels.conv import REGISTERS
-from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
+from graphopt.backends.kernels.panels import Panels
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Strided
-from graphopt.backends.tensor import Storage, Tensor, broadcast_index
+from graphopt.backends.tensor import Tensor, broadcast_index
 
 PARALLEL_MACS = 100_000
 """Multiply-adds below which a multiplication stays on one thread."""
+
+IN_FLIGHT = 8
+"""Vector multiply-adds that are in flight at once: two a cycle, each done after four."""
+
+Store = Callable[[KernelBuilder, Sequence[Expr], Expr], None]
+"""Stores one element of the product, given its index `[batch..., m, n]`."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class GemmTile:
     vectors: int
 
 
-def choose_tile(m: int, n: int, lanes: int) -> GemmTile:
+def choose_tile(m: int, n: int, lanes: int, registers: int) -> GemmTile:
     """The tile with the fewest estimated cycles over the whole result."""
     best, best_cycles = GemmTile(1, 1), float("inf")
     total_vectors = -(-n // lanes)
     for vectors in range(1, min(total_vectors, 8) + 1):
         for rows in range(1, min(m, 14) + 1):
-            if rows * vectors + min(rows, vectors) + 1 > REGISTERS[lanes]:
+            if rows * vectors + min(rows, vectors) + 1 > registers:
                 continue
             cycles = _cycles(m, rows, total_vectors, vectors)
             if cycles < best_cycles * 0.999:
@@ -57,15 +60,6 @@ def _cycles(m: int, rows: int, total_vectors: int, vectors: int) -> float:
     return full * (full_rows * tile(rows, vectors) + tile(rest_rows, vectors)) + (
         full_rows * tile(rows, rest) + tile(rest_rows, rest)
     )
-
-
-def pack_panels(matrix: np.ndarray[Any, Any], tile: GemmTile, lanes: int) -> np.ndarray[Any, Any]:
-    """`[k, n]` to panels of `vectors * lanes` columns, `[panel, k, column]`, missing columns zero."""
-    k, n = matrix.shape
-    width = tile.vectors * lanes
-    padded = np.zeros((k, -(-n // width) * width), matrix.dtype)
-    padded[:, :n] = matrix
-    return np.ascontiguousarray(padded.reshape(k, -1, width).transpose(1, 0, 2))
 
 
 @dataclass(frozen=True)
@@ -86,55 +80,67 @@ def segments(total: int, extent: int) -> list[Segment]:
 
 @dataclass(frozen=True)
 class GemmKernel:
-    """Emits one multiplication. `panels` (packed from a constant `[k, n]`) replaces `right` when given."""
+    """Emits one multiplication of result `shape`. `right` is packed, or stored with its columns next to each other.
+
+    `accumulator` is the dtype of the sums, of which a vector register holds `lanes`.
+    """
 
     left: Tensor
-    right: Tensor
-    panels: Buffer | None
+    right: Tensor | Panels
+    shape: tuple[int, ...]
     tile: GemmTile
     lanes: int
-    epilogue: Epilogue
-    out: Storage
+    accumulator: str
+    store: Store
 
     @property
-    def batch(self) -> tuple[int, ...]:
-        return self.epilogue.shape[:-2]
+    def depth(self) -> int:
+        return self.left.shape[-1]
 
     def emit(self, k: KernelBuilder) -> None:
-        m, n = self.epilogue.shape[-2:]
-        depth = self.left.shape[-1]
+        *batch, m, n = self.shape
         rows = segments(m, self.tile.rows)
         columns = segments(n, self.tile.vectors * self.lanes)
-        units = [math.prod(self.batch), sum(c.repeat for c in columns), sum(r.repeat for r in rows)]
-        macs = math.prod(self.batch) * m * n * depth
+        units = [math.prod(batch), sum(c.repeat for c in columns), sum(r.repeat for r in rows)]
+        macs = math.prod(self.shape) * self.depth
         with k.loop(math.prod(units), "parallel" if macs >= PARALLEL_MACS else "serial", "unit") as unit:
-            batch, column, row = (k.bind(index) for index in split_index(unit, units))
-            prefix = split_index(batch, self.batch)
-            _for_each(k, columns, column, lambda c, x: self._panel(k, rows, row, prefix, c, x, column))
+            which, column, row = (k.bind(index) for index in split_index(unit, units))
+            prefix = split_index(which, batch)
+            for_each_segment(k, columns, column, lambda c, x: self._panel(k, rows, row, prefix, c, x, column))
 
     def _panel(
         self, k: KernelBuilder, rows: Sequence[Segment], row: Expr, prefix: list[Expr], c: Segment, x: Expr, panel: Expr
     ) -> None:
-        _for_each(k, rows, row, lambda r, y: self._tile(k, prefix, y, r.extent, x, c.extent, panel))
+        for_each_segment(k, rows, row, lambda r, y: self._tile(k, prefix, y, r.extent, x, c.extent, panel))
 
     def _tile(
         self, k: KernelBuilder, prefix: list[Expr], y: Expr, rows: int, x: Expr, columns: int, panel: Expr
     ) -> None:
         widths = [min(self.lanes, columns - start) for start in range(0, columns, self.lanes)]
-        accumulators = k.local(rows * len(widths) * self.lanes, "float32")
-        zero = tirx.Broadcast(tirx.const(0.0, "float32"), self.lanes)
-        for vector in range(rows * len(widths)):
+        vectors = rows * len(widths)
+        copies = max(min(IN_FLIGHT // vectors, self.depth), 1)
+        accumulators = k.local(copies * vectors * self.lanes, self.accumulator)
+        zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
+        for vector in range(copies * vectors):
             k.assign(accumulators, vector * self.lanes, zero, self.lanes)
-        with k.loop(self.left.shape[-1], "serial", "k") as depth:
-            self._multiply(k, accumulators, prefix, y, rows, x, widths, panel, depth)
+        whole = self.depth // copies * copies
+        with k.loop(self.depth // copies, "serial", "k") as step:
+            for copy in range(copies):
+                depth = step * copies + copy
+                self._multiply(k, accumulators, copy * vectors, prefix, y, rows, x, widths, panel, depth)
+        for depth in range(whole, self.depth):
+            self._multiply(k, accumulators, 0, prefix, y, rows, x, widths, panel, const(depth, INDEX))
+        self._add_copies(k, accumulators, copies, vectors)
         for row in range(rows):
             for v, width in enumerate(widths):
-                self._store(k, accumulators, (row * len(widths) + v) * self.lanes, width, prefix, y + row, x + v * self.lanes)
+                at = (row * len(widths) + v) * self.lanes
+                self._store(k, accumulators, at, width, prefix, y + row, x + v * self.lanes)
 
     def _multiply(
         self,
         k: KernelBuilder,
         accumulators: Local,
+        first: int,
         prefix: list[Expr],
         y: Expr,
         rows: int,
@@ -143,37 +149,46 @@ class GemmKernel:
         panel: Expr,
         depth: Expr,
     ) -> None:
-        right = [
-            k.bind(self._right(k, prefix, depth, panel, v, x, width)) for v, width in enumerate(widths)
-        ]
+        right = [k.bind(self._right(k, prefix, depth, panel, v, x, width)) for v, width in enumerate(widths)]
         for row in range(rows):
             scalar = self.left.reader(k, [*broadcast_index(prefix, self.left.shape[:-2]), y + row, depth])
+            scalar = cast(scalar, self.accumulator)
             for v, vector in enumerate(right):
-                width = self.lanes if self.panels is not None else widths[v]
-                at = (row * len(widths) + v) * self.lanes
+                width = self.lanes if isinstance(self.right, Panels) else widths[v]
+                at = (first + row * len(widths) + v) * self.lanes
                 product = vector * (tirx.Broadcast(scalar, width) if width > 1 else scalar)
                 k.assign(accumulators, at, k.read_vector(accumulators, at, width) + product, width)
 
     def _right(
         self, k: KernelBuilder, prefix: list[Expr], depth: Expr, panel: Expr, v: int, x: Expr, width: int
     ) -> Expr:
-        if self.panels is not None:
-            offset = (panel * self.left.shape[-1] + depth) * self.tile.vectors + v
-            return k.load_vector(self.panels, offset * self.lanes, self.lanes)
-        assert self.right.storage is not None
-        layout = self.right.storage.layout
-        assert isinstance(layout, Strided)
-        index = [*broadcast_index(prefix, self.right.shape[:-2]), depth, x + v * self.lanes]
-        return k.load_vector(self.right.storage.buffer, layout.position(index), width)
+        if isinstance(self.right, Panels):
+            index = broadcast_index(prefix, self.right.batch)
+            value = self.right.load(k, index, panel, depth, v)
+            width = self.lanes
+        else:
+            assert self.right.storage is not None
+            layout = self.right.storage.layout
+            assert isinstance(layout, Strided)
+            position = [*broadcast_index(prefix, self.right.shape[:-2]), depth, x + v * self.lanes]
+            value = k.load_vector(self.right.storage.buffer, layout.position(position), width)
+        return cast(value, self.accumulator if width == 1 else f"{self.accumulator}x{width}")
+
+    def _add_copies(self, k: KernelBuilder, accumulators: Local, copies: int, vectors: int) -> None:
+        for copy in range(1, copies):
+            for vector in range(vectors):
+                total, part = vector * self.lanes, (copy * vectors + vector) * self.lanes
+                value = k.read_vector(accumulators, total, self.lanes) + k.read_vector(accumulators, part, self.lanes)
+                k.assign(accumulators, total, value, self.lanes)
 
     def _store(
         self, k: KernelBuilder, accumulators: Local, at: int, width: int, prefix: list[Expr], y: Expr, x: Expr
     ) -> None:
         with k.loop(width, "vector" if width > 1 else "serial", "lane") as lane:
-            self.epilogue.store(k, self.out, [*prefix, y, x + lane], accumulators[lane + at])
+            self.store(k, [*prefix, y, x + lane], accumulators[lane + at])
 
 
-def _for_each(
+def for_each_segment(
     k: KernelBuilder, parts: Sequence[Segment], index: Expr, emit: Callable[[Segment, Expr], None]
 ) -> None:
     """Emit the code of tile number `index`: the full tiles, else the remainder."""

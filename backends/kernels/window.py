@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, const
+from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.kernels.geometry import Axis
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,16 @@ class Window:
     dilations: tuple[int, int]
 
     @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The vertical and the horizontal axis."""
+        pairs = zip(self.input, self.output, self.kernel, self.strides, self.pads, self.dilations, strict=True)
+        vertical, horizontal = (Axis(*values) for values in pairs)
+        return vertical, horizontal
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether output pixel i reads input pixel i and nothing else."""
-        return self.kernel == (1, 1) and self.strides == (1, 1) and self.input == self.output
+        return all(axis.is_pointwise for axis in self.axes)
 
     def flattened(self) -> Window:
         """The same pointwise window over one long row."""
@@ -50,14 +58,7 @@ class Window:
 
     def row_range(self, y: Expr) -> tuple[Expr, Expr]:
         """First tap, and number of taps, whose input rows exist for output row `y`."""
-        kernel, dilation, pad = self.kernel[0], self.dilations[0], self.pads[0]
-        last_needed = (self.output[0] - 1) * self.strides[0] + (kernel - 1) * dilation - pad
-        if pad == 0 and last_needed < self.input[0]:
-            return const(0, INDEX), const(kernel, INDEX)
-        start = y * self.strides[0] - pad
-        first = tirx.op.max(const(0, INDEX), -tirx.op.floordiv(start, dilation))
-        end = tirx.op.min(const(kernel, INDEX), tirx.op.floordiv(self.input[0] - 1 - start, dilation) + 1)
-        return first, tirx.op.max(end - first, const(0, INDEX))
+        return self.axes[0].taps(y)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,6 @@ def split_index(unit: Expr, extents: Sequence[int]) -> list[Expr]:
     """The row-major index of flat `unit` within `extents`."""
     indices: list[Expr] = []
     for extent in reversed(extents):
-        indices.append(0 if extent == 1 else tirx.op.floormod(unit, extent))
-        unit = unit if extent == 1 else tirx.op.floordiv(unit, extent)
+        indices.append(0 if extent <= 1 else tirx.op.floormod(unit, extent))
+        unit = unit if extent <= 1 else tirx.op.floordiv(unit, extent)
     return indices[::-1]

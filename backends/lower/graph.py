@@ -6,13 +6,12 @@ import math
 
 import onnx_ir as ir
 
-from graphopt.backends.codegen.builder import const
 from graphopt.backends.codegen.program import Buffer, Program, Role
 from graphopt.backends.lower.context import Lowering
-from graphopt.backends.lower.operator import Anchor, Lowered, Pointwise, Refused, dtype_of_value, shape_of
-from graphopt.backends.lower.pointwise import lower_pointwise
+from graphopt.backends.lower.nodes import lower_nodes
+from graphopt.backends.lower.operator import dtype_of_value, shape_of
 from graphopt.backends.lower.table import OPERATORS
-from graphopt.backends.tensor import Tensor, lazy, stored
+from graphopt.backends.tensor import stored
 from graphopt.errors import UnsupportedError, UnsupportedNode
 
 
@@ -30,36 +29,6 @@ def lower_model(model: ir.Model, lanes: int) -> Program:
         raise UnsupportedError(refused)
     outputs = [_bind_output(ctx, value) for value in model.graph.outputs]
     return Program(inputs, outputs, ctx.steps)
-
-
-def lower_nodes(ctx: Lowering, graph: ir.Graph, refused: list[UnsupportedNode]) -> None:
-    """Lower the nodes of a graph; those that cannot be are added to `refused` and stand for zeros meanwhile."""
-    for node in graph:
-        if node in ctx.done:
-            continue
-        ctx.done.add(node)
-        ctx.layer = node.name or node.op_type
-        try:
-            lower_node(ctx, node)
-        except Refused as reason:
-            refused.append(UnsupportedNode(node.name or "", node.op_type, node.domain, str(reason)))
-            _stand_in(ctx, node)
-
-
-def lower_node(ctx: Lowering, node: ir.Node) -> None:
-    """Lower one node; afterwards `ctx.values` holds the tensors of its outputs."""
-    operator = ctx.operator(node)
-    if operator is None:
-        raise Refused("graphopt has no kernel for this operator")
-    if isinstance(operator, Pointwise):
-        lower_pointwise(ctx, node, operator)
-    elif isinstance(operator, Anchor):
-        operator.lower(ctx, node)
-    else:
-        assert isinstance(operator, Lowered)
-        for value, tensor in zip(node.outputs, operator.lower(ctx, node), strict=False):
-            if tensor is not None:
-                ctx.values[value] = tensor
 
 
 def _bind_input(ctx: Lowering, value: ir.Value) -> Buffer:
@@ -80,13 +49,3 @@ def _bind_output(ctx: Lowering, value: ir.Value) -> Buffer:
         ctx.layer = f"output {value.name}"
         ctx.copy(tensor, stored(buffer, tensor.shape))
     return buffer
-
-
-def _stand_in(ctx: Lowering, node: ir.Node) -> None:
-    for value in node.outputs:
-        shape = tuple(d if isinstance(d, int) else 1 for d in value.shape or ())
-        ctx.values[value] = _zeros(shape, "float32" if value.dtype is None else str(value.dtype.numpy().name))
-
-
-def _zeros(shape: tuple[int, ...], dtype: str) -> Tensor:
-    return lazy(shape, dtype, lambda k, index: const(0, dtype))

@@ -2,60 +2,188 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+import math
+from collections.abc import Callable, Sequence
 
+import onnx_ir as ir
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool import AveragePoolKernel, MaxPoolKernel
+from graphopt.backends.kernels.pool_general import GeneralPool, Store, covered, emit_max, emit_sum
 from graphopt.backends.kernels.sliding import SlidingKernel
 from graphopt.backends.lower.context import Lowering, storage_of
-from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, shape_of
+from graphopt.backends.lower.matmul import ACCUMULATORS
+from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Refused, attribute, shape_of
 from graphopt.backends.lower.pointwise import epilogue
-from graphopt.backends.lower.windows import window_of
+from graphopt.backends.lower.views import first_input
+from graphopt.backends.lower.windows import axes_of, end_pads, window
 from graphopt.backends.tensor import Tensor
 
 
 def lower_max_pool(ctx: Lowering, node: ir.Node) -> None:
-    """MaxPool of one or two spatial axes, without the optional indices."""
-    if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refused("its Indices output is used")
-    x, after, out = _prepare(ctx, node)
-    window = window_of(node, x.shape[2:], after.shape[2:], attribute(node, "kernel_shape"))
-    _emit(ctx, MaxPoolKernel(window, ctx.lanes, x, storage_of(out), epilogue=after))
+    """MaxPool of any rank and type, with the positions of the maxima where they are asked for."""
+    x, axes = _operands(ctx, node)
+    positions = node.outputs[1] if len(node.outputs) > 1 else None
+    if positions is not None and (positions.uses() or positions.is_graph_output()):
+        _max_pool_with_positions(ctx, node, x, axes, positions)
+    elif len(axes) > 2:
+        after, store = _destination(ctx, node)
+        _emit_general(ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, None, False))
+    else:
+        source, after, out = _blocked(ctx, node, x)
+        _emit(ctx, after, MaxPoolKernel(window(axes), ctx.lanes, source, storage_of(out), epilogue=after))
+
+
+def _max_pool_with_positions(
+    ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...], positions: ir.Value
+) -> None:
+    after, store = _destination(ctx, node)
+    places = storage_of(ctx.result(positions, shape_of(positions), "int64"))
+    column_major = bool(attribute(node, "storage_order", 0))
+
+    def store_position(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+        k.store(places.buffer, places.layout.position(index), value)
+
+    _emit_general(ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, store_position, column_major))
 
 
 def lower_average_pool(ctx: Lowering, node: ir.Node) -> None:
-    """AveragePool of one or two spatial axes."""
-    x, after, out = _prepare(ctx, node)
-    rank = x.rank - 2
-    window = window_of(node, x.shape[2:], after.shape[2:], attribute(node, "kernel_shape"))
-    ends = list(attribute(node, "pads", [0] * (2 * rank)))[rank:]
+    """AveragePool of any rank and type."""
+    x, axes = _operands(ctx, node)
+    include = bool(attribute(node, "count_include_pad", 0))
+    ends = end_pads(node, axes)
+    if len(axes) > 2 or x.dtype in ACCUMULATORS:
+        _general_average(ctx, node, x, axes, ends if include else [None] * len(axes))
+        return
+    source, after, out = _blocked(ctx, node, x)
     kernel = AveragePoolKernel(
-        window,
+        window(axes),
         ctx.lanes,
-        x,
+        source,
         storage_of(out),
         epilogue=after,
-        count_include_pad=bool(attribute(node, "count_include_pad", 0)),
-        ends=(0, ends[0]) if rank == 1 else (ends[0], ends[1]),
+        count_include_pad=include,
+        ends=(0, ends[0]) if len(axes) == 1 else (ends[0], ends[1]),
     )
-    _emit(ctx, kernel)
+    _emit(ctx, after, kernel)
 
 
-def _prepare(ctx: Lowering, node: ir.Node) -> tuple[Tensor, Epilogue, Tensor]:
-    x = ctx.tensor(node.inputs[0])  # type: ignore[arg-type]
-    if x.rank not in (3, 4):
-        raise Refused(f"{node.op_type} of rank {x.rank} is not supported")
+def _general_average(
+    ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...], ends: Sequence[int | None]
+) -> None:
+    accumulator = ACCUMULATORS.get(x.dtype, x.dtype)
+
+    def mean(total: Expr, index: Sequence[Expr]) -> Expr:
+        counts = [covered(axis, i, end) for axis, i, end in zip(axes, index[2:], ends, strict=True)]
+        return total / cast(math.prod(counts), accumulator)
+
+    after, store = _destination(ctx, node)
+    _emit_general(ctx, after, lambda k: emit_sum(k, GeneralPool(x, axes), accumulator, lambda v: v, mean, store))
+
+
+def lower_lp_pool(ctx: Lowering, node: ir.Node) -> None:
+    """LpPool: the p-norm of the inputs under the window."""
+    x, axes = _operands(ctx, node)
+    _norm(ctx, node, x, axes)
+
+
+def lower_global_lp_pool(ctx: Lowering, node: ir.Node) -> None:
+    """GlobalLpPool: the p-norm over all spatial axes."""
+    x = ctx.in_memory(first_input(ctx, node))
+    _norm(ctx, node, x, tuple(Axis(extent, 1, extent, 1, 0, 1) for extent in x.shape[2:]))
+
+
+def _norm(ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...]) -> None:
+    accumulator = ACCUMULATORS.get(x.dtype, x.dtype)
+    before, root = _powers(float(attribute(node, "p", 2)), accumulator)
+    after, store = _destination(ctx, node)
+    pool = GeneralPool(x, axes)
+    _emit_general(ctx, after, lambda k: emit_sum(k, pool, accumulator, before, lambda total, _: root(total), store))
+
+
+def _powers(p: float, dtype: str) -> tuple[Callable[[Expr], Expr], Callable[[Expr], Expr]]:
+    """`|x| ** p` and its inverse."""
+    if p == 1:
+        return tirx.op.abs, lambda total: total
+    if p == 2:
+        return lambda x: x * x, tirx.op.sqrt
+    return (
+        lambda x: tirx.op.pow(tirx.op.abs(x), const(p, dtype)),
+        lambda total: tirx.op.pow(total, const(1 / p, dtype)),
+    )
+
+
+def lower_max_unpool(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
+    """MaxUnpool: zeros, with every input at the flat position of the output that its index names."""
+    _require_inferred_shape(ctx, node)
+    x, positions = (ctx.dense(ctx.tensor(value)) for value in node.inputs[:2] if value is not None)
+    out = ctx.result(node.outputs[0], shape_of(node.outputs[0]), x.dtype)
+    storage = storage_of(out)
+    with ctx.kernel("max_unpool") as k:
+        with k.loop(out.size, "serial", "i") as i:
+            k.store(storage.buffer, i, const(0, x.dtype))
+        with k.loop(x.size, "serial", "i") as i:
+            position = k.bind(_flat(k, positions, i))
+            with k.when(tirx.op.all(position >= 0, position < out.size)):
+                k.store(storage.buffer, cast(position, "int32"), _flat(k, x, i))
+    return [out]
+
+
+def _require_inferred_shape(ctx: Lowering, node: ir.Node) -> None:
+    """Indices count in the shape that pooling came from; implementations disagree on how another one is filled."""
+    sizes, kernel = first_input(ctx, node).shape[2:], attribute(node, "kernel_shape")
+    strides, pads = attribute(node, "strides", [1] * len(sizes)), attribute(node, "pads", [0] * (2 * len(sizes)))
+    total = [before + after for before, after in zip(pads[: len(sizes)], pads[len(sizes) :], strict=True)]
+    inferred = tuple(
+        (size - 1) * stride + extent - pad
+        for size, stride, extent, pad in zip(sizes, strides, kernel, total, strict=True)
+    )
+    if inferred != shape_of(node.outputs[0])[2:]:
+        raise Refused(f"its output_shape differs from the inferred {inferred}")
+
+
+def _flat(k: KernelBuilder, tensor: Tensor, position: Expr) -> Expr:
+    """Element `position` of a dense tensor."""
+    storage = storage_of(tensor)
+    return k.load(storage.buffer, storage.layout.position([0] * tensor.rank) + position)
+
+
+def _operands(ctx: Lowering, node: ir.Node) -> tuple[Tensor, tuple[Axis, ...]]:
+    x = ctx.in_memory(first_input(ctx, node))
+    if x.rank < 3:
+        raise Refused("its input has no spatial axes")
+    return x, axes_of(node, x.shape[2:], shape_of(node.outputs[0])[2:], attribute(node, "kernel_shape"))
+
+
+def _blocked(ctx: Lowering, node: ir.Node, x: Tensor) -> tuple[Tensor, Epilogue, Tensor]:
     x = ctx.blocked(x)
     after = epilogue(ctx, node, ctx.lanes)
-    return x, after, ctx.result(after.value, shape_of(node.outputs[0]), after.result.dtype, ctx.lanes)
+    return x, after, ctx.result(after.value, after.shape, after.result.dtype, ctx.lanes)
 
 
-def _emit(ctx: Lowering, kernel: SlidingKernel) -> None:
+def _destination(ctx: Lowering, node: ir.Node) -> tuple[Epilogue, Store]:
+    after = epilogue(ctx, node)
+    out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
+    return after, lambda k, index, value: after.store(k, out, index, value)
+
+
+def _emit_general(ctx: Lowering, after: Epilogue, emit: Callable[[KernelBuilder], None]) -> None:
     with ctx.kernel("pool") as k:
-        kernel.emit(k)
+        if after.hole.size:
+            emit(k)
+
+
+def _emit(ctx: Lowering, after: Epilogue, kernel: SlidingKernel) -> None:
+    _emit_general(ctx, after, kernel.emit)
 
 
 OPERATORS: dict[str, Operator] = {
-    "MaxPool": Anchor(lower_max_pool),
     "AveragePool": Anchor(lower_average_pool),
+    "GlobalLpPool": Anchor(lower_global_lp_pool),
+    "LpPool": Anchor(lower_lp_pool),
+    "MaxPool": Anchor(lower_max_pool),
+    "MaxUnpool": Lowered(lower_max_unpool),
 }

@@ -3,6 +3,7 @@
 import onnx
 import onnx_ir as ir
 
+from graphopt import edit
 from graphopt.errors import ModelError
 from graphopt.model.inference import without_weights
 
@@ -32,7 +33,7 @@ def _require_outputs(model: ir.Model) -> None:
 
 
 def _require_producers(model: ir.Model) -> None:
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in edit.nodes(model.graph):
         for value in node.inputs:
             if value is not None and not _has_source(value):
                 raise ModelError(

@@ -1,6 +1,6 @@
 """Whole-model shape inference by ONNX's own functions, without shipping the weights through protobuf."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import onnx
 import onnx_ir as ir
@@ -22,7 +22,34 @@ def infer_shapes(model: ir.Model) -> bool:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
         return False
-    return _merge(model.graph, inferred.graph)
+    changed = _merge(model.graph, inferred.graph)
+    for node in edit.nodes(model.graph):
+        is_news(node)
+    return changed
+
+
+DATA = 1024
+"""Elements of the largest tensor whose data inference looks at."""
+
+
+def is_news(node: ir.Node) -> bool:
+    """Whether more is known of the inputs of ``node`` than when this was asked last, so that inference may find more."""
+    facts = tuple(_facts(value) for value in node.inputs)
+    if node.meta.get(_FACTS) == facts and node.op_type not in edit.CONTROL_FLOW:
+        return False
+    node.meta[_FACTS] = facts
+    return True
+
+
+_FACTS = "graphopt.inferred_from"
+
+
+def _facts(value: ir.Value | None) -> Hashable:
+    if value is None:
+        return None
+    tensor = edit.tensor(value)
+    data = tensor if tensor is not None and tensor.size <= DATA else None
+    return value.dtype, None if value.shape is None else value.shape.dims, data
 
 
 def without_weights(model: ir.Model) -> onnx.ModelProto:

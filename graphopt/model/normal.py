@@ -6,6 +6,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 from graphopt import edit
 from graphopt.errors import ModelError
 from graphopt.model.inference import infer_shapes
+from graphopt.model.tensors import held
 
 LISTED_AS_INPUTS_BEFORE = 4
 """Before this IR version, initializers had to be listed among the inputs, so that says nothing about them."""
@@ -49,13 +50,12 @@ def _lists_weights_by_habit(model: ir.Model) -> bool:
 
 
 def _lift_constants(model: ir.Model) -> None:
-    """Constant nodes become initializers that own an array, so that reading one does not decode it every time."""
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    """Constant nodes become initializers, all of them held so that reading one does not decode it every time."""
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0).call(model)
     for graph in edit.graphs(model):
         for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
-                value.const_value = ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
+            if value.const_value is not None:
+                value.const_value = held(value.const_value)
 
 
 def _inline(model: ir.Model) -> None:
@@ -93,7 +93,7 @@ def _rename(value: ir.Value, taken: set[str | None]) -> None:
 
 def _name_nodes(model: ir.Model) -> None:
     taken: set[str] = set()
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in edit.nodes(model.graph):
         base = node.name or (node.outputs[0].name if node.outputs else "") or node.op_type
         name, count = base, 0
         while name in taken:

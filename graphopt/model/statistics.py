@@ -35,7 +35,7 @@ class Statistics:
 
 def statistics(model: ir.Model) -> Statistics:
     """Counts the main graph and its subgraphs. Shapes must have been inferred for ``macs`` to be complete."""
-    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    nodes = list(edit.nodes(model.graph))
     tensors = [
         value.const_value
         for graph in edit.graphs(model)

@@ -15,8 +15,26 @@ PROTOBUF_LIMIT = 2**31 - 2**20
 
 
 def proto(model: ir.Model) -> onnx.ModelProto:
-    """The model as a ``ModelProto``, weights included."""
-    return ir.to_proto(model)
+    """The model as a ``ModelProto``: weights included, apart from external tensors, which stay references to their files.
+
+    Initializers say themselves what their types and shapes are, so ``value_info`` does not repeat it.
+    """
+    message = ir.serde.serialize_model(model)
+    _describe_computed_values_only(message.graph)
+    return message
+
+
+def _describe_computed_values_only(graph: onnx.GraphProto) -> None:
+    """Drops what ``value_info`` says about initializers, here and in subgraphs."""
+    names = {tensor.name for tensor in graph.initializer}
+    kept = [info for info in graph.value_info if info.name not in names]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for node in graph.node:
+        if node.op_type in edit.CONTROL_FLOW:
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    _describe_computed_values_only(inner)
 
 
 def save(model: ir.Model, path: str | Path, *, external_data: bool | None = None) -> None:
@@ -41,11 +59,17 @@ def _write(model: ir.Model, folder: Path, path: Path, external_data: bool) -> No
     if path.suffix.lower() == ".onnxtxt":
         written.write_text(onnx.printer.to_text(proto(model)))
     else:
-        inside = model if external_data else _with_data_inside(model)
-        ir.save(inside, written, format="protobuf", external_data=data_name)
+        _write_binary(model, written, data_name)
     if data_name:
         os.replace(folder / data_name, path.with_name(data_name))
     os.replace(written, path)
+
+
+def _write_binary(model: ir.Model, written: Path, data_name: str | None) -> None:
+    if data_name is not None:
+        ir.save(model, written, format="protobuf", external_data=data_name)
+    else:
+        written.write_bytes(proto(_with_data_inside(model)).SerializeToString())
 
 
 def _with_data_inside(model: ir.Model) -> ir.Model:

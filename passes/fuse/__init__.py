@@ -29,6 +29,9 @@ RECOGNISE: list[Rule] = [
 ]
 """Operators hidden in primitives. They go first, before the rules below take their constants away."""
 
+STANDARD_RECOGNISE = [standard_only(rule) for rule in RECOGNISE]
+"""The same, for models whose opset must stay as it is."""
+
 MERGE: list[Rule] = [*affine.RULES, *gemm.RULES, *padding.RULES, *pooling.RULES]
 """Constants and neighbours that a weighted operator or a pool can take in."""
 
@@ -46,7 +49,6 @@ class Fuse:
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Recognises operators first, then merges constants."""
-        return apply_rules(model, self._gated(RECOGNISE)) + apply_rules(model, self._gated(MERGE))
-
-    def _gated(self, rules: list[Rule]) -> list[Rule]:
-        return rules if self.for_compile else [standard_only(rule) for rule in rules]
+        if self.for_compile:
+            return apply_rules(model, RECOGNISE) + apply_rules(model, [*MERGE, *gemm.WEIGHT_RULES])
+        return apply_rules(model, STANDARD_RECOGNISE) + apply_rules(model, MERGE)

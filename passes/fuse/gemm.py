@@ -79,8 +79,10 @@ def _swap_operands(match: Match) -> Replacement:
     return match.op("MatMul", [match["b"], match["a"]])
 
 
+WEIGHT_RULES = [Rule("gemm weight", GEMM, _fold_weight)]
+"""For the compiler, which wants factors and transposes out of the way; elsewhere they would only cost a copy."""
+
 RULES = [
-    Rule("gemm weight", GEMM, _fold_weight),
     Rule("gemm bias", GEMM, _fold_bias),
     Rule("transpose into Gemm", Op("Gemm", LEFT, "b", Var("c", optional=True)), _toggled("transA")),
     Rule("transpose into Gemm", Op("Gemm", "a", RIGHT, Var("c", optional=True)), _toggled("transB")),

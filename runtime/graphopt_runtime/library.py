@@ -40,6 +40,9 @@ class Library:
         self.set_threads = _function(library.graphopt_set_threads, None, [handle, number])
         self.set_passive = _function(library.graphopt_set_passive, None, [handle, number])
         self.destroy = _function(library.graphopt_destroy, None, [handle])
+        self.layer_times: Callable[[], Any] | None = None
+        if hasattr(library, "graphopt_layer_times"):
+            self.layer_times = _function(library.graphopt_layer_times, ctypes.POINTER(ctypes.c_double), [])
         self.error_string = _function(library.graphopt_error_string, ctypes.c_char_p, [number])
 
 

@@ -86,6 +86,19 @@ class CompiledModel:
             _raise_run_error(call.handle, -int(seconds))
         return seconds
 
+    def layer_times(self, feeds: Mapping[str, Any], repeats: int = 1) -> list[float]:
+        """Seconds that each kernel took in `repeats` runs, in the order of the manifest's `kernels`.
+
+        Raises InputError unless the model was compiled with profiling.
+        """
+        library = self._open_handle().library
+        if library.layer_times is None:
+            raise InputError(f"{self.name} was compiled without profiling")
+        count = len(self.manifest.get("kernels", ()))
+        before = library.layer_times()[:count]
+        self.time(feeds, repeats)
+        return [after - start for after, start in zip(library.layer_times()[:count], before, strict=True)]
+
     def get_inputs(self) -> list[NodeArg]:
         """Name, shape and type of each input, as in ONNX Runtime."""
         return self._signature.input_args()

@@ -66,7 +66,7 @@ def compile_object(source: str, folder: Path, *flags: str) -> bytes:
 
 def link_library(folder: Path, object_: bytes, glue_c: str, **options: Any) -> bytes:
     out = folder / "library.so"
-    link(object_, glue_c, out, **options)
+    link([object_], glue_c, out, **options)
     return out.read_bytes()
 
 

@@ -67,14 +67,14 @@ def symbols(library: Path, *flags: str) -> set[str]:
 
 
 def test_only_the_interface_is_exported(tmp_path: Path, kernel: bytes) -> None:
-    link(kernel, GLUE, tmp_path / "m.so")
+    link([kernel], GLUE, tmp_path / "m.so")
     assert symbols(tmp_path / "m.so", "-D", "--defined-only") == EXPORTED
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, kernel: bytes) -> None:
-    link(kernel, GLUE, tmp_path / "a.so")
+    link([kernel], GLUE, tmp_path / "a.so")
     linker._compile_runtime.cache_clear()
-    link(kernel, GLUE, tmp_path / "b.so")
+    link([kernel], GLUE, tmp_path / "b.so")
     contents = (tmp_path / "a.so").read_bytes()
     assert contents == (tmp_path / "b.so").read_bytes()
     assert not [word for word in (b"/tmp", b".c\0", str(Path.cwd()).encode()) if word in contents]
@@ -83,7 +83,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, kernel: bytes) -> N
 @pytest.mark.parametrize("single_thread", [False, True])
 def test_c_programs_can_use_the_library(tmp_path: Path, kernel: bytes, single_thread: bool) -> None:
     library, program = tmp_path / "libm.so", tmp_path / "program"
-    link(kernel, GLUE, library, single_thread=single_thread)
+    link([kernel], GLUE, library, single_thread=single_thread)
     command = [
         "cc",
         "-x",
@@ -103,7 +103,7 @@ def test_c_programs_can_use_the_library(tmp_path: Path, kernel: bytes, single_th
 
 
 def test_single_thread_libraries_need_no_threads(tmp_path: Path, kernel: bytes) -> None:
-    link(kernel, GLUE, tmp_path / "m.so", single_thread=True)
+    link([kernel], GLUE, tmp_path / "m.so", single_thread=True)
     assert not [name for name in symbols(tmp_path / "m.so", "-D") if name.startswith("pthread")]
 
 
@@ -123,21 +123,21 @@ def test_the_runtime_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_missing_compiler_is_named_with_its_package(tmp_path: Path, cc: str, advice: str) -> None:
     with pytest.raises(TargetError, match=f"{cc}.*{advice}"):
-        link(b"", GLUE, tmp_path / "m.so", cc)
+        link([b""], GLUE, tmp_path / "m.so", cc)
     assert not (tmp_path / "m.so").exists()
 
 
 def test_unknown_symbols_are_named(tmp_path: Path) -> None:
     source = "int unknown(void); int graphopt_variant_0(void) { return unknown(); }"
     with pytest.raises(TargetError, match=r"undefined symbols unknown$"):
-        link(compile_c(tmp_path, source), GLUE, tmp_path / "m.so")
+        link([compile_c(tmp_path, source)], GLUE, tmp_path / "m.so")
 
 
 def test_refused_glue_shows_what_the_compiler_says(tmp_path: Path, kernel: bytes) -> None:
     with pytest.raises(TargetError, match=r"glue\.c:.*error"):
-        link(kernel, "not C", tmp_path / "m.so")
+        link([kernel], "not C", tmp_path / "m.so")
 
 
 def test_a_folder_that_does_not_exist_is_reported(tmp_path: Path, kernel: bytes) -> None:
     with pytest.raises(OutputError, match="cannot write"):
-        link(kernel, GLUE, tmp_path / "nowhere" / "m.so")
+        link([kernel], GLUE, tmp_path / "nowhere" / "m.so")

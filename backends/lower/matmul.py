@@ -1,0 +1,212 @@
+"""MatMul and Gemm: brings the operands into the form a multiplication kernel reads, and chooses the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.kernels import gemm
+from graphopt.backends.kernels.dot import DotKernel
+from graphopt.backends.kernels.gemm import GemmKernel
+from graphopt.backends.kernels.panels import Panels, emit_transposed_panels, pack_panels, panel_count
+from graphopt.backends.kernels.registers import REGISTERS
+from graphopt.backends.layout import Strided, row_major_strides
+from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
+from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.lower.views import reshape, transpose
+from graphopt.backends.tensor import Tensor, broadcast_index, strided_view, unravel
+
+FEW = 2
+"""Columns of a result up to which a product is computed by dot products rather than by vectors of columns."""
+
+ACCUMULATORS = {"float16": "float32"}
+"""The dtype of sums, where it is not that of the operands."""
+
+Finish = Callable[[KernelBuilder, Sequence[Expr], Expr], Expr]
+"""What becomes of an element of the product, given its index in the node's output: scaling, bias."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """`left [batch..., m, k]` times `right [batch..., k, n]`; `restore` maps an index to one of the node's output."""
+
+    left: Tensor
+    right: Tensor
+    restore: Callable[[Sequence[Expr]], Sequence[Expr]] = tuple
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        batch = np.broadcast_shapes(self.left.shape[:-2], self.right.shape[:-2])
+        return (*batch, self.left.shape[-2], self.right.shape[-1])
+
+
+def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
+    """MatMul by numpy's rules: one-dimensional operands gain an axis, leading axes broadcast."""
+    left, right = (ctx.tensor(value) for value in node.inputs if value is not None)
+    if min(left.rank, right.rank) == 0:
+        raise Refused("MatMul of a scalar")
+    row, column = left.rank == 1, right.rank == 1
+
+    def restore(index: Sequence[Expr]) -> Sequence[Expr]:
+        *batch, y, x = index
+        return [*batch, *([] if row else [y]), *([] if column else [x])]
+
+    left = _with_shape(ctx, left, (1, *left.shape)) if row else left
+    right = _with_shape(ctx, right, (*right.shape, 1)) if column else right
+    multiply(ctx, node, Product(left, right, restore if row or column else tuple), lambda k, index, value: value)
+
+
+def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
+    """Gemm: `alpha * A' * B' + beta * C`, where C broadcasts to the result."""
+    left, right, *rest = ctx.inputs(node)
+    assert left is not None and right is not None
+    left = transpose(left, (1, 0)) if attribute(node, "transA", 0) else left
+    right = _transposed(ctx, right) if attribute(node, "transB", 0) else right
+    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+    addend = rest[0] if rest and rest[0] is not None and beta != 0 else None
+    if addend is not None:
+        addend = ctx.strided(addend)
+    multiply(ctx, node, Product(left, right), _scaled_sum(addend, alpha, beta))
+
+
+def _scaled_sum(addend: Tensor | None, alpha: float, beta: float) -> Finish:
+    def finish(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> Expr:
+        dtype = str(value.ty.dtype)
+        value = value if alpha == 1 else _scaled(value, alpha)
+        if addend is None:
+            return value
+        term = cast(addend.read(k, broadcast_index(index, addend.shape)), dtype)
+        return value + (term if beta == 1 else _scaled(term, beta))
+
+    return finish
+
+
+def _scaled(value: Expr, factor: float) -> Expr:
+    """`value * factor`; integers are scaled as floats and truncated."""
+    dtype = str(value.ty.dtype)
+    if dtype.startswith("float"):
+        return value * const(factor, dtype)
+    return cast(cast(value, "float64") * const(factor, "float64"), dtype)
+
+
+def multiply(ctx: Lowering, node: ir.Node, product: Product, finish: Finish) -> None:
+    """Emit the kernel of a product, `finish` and the elementwise operators that follow."""
+    product = _merge_rows(ctx, replace(product, left=ctx.strided(product.left)))
+    dtype = product.left.dtype
+    accumulator = ACCUMULATORS.get(dtype, dtype)
+    lanes = max(ctx.lanes * 4 // np.dtype(accumulator).itemsize, 1)
+    kernel = _kernel(ctx, product, lanes, accumulator)
+    after = epilogue(ctx, node)
+    out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
+
+    def store(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+        position = product.restore(index)
+        after.store(k, out, position, cast(finish(k, position, value), after.dtype))
+
+    with ctx.kernel("gemm") as k:
+        if after.hole.size:
+            kernel(store).emit(k)
+
+
+def _kernel(
+    ctx: Lowering, product: Product, lanes: int, accumulator: str
+) -> Callable[[gemm.Store], GemmKernel | DotKernel]:
+    """The kernel that suits a product, its operands ready in memory; it lacks only what to do with the results."""
+    left, right, shape = product.left, product.right, product.shape
+    if shape[-1] <= FEW:
+        left, right = _along_depth(ctx, left, -1), _along_depth(ctx, right, -2)
+        return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
+    if shape[-2] <= FEW and _stride(right, -2) == 1 and _stride(right, -1) != 1:
+        left = _along_depth(ctx, left, -1)
+        return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
+    tile = gemm.choose_tile(shape[-2], shape[-1], lanes, REGISTERS[ctx.lanes])
+    operand = _columns(ctx, right, tile.vectors, lanes)
+    return lambda store: GemmKernel(left, operand, shape, tile, lanes, accumulator, store)
+
+
+def _columns(ctx: Lowering, right: Tensor, vectors: int, lanes: int) -> Tensor | Panels:
+    """The right operand as vectors of columns: packed if it is constant or transposed, else in place."""
+    depth, columns = right.shape[-2:]
+    batch, count = right.shape[:-2], panel_count(columns, vectors, lanes)
+    if right.constant is not None:
+        buffer = ctx.constant_buffer(pack_panels(right.constant, vectors, lanes))
+        return Panels(buffer, batch, count, depth, vectors, lanes)
+    right = ctx.strided(right)
+    if _stride(right, -1) == 1 or columns == 1:
+        return right
+    if _stride(right, -2) != 1:
+        return ctx.store(right)
+    packed = ctx.buffer(int(np.prod(batch)) * count * depth * vectors * lanes, right.dtype)
+    panels = Panels(packed, batch, count, depth, vectors, lanes)
+    with ctx.kernel("pack") as k:
+        emit_transposed_panels(k, right, panels)
+    return panels
+
+
+def _along_depth(ctx: Lowering, tensor: Tensor, axis: int) -> Tensor:
+    """The operand in memory with its summed axis contiguous."""
+    tensor = _strided_constant(ctx, tensor, axis)
+    if _stride(tensor, axis) == 1 or tensor.shape[axis] == 1:
+        return tensor
+    if axis == -1:
+        return ctx.store(tensor)
+    return _swapped(ctx.store(_swapped(tensor)))
+
+
+def _strided_constant(ctx: Lowering, tensor: Tensor, axis: int) -> Tensor:
+    """`ctx.strided`, a constant being laid out with `axis` innermost at compile time."""
+    if tensor.constant is None or axis == -1:
+        return ctx.strided(tensor)
+    return _swapped(ctx.strided(ctx.constant(np.ascontiguousarray(tensor.constant.swapaxes(-1, -2)))))
+
+
+def _merge_rows(ctx: Lowering, product: Product) -> Product:
+    """Leading axes of the left operand joined to its rows where the right operand is one matrix for all of them."""
+    left, right = product.left, product.right
+    batch, restore = left.shape[:-2], product.restore
+    if not batch or any(extent != 1 for extent in right.shape[:-2]) or right.rank > left.rank:
+        return product
+    rows = left.shape[:-1]
+    left = reshape(ctx.dense(left), (int(np.prod(rows)), left.shape[-1]))
+    right = _with_shape(ctx, right, right.shape[-2:])
+    return Product(left, right, lambda index: restore([*unravel(index[0], rows), index[1]]))
+
+
+def _with_shape(ctx: Lowering, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The tensor with axes of extent 1 added or removed."""
+    if tensor.constant is not None:
+        return ctx.constant(tensor.constant.reshape(shape))
+    tensor = ctx.strided(tensor)
+    layout = storage_of(tensor).layout
+    assert isinstance(layout, Strided)
+    strides = iter(s for s, extent in zip(layout.strides, tensor.shape, strict=True) if extent != 1)
+    return strided_view(tensor, shape, [0 if extent == 1 else next(strides) for extent in shape], layout.offset)
+
+
+def _transposed(ctx: Lowering, matrix: Tensor) -> Tensor:
+    return transpose(matrix, (1, 0)) if matrix.constant is None else ctx.constant(matrix.constant.T)
+
+
+def _swapped(tensor: Tensor) -> Tensor:
+    order = list(range(tensor.rank))
+    order[-2:] = [tensor.rank - 1, tensor.rank - 2]
+    return transpose(tensor, order)
+
+
+def _stride(tensor: Tensor, axis: int) -> int | None:
+    """The stride of an axis of a tensor in memory or constant; None for one that is not strided."""
+    if tensor.constant is not None:
+        return row_major_strides(tensor.shape)[axis]
+    layout = tensor.storage.layout if tensor.storage is not None else None
+    return layout.strides[axis] if isinstance(layout, Strided) else None
+
+
+OPERATORS: dict[str, Operator] = {
+    "Gemm": Anchor(lower_gemm),
+    "MatMul": Anchor(lower_matmul),
+}

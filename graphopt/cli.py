@@ -1,0 +1,370 @@
+"""The command line: click commands of a few lines each, over `graphopt.api`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt import options
+from graphopt.errors import GraphoptError
+
+if TYPE_CHECKING:
+    from graphopt.bench import Benchmark
+    from graphopt.progress import Display
+    from graphopt.report import Table
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
+PRESET_HELP = (
+    "O0: nothing. O1: fold what is constant and remove what does nothing, bit for bit the same. "
+    "O2: O1 and fusion into standard operators, the same up to rounding. "
+)
+COMPILE_PRESET_HELP = PRESET_HELP + "O3: as O2, into operators of the compiler's own too."
+OPTIMIZE_PRESET_HELP = PRESET_HELP + "O3: for `compile` only, which reads its operators."
+
+
+class _Commands(click.Group):
+    """Turns every failure into one message and an exit code; nobody sees a traceback who does not ask for it."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            _fail(context, "interrupted; nothing was written", INTERRUPTED)
+        except GraphoptError as error:
+            _fail(context, str(error), error.exit_code)
+        except MemoryError as error:
+            _fail(context, f"out of memory{f': {error}' if str(error) else ''}")
+        except OSError as error:
+            _fail(context, str(error))
+        except Exception as error:  # noqa: BLE001 - the last resort
+            _fail(
+                context,
+                f"{_describe(error)}\nThis is a bug of graphopt; `graphopt --traceback ...` shows where.",
+            )
+
+
+def _fail(context: click.Context, message: str, code: int = 2) -> None:
+    if context.params.get("traceback"):
+        raise  # noqa: PLE0704 - called while an exception is handled
+    click.echo(f"graphopt: {message}", err=True)
+    context.exit(code)
+
+
+def _describe(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="graphopt")
+@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
+def main(traceback: bool) -> None:
+    """Compile ONNX models to small, fast, self-contained libraries.
+
+    Exit codes: 0 done, 1 a check failed, 2 wrong usage or bad input, 130 interrupted.
+
+    \b
+    Example:
+      graphopt compile model.onnx -o model.gopt
+      graphopt bench model.gopt
+    """
+
+
+def _example(text: str) -> Callable[[click.Command], click.Command]:
+    """Adds an example to a command's help."""
+
+    def decorate(command: click.Command) -> click.Command:
+        command.help = f"{command.help}\n\n\b\nExample:\n  {text}"
+        return command
+
+    return decorate
+
+
+@_example("graphopt compile minilm.onnx --dim batch=1 --dim seq=32,64,128 -o minilm.gopt")
+@main.command()
+@click.argument("model", type=options.ONNX_MODEL)
+@click.option("-o", "--output", type=options.OUTPUT, help="The artifact; MODEL.gopt by default.")
+@options.target
+@options.dims(several=True)
+@options.input_shapes
+@options.bind
+@options.preset("O3", COMPILE_PRESET_HELP)
+@options.input_data("Real inputs to verify on, besides random ones.")
+@options.verification
+@options.pass_hooks
+@options.json_file
+def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:
+    """Compile MODEL.onnx into one file that runs without TVM or ONNX.
+
+    The result is compared with ONNX Runtime before it is written; exit code 1 if they differ.
+    """
+    output = output or model.with_suffix(".gopt")
+    options.require_writable(output)
+    settings = options.build_settings(chosen)
+    with _progress(json_file) as progress:
+        from graphopt import api, report
+
+        done = api.build(model, output, target, progress=progress, **settings)
+    for notice in done.notices:
+        click.echo(notice, err=True)
+    line = (
+        f"{done.path}: {done.path.stat().st_size / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
+        f"{done.kernels} kernels, {sum(done.seconds.values()):.1f} s; {done.verdict}"
+    )
+    _publish(
+        json_file,
+        done.to_json(),
+        report.pass_table(done.report),
+        report.refusal_table(done.report),
+        line=line,
+    )
+
+
+@_example("graphopt optimize model.onnx -o smaller.onnx")
+@main.command()
+@click.argument("model", type=options.ONNX_MODEL)
+@click.option("-o", "--output", type=options.OUTPUT, required=True, help="The optimized model.")
+@options.dims(several=False)
+@options.input_shapes
+@options.preset("O2", OPTIMIZE_PRESET_HELP)
+@options.input_data("Real inputs to verify on, besides random ones.")
+@options.verification
+@options.pass_hooks
+@options.json_file
+def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
+    """Rewrite MODEL.onnx into a smaller equivalent ONNX model.
+
+    The result is compared with the original in ONNX Runtime before it is written; exit code 1 if they differ.
+    """
+    settings = options.optimize_settings(chosen)
+    with _progress(json_file) as progress:
+        from graphopt import api, report
+
+        done = api.optimize(model, output, progress=progress, **settings)
+    content = {
+        "nodes_before": done.before.nodes,
+        "nodes_after": done.after.nodes,
+        "bytes": output.stat().st_size,
+        "applied": dict(done.report.applied),
+        "verification": done.verdict.to_json(),
+    }
+    line = f"{output}: {done.before.nodes} -> {done.after.nodes} nodes; {done.verdict}"
+    _publish(json_file, content, report.pass_table(done.report), report.refusal_table(done.report), line=line)
+
+
+@_example("graphopt run model.gopt --input x.npy -o out.npz")
+@main.command()
+@click.argument("model", type=options.ARTIFACT)
+@options.input_data("An .npy or .npz file, or a folder of .npy files; random values without.")
+@click.option("-o", "--output", type=options.OUTPUT, help="Where outputs go, an .npz keyed by output name.")
+@options.threads
+@options.json_file
+def run(
+    model: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, json_file: str | None
+) -> None:
+    """Run a compiled model. This executes code in MODEL: run only artifacts that you trust."""
+    from graphopt import running
+
+    with running.opened(model, threads) as compiled:
+        outputs = running.run(compiled, running.feeds_for(compiled, inputs))
+    if output is not None:
+        running.save(outputs, output)
+    content = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in outputs.items()}
+    values = "\n".join(f"{name}: {a.dtype} {list(a.shape)}\n{a}" for name, a in outputs.items())
+    _publish(json_file, content, line=str(output) if output is not None else values)
+
+
+@_example("graphopt bench model.gopt --streams 4")
+@main.command()
+@click.argument("model", type=options.FILE)
+@options.dims(several=False)
+@options.input_shapes
+@options.bind
+@options.input_data("An .npy or .npz file, or a folder of .npy files; random values without.")
+@options.target
+@options.threads
+@options.schedule
+@click.option("--streams", type=click.IntRange(1), help="Throughput of N threads that call one loaded model.")
+@options.json_file
+def bench(model: Path, streams: int | None, json_file: str | None, **chosen: Any) -> None:
+    """Time a compiled model, or an ONNX model compiled for the purpose.
+
+    Options that fix shapes, and --target, are for an ONNX model.
+    """
+    if streams is not None:
+        _bench_streams(model, streams, json_file, chosen)
+    elif options.is_artifact(model):
+        _bench_artifact(model, json_file, chosen)
+    else:
+        _compare(model, ("graphopt",), json_file, None, chosen)
+
+
+@_example("graphopt compare model.onnx --backend graphopt --backend onnxruntime")
+@main.command()
+@click.argument("model", type=options.ONNX_MODEL)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME[=FILE]",
+    help="May be repeated. Default: all installed.",
+)
+@options.dims(several=False)
+@options.input_shapes
+@options.bind
+@options.input_data("An .npy or .npz file, or a folder of .npy files; random values without.")
+@options.target
+@options.threads
+@options.schedule
+@click.option("--html", type=options.OUTPUT, help="Also write a page.")
+@options.json_file
+def compare(
+    model: Path, backends: tuple[str, ...], html: Path | None, json_file: str | None, **chosen: Any
+) -> None:
+    """Run one model on several backends side by side, interleaved, and compare their outputs."""
+    _compare(model, backends, json_file, html, chosen)
+
+
+@_example("graphopt inspect model.onnx --json -")
+@main.command()
+@click.argument("model", type=options.FILE)
+@click.option("--kernels", is_flag=True, help="List the kernels of a compiled model.")
+@options.json_file
+def inspect(model: Path, kernels: bool, json_file: str | None) -> None:
+    """Show what is in an ONNX model or in a compiled one; free dimensions count as 1."""
+    from graphopt import inspection
+
+    look = inspection.inspect_artifact if options.is_artifact(model) else inspection.inspect_model
+    found = look(model)
+    _publish(json_file, found.to_json(), *found.tables(kernels))
+
+
+@_example("graphopt targets")
+@main.command()
+@options.json_file
+def targets(json_file: str | None) -> None:
+    """List the targets, and which of them this machine can run."""
+    from graphopt import inspection, report
+
+    rows = inspection.target_rows()
+    _publish(json_file, {"targets": rows}, report.table(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+@_example("graphopt passes")
+@main.command()
+@options.json_file
+def passes(json_file: str | None) -> None:
+    """List the passes, their options, and the presets that combine them."""
+    from graphopt import inspection, report
+
+    infos = inspection.pass_infos()
+    shown = report.table(["pass", "presets", "what it does", "options"], [info.row() for info in infos])
+    _publish(json_file, {"passes": [vars(info) for info in infos]}, shown)
+
+
+@_example("graphopt doctor")
+@main.command()
+@options.json_file
+def doctor(json_file: str | None) -> None:
+    """Check that this machine has what graphopt needs; exit code 1 if something is missing."""
+    from graphopt import report
+    from graphopt.doctor import examine
+
+    checks = examine()
+    shown = report.table(["check", "state", "detail"], [check.row() for check in checks])
+    _publish(json_file, {"checks": [check.to_json() for check in checks]}, shown)
+    if not all(check.ok for check in checks):
+        sys.exit(1)
+
+
+def _compare(
+    model: Path, names: tuple[str, ...], json_file: str | None, html: Path | None, chosen: dict[str, Any]
+) -> None:
+    settings = options.compare_settings(chosen)
+    backends = options.backends(names)
+    with _progress(json_file) as progress:
+        from graphopt import api, report
+
+        result = api.compare(model, backends, progress=progress, **settings)
+    if html is not None:
+        report.write_text(report.comparison_html(result), str(html))
+    _publish(json_file, result.to_json(), report.comparison_table(result))
+    _require_any_result(result)
+
+
+def _bench_artifact(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
+    settings = options.compare_settings(chosen)
+    with _progress(json_file) as progress:
+        from graphopt import report, running
+        from graphopt.measuring import bench_artifact
+
+        progress("measure")
+        with running.opened(model) as compiled:
+            feeds = running.feeds_for(compiled, chosen["inputs"])
+        result = bench_artifact(model, feeds, settings["threads"], settings["schedule"])
+    _publish(json_file, result.to_json(), report.comparison_table(result))
+    _require_any_result(result)
+
+
+def _bench_streams(model: Path, streams: int, json_file: str | None, chosen: dict[str, Any]) -> None:
+    settings = options.compare_settings(chosen)
+    with _progress(json_file) as progress, _compiled(model, settings, progress) as artifact:
+        from graphopt import report, running
+        from graphopt.streams import measure_streams
+
+        progress("measure")
+        calls = settings["schedule"].runs * settings["schedule"].blocks
+        with running.opened(artifact, settings["threads"]) as compiled:
+            feeds = running.feeds_for(compiled, chosen["inputs"])
+            load = measure_streams(str(model), compiled, feeds, streams, calls)
+    _publish(json_file, load.to_json(), report.load_table(load))
+
+
+@contextmanager
+def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> Iterator[Path]:
+    """The artifact itself, or one made for the time being from an ONNX model."""
+    if options.is_artifact(model):
+        yield model
+        return
+    from graphopt import api
+
+    build = {name: settings[name] for name in ("dims", "input_shapes", "bind", "target")}
+    with tempfile.TemporaryDirectory() as folder:
+        yield api.build(model, Path(folder) / "model.gopt", check=False, progress=progress, **build).path
+
+
+def _require_any_result(result: Benchmark) -> None:
+    """Raises GraphoptError if no backend could run the model."""
+    errors = [f"  {name}: {one.error}" for name, one in result.backends.items()]
+    if all(one.error for one in result.backends.values()):
+        raise GraphoptError("no backend could run the model:\n" + "\n".join(errors))
+
+
+def _publish(json_file: str | None, content: Mapping[str, Any], *tables: Table, line: str = "") -> None:
+    """JSON where it is asked for; tables and a closing line unless JSON has taken standard output."""
+    from graphopt import report
+
+    if json_file is not None:
+        report.write_json(content, json_file)
+    if json_file != "-":
+        report.show(*tables)
+        if line:
+            click.echo(line)
+
+
+def _progress(json_file: str | None) -> Display:
+    from graphopt.progress import display
+
+    return display(quiet=json_file == "-")

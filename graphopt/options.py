@@ -1,0 +1,294 @@
+"""Options that several commands share, and how their text becomes the arguments of `graphopt.api`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from graphopt.arrays import Array
+from graphopt.errors import ArtifactError, DataError, GraphoptError, ModelError, OutputError, ShapeError
+
+ZIP_MAGIC = b"PK"
+SIZE = re.compile("[0-9]{1,10}")
+LARGEST_SIZE = 2**31 - 1
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+class _Existing(click.Path):
+    """A regular file that is there: a pipe or a device could be read for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = _as_path(super().convert(value, param, ctx))
+        if not path.is_file():
+            self.fail(f"{path} is not a regular file.", param, ctx)
+        return path
+
+
+class _OnnxModel(_Existing):
+    """An ONNX model. Raises ModelError for an artifact."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if is_artifact(path):
+            raise ModelError(
+                f"{path} is a compiled artifact already; give the ONNX model that it was made from"
+            )
+        return path
+
+
+class _Artifact(_Existing):
+    """A compiled model. Raises ArtifactError for anything else."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if not is_artifact(path):
+            raise ArtifactError(f"{path} is not a graphopt artifact; `graphopt compile MODEL.onnx` makes one")
+        return path
+
+
+class _Output(click.Path):
+    """A file to write. Raises OutputError at once if it cannot be, so that nobody waits for a result in vain."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = _as_path(super().convert(value, param, ctx))
+        require_writable(path)
+        return path
+
+
+def _as_path(value: str | bytes | os.PathLike[str]) -> Path:
+    return Path(os.fsdecode(value))
+
+
+FILE = _Existing()
+ONNX_MODEL = _OnnxModel()
+ARTIFACT = _Artifact()
+OUTPUT = _Output()
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file looks like a .gopt file, which is a zip; no ONNX model is one."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def require_writable(path: Path) -> None:
+    """Raises OutputError if `path` is a folder, or its folder is missing or read-only."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {folder}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write {path}: the folder {folder} is read-only")
+
+
+json_file = click.option(
+    "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."
+)
+threads = click.option("--threads", type=click.IntRange(1), help="Default: the CPUs this process may use.")
+target = click.option("--target", default="native", show_default=True, help="See `graphopt targets`.")
+input_shapes = click.option(
+    "--input-shape",
+    "input_shapes",
+    multiple=True,
+    metavar="NAME=D0,D1,...",
+    help="Fix the shape of an input.",
+)
+bind = click.option(
+    "--bind",
+    "bind",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Make an input a constant: numbers, or an .npy file.",
+)
+
+
+def dims(several: bool) -> Decorator:
+    """`--dim`, once a dimension; with `several`, a list of sizes makes shape variants."""
+    metavar = "NAME=SIZE[,SIZE...]" if several else "NAME=SIZE"
+    more = " Several sizes give one artifact with several variants." if several else ""
+    return click.option("--dim", "dims", multiple=True, metavar=metavar, help=f"Fix a free dimension.{more}")
+
+
+def preset(default: str, explanation: str) -> Decorator:
+    """`--preset`."""
+    return click.option(
+        "--preset",
+        type=click.Choice(["O0", "O1", "O2", "O3"]),
+        default=default,
+        show_default=True,
+        help=explanation,
+    )
+
+
+def input_data(explanation: str) -> Decorator:
+    """`--input`."""
+    return click.option("--input", "inputs", multiple=True, metavar="[NAME=]FILE", help=explanation)
+
+
+def verification(command: Command) -> Command:
+    """`--no-verify` and `--seed`."""
+    command = click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs."
+    )(command)
+    return click.option("--no-verify", is_flag=True, help="Do not compare the result with ONNX Runtime.")(
+        command
+    )
+
+
+def pass_hooks(command: Command) -> Command:
+    """`--dump` and `--stop-after`."""
+    folder = click.Path(file_okay=False, path_type=Path)
+    command = click.option("--dump", type=folder, help="Write the model to this folder after each pass.")(
+        command
+    )
+    return click.option(
+        "--stop-after", type=click.IntRange(0), help="Run only the first N passes, to bisect."
+    )(command)
+
+
+def schedule(command: Command) -> Command:
+    """`--runs` and `--blocks`."""
+    command = click.option(
+        "--runs", type=click.IntRange(1), default=20, show_default=True, help="Runs a block."
+    )(command)
+    return click.option(
+        "--blocks", type=click.IntRange(1), default=5, show_default=True, help="Blocks; backends take turns."
+    )(command)
+
+
+def build_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `api.build`. Raises GraphoptError for text that says nothing."""
+    return {
+        **optimize_settings({**chosen, "dims": ()}),
+        "dims": {name: _sizes(text) for name, text in _pairs(chosen["dims"], "--dim")},
+        "bind": _values(chosen["bind"]),
+    }
+
+
+def optimize_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `api.optimize`. Raises GraphoptError for text that says nothing."""
+    from graphopt.running import read_feeds
+
+    feeds = read_feeds(chosen["inputs"])
+    return {
+        "dims": {name: _size(text) for name, text in _pairs(chosen["dims"], "--dim")},
+        "input_shapes": _shapes(chosen["input_shapes"]),
+        "preset": chosen["preset"],
+        "inputs": [feeds] if feeds else [],
+        "check": not chosen["no_verify"],
+        "seed": chosen["seed"],
+        "hooks": _hooks(chosen["dump"], chosen["stop_after"]),
+    }
+
+
+def compare_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `api.compare`. Raises GraphoptError for text that says nothing."""
+    from graphopt.bench import Schedule
+    from graphopt.running import read_feeds
+
+    return {
+        "dims": {name: _size(text) for name, text in _pairs(chosen["dims"], "--dim")},
+        "input_shapes": _shapes(chosen["input_shapes"]),
+        "bind": _values(chosen["bind"]),
+        "feeds": read_feeds(chosen["inputs"]) or None,
+        "target": chosen["target"],
+        "threads": chosen["threads"],
+        "schedule": Schedule(chosen["runs"], chosen["blocks"]),
+    }
+
+
+def backends(names: Sequence[str]) -> dict[str, Path | None]:
+    """Backends by name with the file each is to run; without names all that are installed."""
+    from graphopt.backends.peers import BACKENDS
+
+    if not names:
+        return {name: None for name, backend in BACKENDS.items() if backend.available() is None}
+    chosen: dict[str, Path | None] = {}
+    for text in names:
+        name, _, file = text.partition("=")
+        if file and not Path(file).is_file():
+            raise GraphoptError(f"--backend {text}: there is no file {file}")
+        chosen[name] = Path(file) if file else None
+    return chosen
+
+
+def _pairs(texts: Sequence[str], option: str) -> list[tuple[str, str]]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.rpartition("=")
+        if not separator or not name or not value:
+            raise ShapeError(f"{option} {text!r}: write NAME=VALUE")
+        if name in pairs:
+            raise ShapeError(f"{option} {name!r} is given twice")
+        pairs[name] = value
+    return list(pairs.items())
+
+
+def _size(text: str) -> int:
+    if not SIZE.fullmatch(text.strip()) or not 1 <= int(text) <= LARGEST_SIZE:
+        raise ShapeError(f"{text!r} is not a size: sizes are whole numbers from 1 to {LARGEST_SIZE}")
+    return int(text)
+
+
+def _sizes(text: str) -> int | list[int]:
+    sizes = [_size(part) for part in text.split(",")]
+    if len(set(sizes)) < len(sizes):
+        raise ShapeError(f"--dim {text!r}: a size is given twice")
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def _shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(_size(part) for part in text.split(",")) for name, text in _pairs(texts, "--input-shape")
+    }
+
+
+def _values(texts: Sequence[str]) -> dict[str, Array]:
+    return {name: _value(text) for name, text in _pairs(texts, "--bind")}
+
+
+def _value(text: str) -> Array:
+    """Numbers separated by commas, a single one for a scalar, or the path of an .npy file."""
+    if text.endswith(".npy"):
+        from graphopt.data import load_arrays
+
+        return next(iter(load_arrays(Path(text)).values()))
+    parts = text.split(",")
+    try:
+        numbers = [int(part) if part.strip().lstrip("-").isdecimal() else float(part) for part in parts]
+        return np.asarray(numbers[0] if len(numbers) == 1 else numbers)
+    except (ValueError, OverflowError):
+        raise DataError(f"--bind: {text!r} is neither numbers separated by commas nor an .npy file") from None
+
+
+def _hooks(dump: Path | None, stop_after: int | None) -> list[Any]:
+    from graphopt.pipeline import Dump, StopAfter
+
+    hooks: list[Any] = [] if dump is None else [Dump(_folder(dump))]
+    return hooks if stop_after is None else [*hooks, StopAfter(stop_after)]
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
+    return path

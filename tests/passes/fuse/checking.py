@@ -1,0 +1,35 @@
+"""Fuse a model and check that it still computes the same."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from tests.conftest import apply_and_check, random_feeds, reference
+
+from graphopt.passes.expand import Expand
+from graphopt.passes.fuse import Fuse
+from graphopt.pipeline import Context, Outcome
+
+
+def fuse(model: ir.Model, tolerance: float = 1e-5) -> Outcome:
+    """Applies ``Fuse`` as ``optimize`` does: the result is standard ONNX of the same opset."""
+    return apply_and_check(Fuse(), model, exact=False, tolerance=tolerance)
+
+
+def fuse_for_compile(model: ir.Model, tolerance: float = 1e-5) -> Outcome:
+    """Applies ``Fuse(for_compile=True)``; what it gives is compared after ``Expand``, on a copy."""
+    feeds = random_feeds(model)
+    before = reference(model, feeds)
+    outcome = Fuse(for_compile=True).apply(model, Context())
+    assert not Fuse(for_compile=True).apply(model, Context()).modified, "the pass is not idempotent"
+    expanded = ir.from_proto(ir.to_proto(model))
+    Expand().apply(expanded, Context())
+    onnx.checker.check_model(ir.to_proto(expanded), full_check=True)
+    assert all(node.domain != "graphopt" for node in expanded.graph)
+    for expected, actual in zip(before, reference(expanded, feeds), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance, strict=True)
+    return outcome
+
+
+def reasons(outcome: Outcome, rule: str) -> list[str]:
+    """Why ``rule`` refused."""
+    return [reason for name, reason in outcome.refused if name == rule]
