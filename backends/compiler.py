@@ -64,9 +64,12 @@ def compile_models(
 def _describe(model: ir.Model, program: Program, workspace_bytes: int) -> dict[str, Any]:
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     return {
-        "inputs": [_tensor(value, buffer.dtype) for value, buffer in zip(inputs, program.inputs, strict=True)],
+        "inputs": [
+            _tensor(value, buffer.dtype) for value, buffer in zip(inputs, program.inputs, strict=True)
+        ],
         "outputs": [
-            _tensor(value, buffer.dtype) for value, buffer in zip(model.graph.outputs, program.outputs, strict=True)
+            _tensor(value, buffer.dtype)
+            for value, buffer in zip(model.graph.outputs, program.outputs, strict=True)
         ],
         "workspace_bytes": workspace_bytes,
     }
@@ -74,4 +77,4 @@ def _describe(model: ir.Model, program: Program, workspace_bytes: int) -> dict[s
 
 def _tensor(value: ir.Value, dtype: str) -> dict[str, Any]:
     assert value.shape is not None
-    return {"name": value.name, "shape": [int(extent) for extent in value.shape], "dtype": dtype}  # type: ignore[call-overload]
+    return {"name": value.name, "shape": list(value.shape.numpy()), "dtype": dtype}

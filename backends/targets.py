@@ -34,7 +34,9 @@ class Target:
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
-        Target("x86-64-v2", "x86_64", "x86-64-v2", ("sse4_1", "sse4_2", "ssse3", "popcnt"), 4, "x86 with SSE4.2"),
+        Target(
+            "x86-64-v2", "x86_64", "x86-64-v2", ("sse4_1", "sse4_2", "ssse3", "popcnt"), 4, "x86 with SSE4.2"
+        ),
         Target("x86-64-v3", "x86_64", "x86-64-v3", _AVX2, 8, "x86 with AVX2 and FMA (2013 on)"),
         Target("x86-64-v4", "x86_64", "x86-64-v4", _AVX512, 16, "x86 with AVX-512"),
     )

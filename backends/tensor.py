@@ -68,7 +68,9 @@ class Tensor:
         return k.memoize(key, (self, index), lambda: self.reader(k, index))
 
 
-def stored(buffer: Buffer, shape: Sequence[int], layout: Layout | None = None, dtype: str | None = None) -> Tensor:
+def stored(
+    buffer: Buffer, shape: Sequence[int], layout: Layout | None = None, dtype: str | None = None
+) -> Tensor:
     """A tensor that lies in `buffer`, row-major unless a layout is given."""
     layout = dense(shape) if layout is None else layout
 
@@ -88,7 +90,9 @@ def constant(array: np.ndarray[Any, Any], buffer: Callable[[], Buffer]) -> Tenso
     """A compile-time array. A single element becomes a literal; otherwise `buffer()` gives the memory that holds it."""
     if array.size == 1:
         value = array.reshape(()).item()
-        return Tensor(array.shape, str(array.dtype), lambda k, index: const(value, str(array.dtype)), constant=array)
+        return Tensor(
+            array.shape, str(array.dtype), lambda k, index: const(value, str(array.dtype)), constant=array
+        )
     layout = dense(array.shape)
 
     def read(k: KernelBuilder, index: Index) -> Expr:

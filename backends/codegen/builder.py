@@ -27,6 +27,9 @@ LOOP_KINDS = {
 
 INDEX = "int32"
 
+UNNAMED = ("bool", "bfloat16")
+"""Types of which TIR's passes do not understand named vectors."""
+
 
 def storage_dtype(dtype: str) -> str:
     """The dtype elements have in memory: booleans take one byte."""
@@ -118,6 +121,8 @@ class KernelBuilder:
         """Name a value so that using it twice computes it once. Inside a guard the expression stays in place."""
         if self._guard_depth or isinstance(expr, int | float | tirx.Var | tirx.IntImm | tirx.FloatImm):
             return expr
+        if dtype_of(expr) in UNNAMED:
+            return expr
         variable = tirx.Var(self._name("v"), dtype_of(expr))
         self.append(tirx.Bind(variable, expr))
         return variable
@@ -156,6 +161,13 @@ class KernelBuilder:
         with self._block() as statements:
             yield
         self.append(tirx.IfThenElse(condition, _sequence(statements), None))
+
+    @contextmanager
+    def repeat_while(self, condition: Expr) -> Iterator[None]:
+        """Statements repeated as long as `condition`, evaluated anew each time, holds."""
+        with self._block() as statements:
+            yield
+        self.append(tirx.While(condition, _sequence(statements)))
 
     def switch(self, cases: Sequence[tuple[Expr, Callable[[], None]]], otherwise: Callable[[], None]) -> None:
         """The first case whose condition holds, else `otherwise`."""

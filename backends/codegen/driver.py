@@ -12,7 +12,6 @@ from graphopt.backends.codegen.function import pointer, raw_function
 from graphopt.backends.codegen.memory import MemoryPlan
 from graphopt.backends.codegen.program import Branch, Buffer, Kernel, Loop, Program, Role, Step
 
-
 TICK = "graphopt_tick"
 """In a profiled library, called with -1 at the start and with its number after each kernel (see glue.py)."""
 
@@ -35,7 +34,8 @@ class _Driver:
         self.weights = pointer("weights", "uint8")
         self.workspace = pointer("workspace", "uint8")
         self.external = {
-            buffer: pointer(f"external{i}", "uint8") for i, buffer in enumerate([*program.inputs, *program.outputs])
+            buffer: pointer(f"external{i}", "uint8")
+            for i, buffer in enumerate([*program.inputs, *program.outputs])
         }
         self.scalars: dict[Buffer, Any] = {}
 
@@ -63,7 +63,11 @@ class _Driver:
         one, zero = tirx.const(1, "int64"), tirx.const(0, "int64")
         go_on: Any = tirx.const(1, "bool")
         if loop.trips is not None:
-            trips = self._scalar(loop.trips) if isinstance(loop.trips, Buffer) else tirx.const(loop.trips, "int64")
+            trips = (
+                self._scalar(loop.trips)
+                if isinstance(loop.trips, Buffer)
+                else tirx.const(loop.trips, "int64")
+            )
             go_on = tirx.LT(self._scalar(loop.counter), trips)
         if loop.condition is not None:
             go_on = tirx.And(go_on, self._flag(loop.condition))

@@ -34,7 +34,7 @@ def kernel_function(builder: KernelBuilder) -> tuple[Any, list[Buffer]]:
 def raw_function(parameters: Sequence[Any], statements: Sequence[Any]) -> Any:
     """A function over raw pointers that runs `statements` and returns 0."""
     zero = tirx.const(0, "int32")
-    body: Any = tirx.SeqStmt([*statements, tirx.stmt.Return(zero)])
+    body: Any = tirx.stmt_seq(*statements, tirx.stmt.Return(zero))
     body = tirx.AttrStmt("default", "device_id", zero, body)
     body = tirx.AttrStmt("default", "device_type", tirx.const(1, "int32"), body)
     function = tirx.PrimFunc(list(parameters), body, ir.PrimType("int32"))

@@ -50,7 +50,12 @@ def glue_source(programs: Sequence[Program], plans: Sequence[MemoryPlan], profil
     rows = []
     for number, (program, plan) in enumerate(zip(programs, plans, strict=True)):
         inputs, outputs = len(program.inputs), len(program.outputs)
-        arguments = ["weights", *(f"in[{i}]" for i in range(inputs)), *(f"out[{i}]" for i in range(outputs)), "workspace"]
+        arguments = [
+            "weights",
+            *(f"in[{i}]" for i in range(inputs)),
+            *(f"out[{i}]" for i in range(outputs)),
+            "workspace",
+        ]
         types = ["const void *"] * (1 + inputs) + ["void *"] * (outputs + 1)
         parts.append(
             _VARIANT.format(

@@ -44,26 +44,28 @@ EXPORTS = """{
 """
 
 
-def link(objects: Sequence[bytes], glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_thread: bool = False) -> None:
+def link(
+    objects: Sequence[bytes], glue_c: str, out: Path, cc: str = DEFAULT_CC, *, single_thread: bool = False
+) -> None:
     """Writes the shared library `out`; the same objects, glue and compiler give the same bytes.
 
     `glue_c` includes "graphopt_rt.h" and defines `graphopt_variants` and `graphopt_variant_count`.
     Raises TargetError when the compiler is missing or refuses the glue or the object, OutputError when `out` cannot
     be written.
     """
-    with tempfile.TemporaryDirectory(prefix="graphopt-link-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="graphopt-link-") as temporary:
+        folder = Path(temporary)
         compiled = [f"compiled{i}.o" for i in range(len(objects))]
-        for file, content in zip(compiled, objects, strict=True):
-            (folder / file).write_bytes(content)
+        for name, content in zip(compiled, objects, strict=True):
+            (folder / name).write_bytes(content)
         (folder / "glue.c").write_text(glue_c)
         (folder / "exports.map").write_text(EXPORTS)
-        objects = _write_runtime(folder, cc, single_thread)
+        shim = _write_runtime(folder, cc, single_thread)
         _run([cc, *COMPILE_FLAGS, f"-I{_csrc()}", "-c", "glue.c", "-o", "glue.o"], folder)
         threads = _thread_flags(single_thread)
         script = "-Wl,--version-script=exports.map"
         _run(
-            [cc, *LINK_FLAGS, script, "-o", "library.so", *compiled, "glue.o", *objects, "-lm", *threads],
+            [cc, *LINK_FLAGS, script, "-o", "library.so", *compiled, "glue.o", *shim, "-lm", *threads],
             folder,
         )
         with replacing(out) as file:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import wraps
 
+import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const, dtype_of
@@ -33,7 +34,14 @@ _SQRT_HALF_BITS = 0x3F3504F3
 _SMALLEST_NORMAL = 2.0**-126
 
 # (tanh(x) - x) / x**3 by x**2 for |x| <= 0.625.
-_TANH = (-3.3333330907e-1, 1.3333209764e-1, -5.3947204271e-2, 2.1702967114e-2, -8.1826738786e-3, 2.1475368789e-3)
+_TANH = (
+    -3.3333330907e-1,
+    1.3333209764e-1,
+    -5.3947204271e-2,
+    2.1702967114e-2,
+    -8.1826738786e-3,
+    2.1475368789e-3,
+)
 _TANH_SMALL = 0.625
 
 # erf(x) / x by x**2 for |x| <= 0.9, and log(1 - erf(x)) / x for 0.9 < x <= 4.
@@ -49,20 +57,48 @@ _ERF_SMALL, _ERF_LIMIT = 0.9, 4.0
 
 
 _BITS = {"float16": "int16", "float32": "int32", "float64": "int64"}
+_OTHER_SIGN = {
+    f"{sign}int{bits}": f"{other}int{bits}"
+    for bits in (8, 16, 32, 64)
+    for sign, other in (("", "u"), ("u", ""))
+}
+_INFINITY_BITS = {"float32": 0x7F800000, "float64": 0x7FF0000000000000}
 
 
-def opaque(x: Expr) -> Expr:
+def opaque(x: Expr, through: str = "int") -> Expr:
     """`x` itself, which TIR cannot see through: it would cancel `x - x`, `x * 0`, `x != x` and `(x + 1) - 1`.
 
-    LLVM removes the conversion to bits and back.
+    LLVM removes the conversion to bits and back. Literals stay as they are. What went `through` "uint" TIR takes for
+    another value than what went through "int".
     """
     dtype = dtype_of(x)
-    return tirx.op.reinterpret(dtype, tirx.op.reinterpret(_BITS[dtype], x)) if dtype in _BITS else x
+    if isinstance(x, tirx.FloatImm | tirx.IntImm):
+        return x
+    if dtype in _OTHER_SIGN:
+        return tirx.op.reinterpret(dtype, tirx.op.reinterpret(_OTHER_SIGN[dtype], x))
+    if dtype not in _BITS:
+        return x
+    return tirx.op.reinterpret(dtype, tirx.op.reinterpret(_BITS[dtype].replace("int", through), x))
 
 
 def is_nan(x: Expr) -> Expr:
-    """Whether a float is NaN."""
-    return tirx.NE(x, opaque(x))
+    """Whether a float32 or float64 is NaN, from its bits: TIR's `!=` is false for NaN."""
+    return _magnitude_bits(x) > const(_INFINITY_BITS[dtype_of(x)], _BITS[dtype_of(x)])
+
+
+def is_finite(x: Expr) -> Expr:
+    """Whether a float32 or float64 is neither infinite nor NaN."""
+    return _magnitude_bits(x) < const(_INFINITY_BITS[dtype_of(x)], _BITS[dtype_of(x)])
+
+
+def is_nonzero(x: Expr) -> Expr:
+    """Whether a float32 or float64 is anything but 0 or -0; NaN is."""
+    return tirx.NE(_magnitude_bits(x), const(0, _BITS[dtype_of(x)]))
+
+
+def _magnitude_bits(x: Expr) -> Expr:
+    dtype = _BITS[dtype_of(x)]
+    return tirx.op.bitwise_and(tirx.op.reinterpret(dtype, x), const(np.iinfo(dtype).max, dtype))
 
 
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:

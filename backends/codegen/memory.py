@@ -114,9 +114,9 @@ def _touched(steps: Sequence[Step]) -> Iterator[tuple[int, Buffer]]:
             for buffer in step.buffers:
                 yield clock, buffer
         elif isinstance(step, Loop):
-            for buffer in (step.trips, step.condition, step.counter):
-                if isinstance(buffer, Buffer):
-                    yield clock, buffer
+            for scalar in (step.trips, step.condition, step.counter):
+                if isinstance(scalar, Buffer):
+                    yield clock, scalar
             for _, buffer in _touched(step.body):
                 yield clock, buffer
         elif isinstance(step, Branch):

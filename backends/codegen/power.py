@@ -55,7 +55,7 @@ def _by_multiplication(k: KernelBuilder, x: Expr, y: float) -> Expr | None:
         return _repeated(k, x, int(y), one)
     if not dtype.startswith("float"):
         return None
-    if y == int(y) and -LARGEST_UNROLLED <= y:
+    if y == int(y) and y >= -LARGEST_UNROLLED:
         return one / _repeated(k, x, -int(y), one)
     roots = {0.5: lambda: tirx.op.sqrt(x), -0.5: lambda: one / tirx.op.sqrt(x)}
     return roots[y]() if y in roots else None
@@ -97,10 +97,10 @@ def _pow(k: KernelBuilder, x: Expr, y: Expr) -> Expr:
     whole = tirx.EQ(tirx.op.floor(y), y)
     half = k.bind(y * _d(0.5))
     odd = tirx.And(whole, tirx.NE(tirx.op.floor(half), half))
-    negative = tirx.Select(
-        tirx.Or(whole, tirx.EQ(size, _d(math.inf))), tirx.Select(odd, _d(0.0) - value, value), _d(math.nan)
-    )
-    value = k.bind(tirx.Select(x < _d(0.0), negative, value))
+    minus = tirx.op.reinterpret("int64", x) < const(0, "int64")
+    value = k.bind(tirx.Select(tirx.And(odd, minus), _d(0.0) - value, value))
+    undefined = tirx.And(tirx.And(x < _d(0.0), x > _d(-math.inf)), tirx.Not(whole))
+    value = k.bind(tirx.Select(undefined, _d(math.nan), value))
     is_one = tirx.Or(
         tirx.EQ(y, _d(0.0)),
         tirx.Or(tirx.EQ(x, _d(1.0)), tirx.And(tirx.EQ(x, _d(-1.0)), tirx.EQ(tirx.op.abs(y), _d(math.inf)))),

@@ -12,7 +12,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const, dtype_of
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.kernels.recurrent import Activation, At, Cell, Phase, RecurrentShape, State
+from graphopt.backends.kernels.recurrent import Activation, At, Cell, Gates, Phase, RecurrentShape, State
 from graphopt.backends.tensor import Tensor
 
 LSTM_GATES, GRU_GATES, RNN_GATES = 4, 3, 1
@@ -72,10 +72,10 @@ class RnnCell(Cell):
     def phases(self) -> Sequence[Phase]:
         p = self.parameters
 
-        def finish(k: KernelBuilder, at: At, gates: Sequence[Expr]) -> None:
+        def finish(k: KernelBuilder, at: At, gates: Gates) -> None:
             _set(k, p.following, at, p.activate(k, 0, gates[0]))
 
-        return [Phase(1, p.hidden, p.weights[0], lambda k, at: [p.project(k, at, 0)], finish)]
+        return [Phase(1, p.hidden, p.weights[0], lambda k, at: [p.project(k, at, 0)], [finish])]
 
     def states(self) -> Sequence[tuple[State, Tensor | None, State, Tensor | None]]:
         p = self.parameters
@@ -99,29 +99,36 @@ class LstmCell(RnnCell):
         def initial(k: KernelBuilder, at: At) -> list[Expr]:
             return [p.project(k, at, gate) for gate in range(LSTM_GATES)]
 
-        return [Phase(LSTM_GATES, p.hidden, p.weights[0], initial, self._finish)]
+        stages = (self._input_gate, self._forget_gate, self._memory, self._output_gate, self._hidden)
+        return [Phase(LSTM_GATES, p.hidden, p.weights[0], initial, stages)]
 
     def states(self) -> Sequence[tuple[State, Tensor | None, State, Tensor | None]]:
         return [*super().states(), (self.memory, self.initial_memory, self.next_memory, self.final_memory)]
 
-    def _finish(self, k: KernelBuilder, at: At, gates: Sequence[Expr]) -> None:
-        p = self.parameters
-        i, o, f, c = gates
-        memory = _load(k, self.memory, at)
-        i = k.bind(p.activate(k, 0, self._peep(k, at, 0, i, memory)))
-        if self.coupled:
-            f = k.bind(const(1, dtype_of(i)) - i)
-        else:
-            f = k.bind(p.activate(k, 0, self._peep(k, at, 2, f, memory)))
-        memory = k.bind(f * memory + i * p.activate(k, 1, c))
-        o = k.bind(p.activate(k, 0, self._peep(k, at, 1, o, memory)))
-        _set(k, self.next_memory, at, memory)
-        _set(k, p.following, at, o * p.activations[2](k, memory))
+    def _input_gate(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        gates[0] = self.parameters.activate(k, 0, self._peep(k, at, 0, gates[0], self.memory))
 
-    def _peep(self, k: KernelBuilder, at: At, gate: int, total: Expr, memory: Expr) -> Expr:
+    def _forget_gate(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        if self.coupled:
+            gates[2] = const(1, dtype_of(gates[0])) - gates[0]
+        else:
+            gates[2] = self.parameters.activate(k, 0, self._peep(k, at, 2, gates[2], self.memory))
+
+    def _memory(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        kept = gates[2] * _load(k, self.memory, at)
+        _set(k, self.next_memory, at, kept + gates[0] * self.parameters.activate(k, 1, gates[3]))
+
+    def _output_gate(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        gates[1] = self.parameters.activate(k, 0, self._peep(k, at, 1, gates[1], self.next_memory))
+
+    def _hidden(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        p = self.parameters
+        _set(k, p.following, at, gates[1] * p.activations[2](k, _load(k, self.next_memory, at)))
+
+    def _peep(self, k: KernelBuilder, at: At, gate: int, total: Expr, memory: State) -> Expr:
         if self.peepholes is None:
             return total
-        return total + self.peepholes.read(k, [at.direction, gate, at.unit]) * memory
+        return total + self.peepholes.read(k, [at.direction, gate, at.unit]) * _load(k, memory, at)
 
 
 @dataclass(frozen=True)
@@ -139,14 +146,17 @@ class GruCell(RnnCell):
     def phases(self) -> Sequence[Phase]:
         p = self.parameters
         if self.after_linear:
-            return [Phase(GRU_GATES, p.hidden, p.weights[0], self._initial_after_linear, self._finish_after_linear)]
+            stages = (self._update_gate, self._reset_gate, self._finish_after_linear)
+            return [Phase(GRU_GATES, p.hidden, p.weights[0], self._initial_after_linear, stages)]
 
         def initial(k: KernelBuilder, at: At) -> list[Expr]:
             return [p.project(k, at, gate) for gate in (0, 1)]
 
         return [
-            Phase(2, p.hidden, p.weights[0], initial, self._finish_gates),
-            Phase(1, self.reset, p.weights[1], lambda k, at: [p.project(k, at, 2)], self._finish_candidate),
+            Phase(
+                2, p.hidden, p.weights[0], initial, [self._update_gate, self._reset_gate, self._keep_gates]
+            ),
+            Phase(1, self.reset, p.weights[1], lambda k, at: [p.project(k, at, 2)], [self._finish_candidate]),
         ]
 
     def _initial_after_linear(self, k: KernelBuilder, at: At) -> list[Expr]:
@@ -158,21 +168,23 @@ class GruCell(RnnCell):
             bias = k.load_vector(storage.buffer, storage.layout.position([at.direction, at.unit]), lanes)
         return [p.project(k, at, 0), p.project(k, at, 1), bias]
 
-    def _finish_after_linear(self, k: KernelBuilder, at: At, gates: Sequence[Expr]) -> None:
-        p = self.parameters
-        update = k.bind(p.activate(k, 0, gates[0]))
-        reset = k.bind(p.activate(k, 0, gates[1]))
-        shape = p.shape
+    def _update_gate(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        gates[0] = self.parameters.activate(k, 0, gates[0])
+
+    def _reset_gate(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        gates[1] = self.parameters.activate(k, 0, gates[1])
+
+    def _finish_after_linear(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        p, shape = self.parameters, self.parameters.shape
         row = (at.step * shape.batch + at.row) * shape.directions + at.direction
         projected = k.load(p.projected, (row * shape.gates + 2) * shape.padded + at.unit)
-        self._blend(k, at, update, projected + reset * gates[2])
+        self._blend(k, at, gates[0], projected + gates[1] * gates[2])
 
-    def _finish_gates(self, k: KernelBuilder, at: At, gates: Sequence[Expr]) -> None:
-        p = self.parameters
-        _set(k, self.update, at, p.activate(k, 0, gates[0]))
-        _set(k, self.reset, at, p.activate(k, 0, gates[1]) * _load(k, p.hidden, at))
+    def _keep_gates(self, k: KernelBuilder, at: At, gates: Gates) -> None:
+        _set(k, self.update, at, gates[0])
+        _set(k, self.reset, at, gates[1] * _load(k, self.parameters.hidden, at))
 
-    def _finish_candidate(self, k: KernelBuilder, at: At, gates: Sequence[Expr]) -> None:
+    def _finish_candidate(self, k: KernelBuilder, at: At, gates: Gates) -> None:
         self._blend(k, at, _load(k, self.update, at), gates[0])
 
     def _blend(self, k: KernelBuilder, at: At, update: Expr, total: Expr) -> None:

@@ -76,7 +76,9 @@ def _row_cycles(width: int, blocks: int, pixels: int) -> float:
     return full * cycles(pixels) + (cycles(rest) if rest else 0.0)
 
 
-def pack_weights(weights: np.ndarray[Any, Any], shape: ConvShape, tile: ConvTile, lanes: int) -> np.ndarray[Any, Any]:
+def pack_weights(
+    weights: np.ndarray[Any, Any], shape: ConvShape, tile: ConvTile, lanes: int
+) -> np.ndarray[Any, Any]:
     """`[filters * groups, channels, kh, kw]` to `[groups, filter tiles, channel blocks, kh, kw, lane, tile vector]`.
 
     Missing filters are zero; the last channel block keeps `lanes` rows, of which the kernel reads only the real ones.
@@ -102,7 +104,7 @@ def pad_bias(bias: np.ndarray[Any, Any], shape: ConvShape, lanes: int) -> np.nda
 
 @dataclass(frozen=True)
 class ConvKernel:
-    """Emits one convolution. `weights` and `bias` are packed for `tile`."""
+    """Emits one convolution of an aligned shape. `weights` and `bias` are packed for `tile`."""
 
     shape: ConvShape
     tile: ConvTile
@@ -144,14 +146,9 @@ class ConvKernel:
     def _store(
         self, k: KernelBuilder, accumulators: Local, vector: int, at: tuple[Expr, Expr, Expr, Expr, Expr]
     ) -> None:
-        """Store one vector of channels; groups that end within a vector store their real channels one by one."""
         n, group, local, y, x = at
         first = group * self.shape.filters + local
-        if self.shape.is_aligned(self.lanes):
-            with k.loop(self.lanes, "vector", "lane") as lane:
-                self.epilogue.store(k, self.out, self._index(n, first + lane, y, x), accumulators[vector + lane])
-            return
-        with k.loop(self.lanes, "serial", "lane") as lane, k.when(local + lane < self.shape.filters):
+        with k.loop(self.lanes, "vector", "lane") as lane:
             self.epilogue.store(k, self.out, self._index(n, first + lane, y, x), accumulators[vector + lane])
 
     def _index(self, n: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
@@ -172,14 +169,24 @@ class ConvKernel:
                 k.assign(accumulators, (block * run.width + pixel) * self.lanes, start, self.lanes)
 
     def _accumulate(
-        self, k: KernelBuilder, accumulators: Local, run: Tiles, n: Expr, group: Expr, filter_tile: Expr, y: Expr, x: Expr
+        self,
+        k: KernelBuilder,
+        accumulators: Local,
+        run: Tiles,
+        n: Expr,
+        group: Expr,
+        filter_tile: Expr,
+        y: Expr,
+        x: Expr,
     ) -> None:
         full, rest = divmod(self.shape.channels, self.lanes)
 
         def channel_block(block: Expr, channels: int) -> None:
             for ky, kx, columns in self._taps(k, run, y, x):
                 with k.loop(channels, "serial", "channel") as lane:
-                    self._multiply(k, accumulators, run, (n, group, filter_tile, y, x), (block, lane, ky, kx), columns)
+                    self._multiply(
+                        k, accumulators, run, (n, group, filter_tile, y, x), (block, lane, ky, kx), columns
+                    )
 
         if full:
             with k.loop(full, "serial", "block") as block:
@@ -221,15 +228,20 @@ class ConvKernel:
         row = (row * window.kernel[0] + ky) * window.kernel[1] + kx
         row = (row * lanes + lane) * self.tile.blocks
         weights = [
-            k.bind(k.load_vector(self.weights, (row + block) * lanes, lanes)) for block in range(self.tile.blocks)
+            k.bind(k.load_vector(self.weights, (row + block) * lanes, lanes))
+            for block in range(self.tile.blocks)
         ]
-        channel = group * shape.channels + channel_block * lanes + lane
+        channel = self._first_channel(group, filter_tile) + channel_block * lanes + lane
         for pixel in columns:
             index = self._input_index(n, channel, window.row(y, ky), window.column(x + pixel, kx))
             scalar = tirx.Broadcast(self.input.reader(k, index), lanes)
             for block, weight in enumerate(weights):
                 at = (block * run.width + pixel) * lanes
                 k.assign(accumulators, at, k.read_vector(accumulators, at, lanes) + scalar * weight, lanes)
+
+    def _first_channel(self, group: Expr, filter_tile: Expr) -> Expr:
+        """The first input channel that a tile of filters reads."""
+        return group * self.shape.channels
 
     def _input_index(self, n: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
         if self._is_flattened:
@@ -249,4 +261,3 @@ class ConvKernel:
 def flatten_pointwise(shape: ConvShape) -> ConvShape:
     """A pointwise convolution seen as one long row, so that tiles need not end with a row of the image."""
     return replace(shape, window=shape.window.flattened()) if shape.window.is_pointwise else shape
-

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, cast
-from graphopt.backends.kernels.gemm import PARALLEL_MACS, Segment, Store, choose_tile, for_each_segment, segments
+from graphopt.backends.kernels.gemm import (
+    PARALLEL_MACS,
+    Segment,
+    Store,
+    choose_tile,
+    for_each_segment,
+    segments,
+)
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.row_source import RowSource
 from graphopt.backends.kernels.window import split_index
@@ -78,7 +85,15 @@ class RowsKernel:
             for_each_segment(k, filters, filter_tile, row_of)
 
     def _tile(
-        self, k: KernelBuilder, n: Expr, group: Expr, first: Expr, filters: int, place: list[Expr], c: Segment, x: Expr
+        self,
+        k: KernelBuilder,
+        n: Expr,
+        group: Expr,
+        first: Expr,
+        filters: int,
+        place: list[Expr],
+        c: Segment,
+        x: Expr,
     ) -> None:
         """One tile; the last one of a row moves left so that its vectors are whole."""
         width = min(self.lanes, self.row.output)
@@ -90,9 +105,13 @@ class RowsKernel:
         sums = k.local(filters * vectors * self.lanes, self.accumulator)
         self._initialise(k, sums, first, filters, vectors)
         for channel, taps in self._window(k, place):
-            sources = [axis.source(i, tap) for axis, i, tap in zip(self.geometry.axes, place, taps, strict=False)]
+            sources = [
+                axis.source(i, tap) for axis, i, tap in zip(self.geometry.axes, place, taps, strict=False)
+            ]
             inputs = [
-                self.source.load(k, n, group * self.geometry.channels + channel, sources, taps[-1], x + start, width)
+                self.source.load(
+                    k, n, group * self.geometry.channels + channel, sources, taps[-1], x + start, width
+                )
                 for start in starts
             ]
             vectors_in = [k.bind(cast(value, self._vector(width))) for value in inputs]

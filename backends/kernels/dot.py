@@ -50,7 +50,9 @@ class DotKernel:
             prefix = split_index(which, batch)
 
             def row_tile(r: Segment, y: Expr) -> None:
-                for_each_segment(k, columns, column, lambda c, x: self._tile(k, prefix, y, r.extent, x, c.extent))
+                for_each_segment(
+                    k, columns, column, lambda c, x: self._tile(k, prefix, y, r.extent, x, c.extent)
+                )
 
             for_each_segment(k, rows, row, row_tile)
 
@@ -73,7 +75,9 @@ class DotKernel:
         for row in range(rows):
             for column in range(columns):
                 pair = row * columns + column
-                value = self._total(k, partial, [(copy * pairs + pair) * self.lanes for copy in range(copies)])
+                value = self._total(
+                    k, partial, [(copy * pairs + pair) * self.lanes for copy in range(copies)]
+                )
                 self.store(k, [*prefix, y + row, x + column], value)
 
     def _multiply(
@@ -96,7 +100,9 @@ class DotKernel:
                 at = (first + row * columns + column) * self.lanes
                 k.assign(partial, at, k.read_vector(partial, at, width) + left * right, width)
 
-    def _load(self, k: KernelBuilder, tensor: Tensor, prefix: list[Expr], index: Sequence[Expr], width: int) -> Expr:
+    def _load(
+        self, k: KernelBuilder, tensor: Tensor, prefix: list[Expr], index: Sequence[Expr], width: int
+    ) -> Expr:
         assert tensor.storage is not None
         layout = tensor.storage.layout
         assert isinstance(layout, Strided)

@@ -109,7 +109,14 @@ class GemmKernel:
             for_each_segment(k, columns, column, lambda c, x: self._panel(k, rows, row, prefix, c, x, column))
 
     def _panel(
-        self, k: KernelBuilder, rows: Sequence[Segment], row: Expr, prefix: list[Expr], c: Segment, x: Expr, panel: Expr
+        self,
+        k: KernelBuilder,
+        rows: Sequence[Segment],
+        row: Expr,
+        prefix: list[Expr],
+        c: Segment,
+        x: Expr,
+        panel: Expr,
     ) -> None:
         for_each_segment(k, rows, row, lambda r, y: self._tile(k, prefix, y, r.extent, x, c.extent, panel))
 
@@ -178,7 +185,9 @@ class GemmKernel:
         for copy in range(1, copies):
             for vector in range(vectors):
                 total, part = vector * self.lanes, (copy * vectors + vector) * self.lanes
-                value = k.read_vector(accumulators, total, self.lanes) + k.read_vector(accumulators, part, self.lanes)
+                value = k.read_vector(accumulators, total, self.lanes) + k.read_vector(
+                    accumulators, part, self.lanes
+                )
                 k.assign(accumulators, total, value, self.lanes)
 
     def _store(

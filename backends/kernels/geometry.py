@@ -43,7 +43,9 @@ class Axis:
             return const(0, INDEX), const(self.kernel, INDEX)
         start = position * self.stride - self.pad
         first = tirx.op.max(const(0, INDEX), -tirx.op.floordiv(start, self.dilation))
-        end = tirx.op.min(const(self.kernel, INDEX), tirx.op.floordiv(self.input - 1 - start, self.dilation) + 1)
+        end = tirx.op.min(
+            const(self.kernel, INDEX), tirx.op.floordiv(self.input - 1 - start, self.dilation) + 1
+        )
         return first, tirx.op.max(end - first, const(0, INDEX))
 
 

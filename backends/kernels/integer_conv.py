@@ -68,7 +68,11 @@ class IntegerConvKernel:
             for pixel in range(run.width):
                 at = (block * run.width + pixel) * self.lanes
                 with k.loop(self.lanes, "vector", "lane") as lane:
-                    index = [n, first + lane, *unflattened(y, x + pixel, self.shape.window.output, self.spatial)]
+                    index = [
+                        n,
+                        first + lane,
+                        *unflattened(y, x + pixel, self.shape.window.output, self.spatial),
+                    ]
                     self.store(k, index, cast(sums[lane + at], "int32"))
 
     def _accumulate(
@@ -81,7 +85,9 @@ class IntegerConvKernel:
         for start, repeat, channels in (b for b in blocks if b[1] and b[2]):
             with k.loop(repeat, "serial", "block") as block, k.loop(count, "serial", "ky") as row:
                 for kx in range(window.kernel[1]):
-                    columns = [i for i in range(run.width) if run.interior or window.has_column(run.start + i, kx)]
+                    columns = [
+                        i for i in range(run.width) if run.interior or window.has_column(run.start + i, kx)
+                    ]
                     if not columns:
                         continue
                     with k.loop(channels, "serial", "channel") as lane:
@@ -136,7 +142,9 @@ class IntegerDepthwiseKernel(SlidingKernel):
 
     def tap(self, k: KernelBuilder, block: Expr, ky: Expr, kx: Expr) -> Expr:
         height, width = self.window.kernel
-        return k.bind(k.load_vector(self.weights, ((block * height + ky) * width + kx) * self.lanes, self.lanes))
+        return k.bind(
+            k.load_vector(self.weights, ((block * height + ky) * width + kx) * self.lanes, self.lanes)
+        )
 
     def combine(self, accumulator: Expr, value: Expr, weight: Expr) -> Expr:
         return accumulator + value * weight
@@ -160,7 +168,13 @@ def unflattened(y: Expr, x: Expr, window: tuple[int, int], spatial: Sequence[int
 
 
 def emit_plain_conv(
-    k: KernelBuilder, out: Sequence[int], window: Window, x: Tensor, weights: Tensor, groups: int, store: Store
+    k: KernelBuilder,
+    out: Sequence[int],
+    window: Window,
+    x: Tensor,
+    weights: Tensor,
+    groups: int,
+    store: Store,
 ) -> None:
     """One output element after the other; `x` and `weights` are int32 `[n, c, h, w]` without their zero points."""
     filters, channels = weights.shape[0] // groups, weights.shape[1]

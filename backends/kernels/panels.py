@@ -44,7 +44,9 @@ class Panels:
 
     def load(self, k: KernelBuilder, batch: Sequence[Expr], panel: Expr, depth: Expr, vector: int) -> Expr:
         """One vector of columns of a row."""
-        return k.load_vector(self.buffer, self.position(batch, panel, depth) + vector * self.lanes, self.lanes)
+        return k.load_vector(
+            self.buffer, self.position(batch, panel, depth) + vector * self.lanes, self.lanes
+        )
 
 
 def panel_count(columns: int, vectors: int, lanes: int) -> int:
@@ -109,7 +111,10 @@ def _pack_group(
     blocks = depth // lanes if columns == lanes else 0
     if blocks:
         with k.loop(blocks, "serial", "block") as block:
-            rows = [k.bind(k.load_vector(source.buffer, at(column, block * lanes), lanes)) for column in range(lanes)]
+            rows = [
+                k.bind(k.load_vector(source.buffer, at(column, block * lanes), lanes))
+                for column in range(lanes)
+            ]
             for row, vector in enumerate(transpose_block(k, rows)):
                 k.store_vector(panels.buffer, base + (block * lanes + row) * width, vector, lanes)
     rest = depth - blocks * lanes

@@ -41,6 +41,8 @@ class _Nest:
 
 def store_pointwise(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -> None:
     """Compute every element of `value` into `out`, whose layout is dense or blocked for `value.shape`."""
+    if value.size == 0:
+        return
     nest = _choose_nest(value, out)
     if nest.inner == 0 or math.prod(nest.outer) == 0:
         return
@@ -103,7 +105,7 @@ def _choose_nest(value: Tensor, out: Storage) -> _Nest:
             best = nest
         else:
             break
-    return best or _Nest((), (1,), UNIT, False)
+    return best or _Nest((), (), UNIT, False)
 
 
 def _try_nest(value: Tensor, out: Storage, physical: tuple[int, ...], split: int) -> _Nest:

@@ -109,18 +109,34 @@ class State:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """The gates of one hidden unit; `positions` are theirs in the tile's sums."""
+
+    builder: KernelBuilder
+    sums: Local
+    positions: Sequence[Expr]
+
+    def __getitem__(self, gate: int) -> Expr:
+        return self.sums[self.positions[gate]]
+
+    def __setitem__(self, gate: int, value: Expr) -> None:
+        self.builder.assign(self.sums, self.positions[gate], value)
+
+
+@dataclass(frozen=True)
 class Phase:
     """One multiplication of a state with the recurrent weights of some gates.
 
-    `weights` are `[direction, block, source unit, gate, lane]`. `initial` and `finish` are called once a vector:
-    `initial(k, at)` gives the vectors the gates start from, `finish(k, at, gates)` runs lane by lane on the sums.
+    `weights` are `[direction, block, source unit, gate, lane]`. `initial(k, at)` gives the vectors the gates start from.
+    Each of the `stages(k, at, gates)` then runs over the lanes of the sums, one after another: short loops compile
+    much faster than one that holds several activations.
     """
 
     gates: int
     source: State
     weights: Buffer
     initial: Callable[[KernelBuilder, At], Sequence[Expr]]
-    finish: Callable[[KernelBuilder, At, Sequence[Expr]], None]
+    stages: Sequence[Callable[[KernelBuilder, At, Gates], None]]
 
 
 class Cell(ABC):
@@ -193,7 +209,9 @@ class RecurrentKernel:
                     value = initial.read(k, [at.direction, at.row, present])
                 k.store(state.buffer, state.position(at) + unit, value)
 
-    def _step(self, k: KernelBuilder, direction: Expr, step: Expr, rows: Sequence[Expr], tile: RecurrentTile) -> None:
+    def _step(
+        self, k: KernelBuilder, direction: Expr, step: Expr, rows: Sequence[Expr], tile: RecurrentTile
+    ) -> None:
         for phase in self.cell.phases():
             with k.loop(self.shape.blocks // tile.vectors, "serial", "block") as block:
                 _PhaseTile(self.shape, tile, phase, self.dtype).emit(k, direction, step, rows, block)
@@ -262,9 +280,10 @@ class _PhaseTile:
         with k.loop(shape.hidden, "serial", "source") as source:
             self._accumulate(k, sums, direction, rows, block, source)
         for i, at in enumerate(places):
-            with k.loop(lanes, "vector", "lane") as lane:
-                gates = [sums[self._at(i, gate) + lane] for gate in range(phase.gates)]
-                phase.finish(k, At(at.direction, at.step, at.row, at.unit + lane), gates)
+            for stage in phase.stages:
+                with k.loop(lanes, "vector", "lane") as lane:
+                    gates = Gates(k, sums, [self._at(i, gate) + lane for gate in range(phase.gates)])
+                    stage(k, At(at.direction, at.step, at.row, at.unit + lane), gates)
 
     def _at(self, place: int, gate: int) -> int:
         return (place * self.phase.gates + gate) * self.shape.lanes

@@ -32,15 +32,27 @@ class RowSource:
     length: int = 0
 
     def load(
-        self, k: KernelBuilder, n: Expr, channel: Expr, outer: Sequence[Expr], tap: Expr, column: Expr, width: int
+        self,
+        k: KernelBuilder,
+        n: Expr,
+        channel: Expr,
+        outer: Sequence[Expr],
+        tap: Expr,
+        column: Expr,
+        width: int,
     ) -> Expr:
         """The inputs that `width` outputs from `column` read through a tap of the last axis."""
         layout = self.storage.layout
         shift = tap * self.axis.dilation + self.begin - self.axis.pad
         if self.length and self.axis.stride > 1:
-            phase, shift = tirx.op.floormod(shift, self.axis.stride), tirx.op.floordiv(shift, self.axis.stride)
+            phase, shift = (
+                tirx.op.floormod(shift, self.axis.stride),
+                tirx.op.floordiv(shift, self.axis.stride),
+            )
             shift = phase * self.length + shift
-        return k.load_vector(self.storage.buffer, layout.position([n, channel, *outer, shift + column]), width)
+        return k.load_vector(
+            self.storage.buffer, layout.position([n, channel, *outer, shift + column]), width
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,10 @@ class PaddedRows:
 def padded_rows(shape: tuple[int, ...], axes: Sequence[Axis]) -> PaddedRows:
     """The copy that serves all of `axes`, which have the same stride."""
     begin = max(0, *(axis.pad for axis in axes))
-    ends = [(axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + begin - axis.pad for axis in axes]
+    ends = [
+        (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + begin - axis.pad
+        for axis in axes
+    ]
     stride = axes[0].stride
     return PaddedRows(shape, stride, begin, max(*ends, 0) // stride + 1)
 

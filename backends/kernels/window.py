@@ -30,7 +30,9 @@ class Window:
     @property
     def axes(self) -> tuple[Axis, Axis]:
         """The vertical and the horizontal axis."""
-        pairs = zip(self.input, self.output, self.kernel, self.strides, self.pads, self.dilations, strict=True)
+        pairs = zip(
+            self.input, self.output, self.kernel, self.strides, self.pads, self.dilations, strict=True
+        )
         vertical, horizontal = (Axis(*values) for values in pairs)
         return vertical, horizontal
 
@@ -54,7 +56,7 @@ class Window:
 
     def has_column(self, x: int, tap: int) -> bool:
         """Whether that input column exists."""
-        return 0 <= self.column(x, tap) < self.input[1]
+        return bool(0 <= self.column(x, tap) < self.input[1])
 
     def row_range(self, y: Expr) -> tuple[Expr, Expr]:
         """First tap, and number of taps, whose input rows exist for output row `y`."""

@@ -30,7 +30,9 @@ def lower_body(ctx: Lowering, body: ir.Graph) -> list[Tensor]:
 def bind_body_input(ctx: Lowering, value: ir.Value, tensor: Tensor) -> None:
     """Let an input of a body stand for `tensor`, whatever shape the model declares for it."""
     if value.dtype is not None and str(value.dtype.numpy().name) != tensor.dtype:
-        raise Refused(f"{value.name!r} is given {tensor.dtype} where its body declares {value.dtype.numpy().name}")
+        raise Refused(
+            f"{value.name!r} is given {tensor.dtype} where its body declares {value.dtype.numpy().name}"
+        )
     value.shape = ir.Shape(tensor.shape)
     ctx.values[value] = tensor
 

@@ -59,7 +59,9 @@ class Composite:
         """Compile-time data as an operand."""
         name = f"constant{len(self.graph.initializers)}"
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.graph.register_initializer(value)
         return value
 
@@ -67,13 +69,17 @@ class Composite:
         """The output of a new operator."""
         return self.several(op, 1, *operands, domain=domain, **attributes)[0]
 
-    def several(self, op: str, outputs: int, *operands: Any, domain: str = "", **attributes: Any) -> Sequence[ir.Value]:
+    def several(
+        self, op: str, outputs: int, *operands: Any, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
         """All outputs of a new operator."""
         values = [self._operand(operand) for operand in operands]
         count = len(self.graph)
         results = [ir.Value(name=f"{op}{count}_{i}") for i in range(outputs)]
         given = ir.convenience.convert_attributes(attributes)
-        self.graph.append(ir.Node(domain, op, values, given, outputs=results, name=f"{self.node.name}/{op}{count}"))
+        self.graph.append(
+            ir.Node(domain, op, values, given, outputs=results, name=f"{self.node.name}/{op}{count}")
+        )
         return results
 
     def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.backends import tensor as tensors
 from graphopt.backends.codegen.builder import KernelBuilder
 from graphopt.backends.codegen.function import kernel_function
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.pointwise import store_pointwise
-from graphopt.backends import tensor as tensors
 from graphopt.backends.layout import Blocked, PartOfBlocked, Strided, dense
 from graphopt.backends.lower.operator import Operator
 from graphopt.backends.tensor import Storage, Tensor, stored
-
 
 CHEAP = 2
 """Operations per element that are better repeated than stored."""
@@ -141,9 +140,14 @@ class Lowering:
         storage = storage_of(tensor)
         layout = storage.layout
         if isinstance(layout, Blocked):
-            assert axis == 1 and start % layout.block == 0
-            return stored(storage.buffer, shape, PartOfBlocked(tuple(shape), layout.block, layout.shape, start))
-        return stored(storage.buffer, shape, Strided(layout.strides, layout.offset + start * layout.strides[axis]))
+            assert axis == 1
+            assert start % layout.block == 0
+            return stored(
+                storage.buffer, shape, PartOfBlocked(tuple(shape), layout.block, layout.shape, start)
+            )
+        return stored(
+            storage.buffer, shape, Strided(layout.strides, layout.offset + start * layout.strides[axis])
+        )
 
     def store(self, tensor: Tensor, block: int = 0) -> Tensor:
         """A copy of `tensor` in new memory; asking twice gives the same copy."""

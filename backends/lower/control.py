@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from graphopt.backends.codegen.program import Branch, Step
+from graphopt.backends.lower.bodies import body_of, lower_body, scalar_in_memory
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.loops import lower_loop
 from graphopt.backends.lower.operator import Lowered, Operator, Refused
 from graphopt.backends.lower.scan import lower_scan
-from graphopt.backends.lower.bodies import body_of, lower_body, scalar_in_memory
 from graphopt.backends.tensor import Tensor
 
 

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast
+from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.kernels import conv
 from graphopt.backends.kernels.conv import ConvKernel, ConvShape
-from graphopt.backends.kernels.conv_rows import Geometry, RowsKernel, Weight
+from graphopt.backends.kernels.conv_grouped import (
+    GroupedConvKernel,
+    choose_grouped_tile,
+    ungrouped,
+    ungrouped_weights,
+)
+from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.depthwise import DepthwiseKernel, pack_depthwise
 from graphopt.backends.kernels.geometry import Axis
-from graphopt.backends.kernels.registers import REGISTERS
-from graphopt.backends.kernels.row_source import RowSource, emit_padded_rows, padded_rows
-from graphopt.backends.layout import Strided
+from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
-from graphopt.backends.lower.matmul import ACCUMULATORS
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, shape_of
 from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.lower.row_convolutions import RowConvolutions
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.lower.windows import axes_of, window
 from graphopt.backends.tensor import Tensor, unravel
 
 FEW = 4
-"""Output channels up to which lanes along rows beat a vector of output channels that is mostly empty."""
+"""Filters of a group up to which lanes along rows beat a vector of output channels that is mostly empty."""
 
-LARGE = 9
-"""Taps from which that gain pays for bringing the input into rows."""
+MOVING = 3
+"""Cycles to move one element between rows and channel blocks."""
+
+MANY_READS = 8
+"""Vectors computed from one input element from which it pays to move the input into channel blocks."""
 
 Array = np.ndarray[Any, Any]
 
@@ -55,16 +63,24 @@ class Convolution:
     def is_depthwise(self) -> bool:
         return self.geometry.channels == self.geometry.filters == 1 and self.geometry.groups > 1
 
-    @property
-    def fills_vectors(self) -> bool:
-        """Whether vectors of output channels are worth it: groups are whole vectors, or one that is not too small."""
-        return self.geometry.filters > FEW or math.prod(axis.kernel for axis in self.geometry.axes) < LARGE
+    def fills_vectors(self, lanes: int) -> bool:
+        """Whether vectors of output channels take fewer cycles than vectors of columns."""
+        geometry = self.geometry
+        taps = math.prod(axis.kernel for axis in geometry.axes)
+        columns = geometry.axes[-1].output
+        if geometry.groups > 1:
+            return geometry.filters > FEW
+        reads = geometry.channels * taps
+        along_channels = reads * -(-geometry.filters // lanes)
+        along_rows = reads * geometry.filters / lanes * (-(-columns // lanes) * lanes / max(columns, 1))
+        return along_channels <= along_rows + MOVING * (geometry.channels + geometry.filters)
 
 
 def lower_conv(ctx: Lowering, node: ir.Node) -> None:
     """Conv of any rank, type and number of groups; weights may be computed at run time."""
     x, weights, *rest = ctx.inputs(node)
-    assert x is not None and weights is not None
+    assert x is not None
+    assert weights is not None
     if x.rank < 3:
         raise Refused("its input has no spatial axes")
     axes = axes_of(node, x.shape[2:], shape_of(node.outputs[0])[2:], weights.shape[2:])
@@ -73,7 +89,7 @@ def lower_conv(ctx: Lowering, node: ir.Node) -> None:
     convolution = Convolution(x, weights, rest[0] if rest else None, geometry)
     if convolution.is_packable and convolution.is_depthwise:
         _depthwise(ctx, node, convolution)
-    elif convolution.is_packable and convolution.fills_vectors and direct_shape(geometry).is_aligned(ctx.lanes):
+    elif convolution.is_packable and convolution.fills_vectors(ctx.lanes):
         _direct(ctx, node, convolution)
     else:
         _rows(ctx, node, convolution)
@@ -88,7 +104,7 @@ def direct_shape(geometry: Geometry) -> ConvShape:
 
 def _depthwise(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     lanes, geometry = ctx.lanes, convolution.geometry
-    source = ctx.blocked(convolution.input)
+    source = channel_blocks(ctx, convolution.input)
     after = epilogue(ctx, node, lanes)
     out = ctx.result(after.value, after.shape, after.result.dtype, lanes)
     bias = constant_of(convolution.bias)
@@ -107,24 +123,35 @@ def _depthwise(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
 
 def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     lanes = ctx.lanes
+    source = scalar_source(ctx, convolution.input, convolution.geometry)
     shape = conv.flatten_pointwise(direct_shape(convolution.geometry))
-    tile = conv.choose_tile(shape, lanes)
-    source = ctx.in_memory(convolution.input)
+    weights, bias = as_images(convolution.weights), constant_of(convolution.bias)
     after = epilogue(ctx, node, lanes)
-    out = ctx.result(after.value, after.shape, after.result.dtype, lanes)
-    bias = constant_of(convolution.bias)
-    kernel = ConvKernel(
+    out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
+    make: Callable[..., ConvKernel] = ConvKernel
+    tile = conv.choose_tile(shape, lanes)
+    if not shape.is_aligned(lanes):
+        make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, lanes)
+        weights, shape = ungrouped_weights(weights, shape, lanes), ungrouped(shape, lanes)
+    kernel = make(
         shape,
         tile,
         lanes,
         source,
-        weights=ctx.constant_buffer(conv.pack_weights(as_images(convolution.weights), shape, tile, lanes)),
+        weights=ctx.constant_buffer(conv.pack_weights(weights, shape, tile, lanes)),
         bias=None if bias is None else ctx.constant_buffer(conv.pad_bias(bias, shape, lanes)),
         epilogue=after,
-        out=storage_of(out),
+        out=out,
     )
     with ctx.kernel("conv") as k:
         kernel.emit(k)
+
+
+def scalar_source(ctx: Lowering, x: Tensor, geometry: Geometry) -> Tensor:
+    """The input of a kernel that reads channel by channel: in blocks if it is read often enough to pay for moving it."""
+    reads = math.prod(axis.kernel for axis in geometry.axes) * -(-geometry.filters // ctx.lanes)
+    is_worth_moving = x.shape[1] >= ctx.lanes // 2 and reads >= MANY_READS
+    return channel_blocks(ctx, x) if is_worth_moving else ctx.in_memory(x)
 
 
 def _rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
@@ -143,54 +170,6 @@ def _rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
         return unravel(index[0], spatial) if len(index) < len(spatial) else list(index)
 
     RowConvolutions(ctx, node, x, convolution.bias).emit([(geometry, weight, place)])
-
-
-Place = Any
-"""Maps the spatial index that a kernel computes to the one of the node's output."""
-
-
-@dataclass(frozen=True)
-class RowConvolutions:
-    """Kernels with lanes along rows that together compute one node."""
-
-    ctx: Lowering
-    node: ir.Node
-    input: Tensor
-    bias: Tensor | None
-
-    def emit(self, parts: Sequence[tuple[Geometry, Weight, Place]]) -> None:
-        """Emit one kernel for all parts."""
-        ctx, dtype = self.ctx, self.input.dtype
-        accumulator = ACCUMULATORS.get(dtype, dtype)
-        lanes = ctx.lanes * 4 // np.dtype(accumulator).itemsize
-        bias = None if self.bias is None else ctx.strided(self.bias)
-        sources = self._sources([geometry.axes[-1] for geometry, _, _ in parts])
-        after = epilogue(ctx, self.node)
-        out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
-        with ctx.kernel("conv_rows") as k:
-            if not after.hole.size:
-                return
-            for source, (geometry, weight, place) in zip(sources, parts, strict=True):
-
-                def store(k: KernelBuilder, index: Sequence[Expr], value: Expr, place: Place = place) -> None:
-                    n, channel, *spatial = index
-                    after.store(k, out, [n, channel, *place(spatial)], cast(value, after.dtype))
-
-                registers = REGISTERS[ctx.lanes]
-                RowsKernel(geometry, source, weight, bias, lanes, registers, accumulator, store).emit(k)
-
-    def _sources(self, axes: Sequence[Axis]) -> list[RowSource]:
-        """The input as the rows of every part: in place where no part leaves the image or skips columns."""
-        x = self.ctx.strided(self.input)
-        layout = storage_of(x).layout
-        assert isinstance(layout, Strided)
-        if layout.strides[-1] == 1 and all(axis.stride == 1 and axis.is_inside for axis in axes):
-            return [RowSource(axis, storage_of(x)) for axis in axes]
-        rows = padded_rows(x.shape, axes)
-        copy = self.ctx.buffer(rows.size, x.dtype)
-        with self.ctx.kernel("pad_rows") as k:
-            emit_padded_rows(k, x, rows, copy)
-        return [rows.source(axis, copy) for axis in axes]
 
 
 def as_images(weights: Tensor) -> Array:

@@ -54,9 +54,7 @@ def _by_depth(region: list[ir.Node]) -> list[ir.Node]:
 def _ends_in_last(value: ir.Value, region: list[ir.Node]) -> bool:
     nodes = set(region)
     values = [value, *(output for node in region[:-1] for output in node.outputs)]
-    return all(
-        not v.is_graph_output() and all(user in nodes for user, _ in v.uses()) for v in values
-    )
+    return all(not v.is_graph_output() and all(user in nodes for user, _ in v.uses()) for v in values)
 
 
 def _consumers(value: ir.Value) -> list[ir.Node]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from graphopt.backends.codegen.program import Buffer, Program, Role
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.nodes import lower_nodes
-from graphopt.backends.lower.operator import dtype_of_value, shape_of
+from graphopt.backends.lower.operator import Refused, dtype_of_value, shape_of
 from graphopt.backends.lower.table import OPERATORS
 from graphopt.backends.tensor import stored
 from graphopt.errors import UnsupportedError, UnsupportedNode
@@ -21,7 +21,10 @@ def lower_model(model: ir.Model, lanes: int) -> Program:
     Raises UnsupportedError with every node that cannot be lowered and the reason, before any code is generated.
     """
     ctx = Lowering(lanes, dict(model.opset_imports), OPERATORS)
-    inputs = [_bind_input(ctx, value) for value in model.graph.inputs if not value.is_initializer()]
+    try:
+        inputs = [_bind_input(ctx, value) for value in model.graph.inputs if not value.is_initializer()]
+    except Refused as reason:
+        raise UnsupportedError([UnsupportedNode("", "input", "", str(reason))]) from None
     ctx.outputs = dict.fromkeys(model.graph.outputs)
     refused: list[UnsupportedNode] = []
     lower_nodes(ctx, model.graph, refused)

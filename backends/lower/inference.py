@@ -21,7 +21,15 @@ SMALL = 1024
 STANDARD = ("", "ai.onnx", "graphopt")
 """Domains of operators with a schema of the standard."""
 
-RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
+RANDOM = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+)
 """Operators whose value is not a function of their operands."""
 
 
@@ -62,12 +70,20 @@ def note_shapes(ctx: Lowering, node: ir.Node) -> None:
 def evaluate(ctx: Lowering, node: ir.Node) -> bool:
     """Compute a node now if all its inputs are small constants; true if that was possible."""
     inputs = {value.name or "": ctx.tensor(value).constant for value in node.inputs if value is not None}
-    if not inputs or not _is_evaluable(ctx, node) or any(a is None or a.size > SMALL for a in inputs.values()):
+    if not _is_evaluable(ctx, node) or any(a is None or a.size > SMALL for a in inputs.values()):
         return False
     outputs = [value for value in node.outputs if value.name]
     try:
         results: list[Any] = _evaluator(ctx, node, outputs).run(None, inputs)  # type: ignore[assignment]
-    except Exception:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return False
     if not all(isinstance(result, np.ndarray | np.generic) for result in results):
         return False
@@ -82,7 +98,10 @@ def is_known(value: ir.Value) -> bool:
 
 
 def _is_evaluable(ctx: Lowering, node: ir.Node) -> bool:
-    return not _has_body(node) and node.op_type not in RANDOM and _schema(ctx, node) is not None
+    is_function = node.op_type == "Constant" or any(value is not None for value in node.inputs)
+    return (
+        is_function and not _has_body(node) and node.op_type not in RANDOM and _schema(ctx, node) is not None
+    )
 
 
 def _evaluator(ctx: Lowering, node: ir.Node, outputs: list[ir.Value]) -> ReferenceEvaluator:

@@ -3,7 +3,6 @@ asks for them (the same operations, in the same order, as ONNX Runtime)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,14 +72,23 @@ def read_parameter(k: KernelBuilder, parameter: Tensor, index: Index, axis: int)
         return parameter.read(k, [0] * parameter.rank)
     if parameter.rank == 1:
         return parameter.read(k, [index[axis]])
-    return parameter.read(k, [0 if extent == 1 else i for i, extent in zip(index, parameter.shape, strict=True)])
+    return parameter.read(
+        k, [0 if extent == 1 else i for i, extent in zip(index, parameter.shape, strict=True)]
+    )
 
 
 def scaling(ctx: Lowering, scales: Sequence[Tensor], divisor: Tensor | None) -> Tensor:
     """The product of scales divided by that of the output, computed now where all are known."""
-    if all(t.constant is not None for t in (*scales, *([divisor] if divisor is not None else []))):
-        factor = math.prod((t.constant for t in scales[1:]), start=scales[0].constant)  # type: ignore[arg-type]
-        factor = factor if divisor is None else factor / divisor.constant.reshape(-1)[0]  # type: ignore[union-attr]
+    known = [t.constant for t in scales if t.constant is not None]
+    if len(known) == len(scales) and (divisor is None or divisor.constant is not None):
+        factor = known[0]
+        for scale in known[1:]:
+            factor = factor * scale
+        factor = (
+            factor
+            if divisor is None or divisor.constant is None
+            else factor / divisor.constant.reshape(-1)[0]
+        )
         return ctx.constant(np.asarray(factor, np.float32))
     shape = max((t.shape for t in scales), key=len)
 
@@ -142,12 +150,11 @@ def _convolve(ctx: Lowering, node: ir.Node, x: Tensor, weights: Tensor, finish: 
     kernel = weights.constant.reshape(*weights.shape[:2], *window.kernel)
     dtype = _accumulator(kernel)
     kernel = kernel.astype(dtype)
-    if dtype == "float32":
-        x = _as_float(x)
+    source = _as_float(x) if dtype == "float32" else x
     if groups == x.shape[1] and kernel.shape[:2] == (groups, 1):
-        _depthwise(ctx, node, x, kernel, window, finish)
+        _depthwise(ctx, node, source, kernel, window, finish)
     elif shape.is_aligned(ctx.lanes):
-        _direct(ctx, node, x, kernel, shape, finish)
+        _direct(ctx, node, source, kernel, shape, finish)
     else:
         _plain(ctx, node, x, weights, shape, finish)
 
@@ -256,7 +263,7 @@ def lower_qgemm(ctx: Lowering, node: ir.Node) -> None:
     left = transpose(left, (1, 0)) if attribute(node, "transA", 0) else left
     right = _transposed(ctx, right) if attribute(node, "transB", 0) else right
     bias = operand(ctx, node, 6)
-    alpha = ctx.constant(np.float32(attribute(node, "alpha", 1.0)))
+    alpha = ctx.constant(np.asarray(attribute(node, "alpha", 1.0), np.float32))
     scales = [alpha, required(ctx, node, 1, "scale"), required(ctx, node, 4, "scale")]
     divisor = operand(ctx, node, 7)
     factor = scaling(ctx, scales, divisor)
@@ -297,7 +304,9 @@ def lower_dynamic_quantize_matmul(ctx: Lowering, node: ir.Node) -> None:
     scale, zero_point = ctx.new((), "float32"), ctx.new((), "uint8")
     levels = dynamically_quantized(ctx, x, scale, zero_point)
     left = ctx.store(without_zero_point(ctx, levels, zero_point))
-    right = _stored(ctx, without_zero_point(ctx, required(ctx, node, 1, "operand"), operand(ctx, node, 3), -1))
+    right = _stored(
+        ctx, without_zero_point(ctx, required(ctx, node, 1, "operand"), operand(ctx, node, 3), -1)
+    )
     factor = scaling(ctx, [scale, required(ctx, node, 2, "scale")], None)
     multiply(ctx, node, Product(left, right), _scaled(factor, operand(ctx, node, 4)))
 

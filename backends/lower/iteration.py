@@ -28,8 +28,6 @@ class Cursor:
         return self.trips - 1 - number if self.backwards else number
 
 
-
-
 def current_slice(source: Tensor, axis: int, cursor: Cursor) -> Tensor:
     """What the body of an iteration sees of `source`: its slice along `axis` at the cursor."""
     shape = (*source.shape[:axis], *source.shape[axis + 1 :])
@@ -44,7 +42,9 @@ def store_slice(ctx: Lowering, value: Tensor, target: Tensor, axis: int, cursor:
     """Write `value` into the slice of `target` along `axis` at the cursor."""
     shape = (*target.shape[:axis], *target.shape[axis + 1 :])
     if (value.shape, value.dtype) != (shape, target.dtype):
-        raise Refused(f"an iteration gives {value.dtype}{list(value.shape)} where {target.dtype}{list(shape)} is due")
+        raise Refused(
+            f"an iteration gives {value.dtype}{list(value.shape)} where {target.dtype}{list(shape)} is due"
+        )
     value = ctx.dense(value)
     outer, inner = shape[:axis], shape[axis:]
     flat_source = reshape(value, (math.prod(outer), math.prod(inner)))
@@ -70,7 +70,8 @@ def carry(ctx: Lowering, states: Sequence[Tensor], following: Sequence[Tensor]) 
     buffers = {storage_of(state).buffer for state in states}
     moves = [(state, value) for state, value in zip(states, following, strict=True) if value is not state]
     ready = [
-        (state, ctx.store(value) if value.is_lazy or _lies_in(value, buffers) else value) for state, value in moves
+        (state, ctx.store(value) if value.is_lazy or _lies_in(value, buffers) else value)
+        for state, value in moves
     ]
     for state, value in ready:
         ctx.copy(value, state)

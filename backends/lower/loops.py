@@ -105,7 +105,9 @@ def _scan_targets(
     ctx: Lowering, node: ir.Node, scans: Sequence[Tensor], trips: int | Buffer | None, flag: Buffer | None
 ) -> list[Tensor]:
     if scans and not isinstance(trips, int):
-        raise Refused("the number of its iterations, which its scan outputs depend on, is computed at run time")
+        raise Refused(
+            "the number of its iterations, which its scan outputs depend on, is computed at run time"
+        )
     if scans and flag is not None:
         raise Refused("a condition computed at run time decides how long its scan outputs are")
     outputs = node.outputs[len(node.outputs) - len(scans) :] if scans else ()

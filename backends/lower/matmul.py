@@ -15,6 +15,7 @@ from graphopt.backends.kernels.gemm import GemmKernel
 from graphopt.backends.kernels.panels import Panels, emit_transposed_panels, pack_panels, panel_count
 from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.layout import Strided, row_major_strides
+from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
@@ -23,9 +24,6 @@ from graphopt.backends.tensor import Tensor, broadcast_index, strided_view, unra
 
 FEW = 2
 """Columns of a result up to which a product is computed by dot products rather than by vectors of columns."""
-
-ACCUMULATORS = {"float16": "float32"}
-"""The dtype of sums, where it is not that of the operands."""
 
 Finish = Callable[[KernelBuilder, Sequence[Expr], Expr], Expr]
 """What becomes of an element of the product, given its index in the node's output: scaling, bias."""
@@ -58,13 +56,16 @@ def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
 
     left = _with_shape(ctx, left, (1, *left.shape)) if row else left
     right = _with_shape(ctx, right, (*right.shape, 1)) if column else right
-    multiply(ctx, node, Product(left, right, restore if row or column else tuple), lambda k, index, value: value)
+    multiply(
+        ctx, node, Product(left, right, restore if row or column else tuple), lambda k, index, value: value
+    )
 
 
 def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
     """Gemm: `alpha * A' * B' + beta * C`, where C broadcasts to the result."""
     left, right, *rest = ctx.inputs(node)
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     left = transpose(left, (1, 0)) if attribute(node, "transA", 0) else left
     right = _transposed(ctx, right) if attribute(node, "transB", 0) else right
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
@@ -96,27 +97,31 @@ def _scaled(value: Expr, factor: float) -> Expr:
 
 def multiply(ctx: Lowering, node: ir.Node, product: Product, finish: Finish) -> None:
     """Emit the kernel of a product, `finish` and the elementwise operators that follow."""
-    product = _merge_rows(ctx, replace(product, left=ctx.strided(product.left)))
-    dtype = product.left.dtype
-    accumulator = ACCUMULATORS.get(dtype, dtype)
-    lanes = max(ctx.lanes * 4 // np.dtype(accumulator).itemsize, 1)
-    kernel = _kernel(ctx, product, lanes, accumulator)
+    kernel = product_kernel(ctx, product)
     after = epilogue(ctx, node)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
 
     def store(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
-        position = product.restore(index)
-        after.store(k, out, position, cast(finish(k, position, value), after.dtype))
+        after.store(k, out, index, cast(finish(k, index, value), after.dtype))
 
     with ctx.kernel("gemm") as k:
         if after.hole.size:
             kernel(store).emit(k)
 
 
+def product_kernel(ctx: Lowering, product: Product) -> Callable[[gemm.Store], GemmKernel | DotKernel]:
+    """The kernel of a product whose operands are then ready in memory; it lacks only what to do with the results."""
+    product = _merge_rows(ctx, replace(product, left=ctx.strided(product.left)))
+    accumulator = accumulator_of(product.left.dtype)
+    lanes = max(ctx.lanes * 4 // np.dtype(accumulator).itemsize, 1)
+    kernel = _kernel(ctx, product, lanes, accumulator)
+    return lambda store: kernel(lambda k, index, value: store(k, product.restore(index), value))
+
+
 def _kernel(
     ctx: Lowering, product: Product, lanes: int, accumulator: str
 ) -> Callable[[gemm.Store], GemmKernel | DotKernel]:
-    """The kernel that suits a product, its operands ready in memory; it lacks only what to do with the results."""
+    """The kernel that suits the shape of a product and the strides of its operands."""
     left, right, shape = product.left, product.right, product.shape
     if shape[-1] <= FEW:
         left, right = _along_depth(ctx, left, -1), _along_depth(ctx, right, -2)
@@ -185,7 +190,9 @@ def _with_shape(ctx: Lowering, tensor: Tensor, shape: tuple[int, ...]) -> Tensor
     layout = storage_of(tensor).layout
     assert isinstance(layout, Strided)
     strides = iter(s for s, extent in zip(layout.strides, tensor.shape, strict=True) if extent != 1)
-    return strided_view(tensor, shape, [0 if extent == 1 else next(strides) for extent in shape], layout.offset)
+    return strided_view(
+        tensor, shape, [0 if extent == 1 else next(strides) for extent in shape], layout.offset
+    )
 
 
 def _transposed(ctx: Lowering, matrix: Tensor) -> Tensor:

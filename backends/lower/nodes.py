@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
-from graphopt.backends.codegen.builder import const
+from graphopt import edit
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.inference import evaluate, infer_outputs, note_shapes
-from graphopt.backends.lower.operator import Anchor, Lowered, Pointwise, Refused
+from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Pointwise, Refused
 from graphopt.backends.lower.pointwise import lower_pointwise
-from graphopt.backends.tensor import Tensor, lazy
 from graphopt.errors import UnsupportedNode
 
 
 def lower_nodes(ctx: Lowering, nodes: Iterable[ir.Node], refused: list[UnsupportedNode]) -> None:
-    """Lower nodes in order; those that cannot be are added to `refused` and stand for zeros meanwhile."""
+    """Lower nodes in order; those that cannot be are added to `refused`.
+
+    What depends on a refused node is not lowered, but still refused by itself where no operator of the table fits.
+    """
+    lost: set[ir.Value] = set()
     for node in nodes:
         if node in ctx.done:
             continue
         ctx.done.add(node)
         ctx.layer = node.name or node.op_type
         try:
-            infer_outputs(ctx, node)
-            if not evaluate(ctx, node):
-                lower_node(ctx, node)
-            note_shapes(ctx, node)
+            if any(value in lost for value in _reads(node)):
+                lost.update(node.outputs)
+                _require_operator(ctx, node)
+            else:
+                _lower_or_evaluate(ctx, node)
         except Refused as reason:
             refused.append(UnsupportedNode(node.name or "", node.op_type, node.domain, str(reason)))
-            _stand_in(ctx, node)
+            lost.update(node.outputs)
+
+
+def _lower_or_evaluate(ctx: Lowering, node: ir.Node) -> None:
+    infer_outputs(ctx, node)
+    if not evaluate(ctx, node):
+        lower_node(ctx, node)
+    note_shapes(ctx, node)
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node reads, in its subgraphs too."""
+    yield from (value for value in node.inputs if value is not None)
+    for graph in edit.subgraphs(node):
+        for inner in graph:
+            yield from _reads(inner)
+
+
+def _require_operator(ctx: Lowering, node: ir.Node) -> Operator:
+    operator = ctx.operator(node)
+    if operator is None:
+        raise Refused("graphopt has no kernel for this operator")
+    return operator
 
 
 def lower_inner_nodes(ctx: Lowering, nodes: Iterable[ir.Node], where: str) -> None:
@@ -45,9 +71,7 @@ def lower_inner_nodes(ctx: Lowering, nodes: Iterable[ir.Node], where: str) -> No
 
 def lower_node(ctx: Lowering, node: ir.Node) -> None:
     """Lower one node; afterwards `ctx.values` holds the tensors of its outputs."""
-    operator = ctx.operator(node)
-    if operator is None:
-        raise Refused("graphopt has no kernel for this operator")
+    operator = _require_operator(ctx, node)
     if isinstance(operator, Pointwise):
         lower_pointwise(ctx, node, operator)
     elif isinstance(operator, Anchor):
@@ -57,13 +81,3 @@ def lower_node(ctx: Lowering, node: ir.Node) -> None:
         for value, tensor in zip(node.outputs, operator.lower(ctx, node), strict=False):
             if tensor is not None:
                 ctx.values[value] = tensor
-
-
-def _stand_in(ctx: Lowering, node: ir.Node) -> None:
-    for value in node.outputs:
-        shape = tuple(d if isinstance(d, int) else 1 for d in value.shape or ())
-        ctx.values[value] = _zeros(shape, "float32" if value.dtype is None else str(value.dtype.numpy().name))
-
-
-def _zeros(shape: tuple[int, ...], dtype: str) -> Tensor:
-    return lazy(shape, dtype, lambda k, index: const(0, dtype))

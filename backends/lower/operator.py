@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from graphopt.backends.lower.context import Lowering
 
 
+_INTEGERS = {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
+ELEMENT_TYPES = frozenset({"BOOL", "FLOAT16", "FLOAT", "DOUBLE"} | _INTEGERS)
+"""Those that a buffer can hold: no strings, no complex numbers, nothing narrower than a byte, no bfloat16."""
+
+
 class Refused(Exception):
     """A node cannot be lowered; the message says why."""
 
@@ -65,17 +70,16 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     """The static shape of a value."""
     if value.shape is None or not all(isinstance(extent, int) for extent in value.shape):
         raise Refused(f"the shape of {value.name!r} is not fixed: {value.shape}")
-    return tuple(int(extent) for extent in value.shape)  # type: ignore[call-overload]
+    return tuple(int(extent) for extent in value.shape.numpy())
 
 
 def dtype_of_value(value: ir.Value) -> str:
     """The numpy name of a value's element type."""
     if value.dtype is None:
         raise Refused(f"the element type of {value.name!r} is unknown")
-    try:
-        return str(value.dtype.numpy().name)
-    except TypeError:
-        raise Refused(f"{value.name!r} has element type {value.dtype.name}") from None
+    if value.dtype.name not in ELEMENT_TYPES:
+        raise Refused(f"{value.name!r} has element type {value.dtype.name}")
+    return str(value.dtype.numpy().name)
 
 
 def constant_input(ctx: Lowering, node: ir.Node, position: int, what: str) -> Any:

@@ -14,8 +14,9 @@ from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool import AveragePoolKernel, MaxPoolKernel
 from graphopt.backends.kernels.pool_general import GeneralPool, Store, covered, emit_max, emit_sum
 from graphopt.backends.kernels.sliding import SlidingKernel
+from graphopt.backends.lower.accumulate import accumulator_of
+from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
-from graphopt.backends.lower.matmul import ACCUMULATORS
 from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Refused, attribute, shape_of
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.views import first_input
@@ -30,6 +31,7 @@ def lower_max_pool(ctx: Lowering, node: ir.Node) -> None:
     if positions is not None and (positions.uses() or positions.is_graph_output()):
         _max_pool_with_positions(ctx, node, x, axes, positions)
     elif len(axes) > 2:
+        x = ctx.in_memory(x)
         after, store = _destination(ctx, node)
         _emit_general(ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, None, False))
     else:
@@ -40,6 +42,7 @@ def lower_max_pool(ctx: Lowering, node: ir.Node) -> None:
 def _max_pool_with_positions(
     ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...], positions: ir.Value
 ) -> None:
+    x = ctx.in_memory(x)
     after, store = _destination(ctx, node)
     places = storage_of(ctx.result(positions, shape_of(positions), "int64"))
     column_major = bool(attribute(node, "storage_order", 0))
@@ -47,7 +50,9 @@ def _max_pool_with_positions(
     def store_position(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
         k.store(places.buffer, places.layout.position(index), value)
 
-    _emit_general(ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, store_position, column_major))
+    _emit_general(
+        ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, store_position, column_major)
+    )
 
 
 def lower_average_pool(ctx: Lowering, node: ir.Node) -> None:
@@ -55,7 +60,7 @@ def lower_average_pool(ctx: Lowering, node: ir.Node) -> None:
     x, axes = _operands(ctx, node)
     include = bool(attribute(node, "count_include_pad", 0))
     ends = end_pads(node, axes)
-    if len(axes) > 2 or x.dtype in ACCUMULATORS:
+    if len(axes) > 2 or accumulator_of(x.dtype) != x.dtype:
         _general_average(ctx, node, x, axes, ends if include else [None] * len(axes))
         return
     source, after, out = _blocked(ctx, node, x)
@@ -74,14 +79,16 @@ def lower_average_pool(ctx: Lowering, node: ir.Node) -> None:
 def _general_average(
     ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...], ends: Sequence[int | None]
 ) -> None:
-    accumulator = ACCUMULATORS.get(x.dtype, x.dtype)
+    x, accumulator = ctx.in_memory(x), accumulator_of(x.dtype)
 
     def mean(total: Expr, index: Sequence[Expr]) -> Expr:
         counts = [covered(axis, i, end) for axis, i, end in zip(axes, index[2:], ends, strict=True)]
         return total / cast(math.prod(counts), accumulator)
 
     after, store = _destination(ctx, node)
-    _emit_general(ctx, after, lambda k: emit_sum(k, GeneralPool(x, axes), accumulator, lambda v: v, mean, store))
+    _emit_general(
+        ctx, after, lambda k: emit_sum(k, GeneralPool(x, axes), accumulator, lambda v: v, mean, store)
+    )
 
 
 def lower_lp_pool(ctx: Lowering, node: ir.Node) -> None:
@@ -92,16 +99,18 @@ def lower_lp_pool(ctx: Lowering, node: ir.Node) -> None:
 
 def lower_global_lp_pool(ctx: Lowering, node: ir.Node) -> None:
     """GlobalLpPool: the p-norm over all spatial axes."""
-    x = ctx.in_memory(first_input(ctx, node))
+    x = first_input(ctx, node)
     _norm(ctx, node, x, tuple(Axis(extent, 1, extent, 1, 0, 1) for extent in x.shape[2:]))
 
 
 def _norm(ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...]) -> None:
-    accumulator = ACCUMULATORS.get(x.dtype, x.dtype)
+    x, accumulator = ctx.in_memory(x), accumulator_of(x.dtype)
     before, root = _powers(float(attribute(node, "p", 2)), accumulator)
     after, store = _destination(ctx, node)
     pool = GeneralPool(x, axes)
-    _emit_general(ctx, after, lambda k: emit_sum(k, pool, accumulator, before, lambda total, _: root(total), store))
+    _emit_general(
+        ctx, after, lambda k: emit_sum(k, pool, accumulator, before, lambda total, _: root(total), store)
+    )
 
 
 def _powers(p: float, dtype: str) -> tuple[Callable[[Expr], Expr], Callable[[Expr], Expr]]:
@@ -135,7 +144,10 @@ def lower_max_unpool(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
 def _require_inferred_shape(ctx: Lowering, node: ir.Node) -> None:
     """Indices count in the shape that pooling came from; implementations disagree on how another one is filled."""
     sizes, kernel = first_input(ctx, node).shape[2:], attribute(node, "kernel_shape")
-    strides, pads = attribute(node, "strides", [1] * len(sizes)), attribute(node, "pads", [0] * (2 * len(sizes)))
+    strides, pads = (
+        attribute(node, "strides", [1] * len(sizes)),
+        attribute(node, "pads", [0] * (2 * len(sizes))),
+    )
     total = [before + after for before, after in zip(pads[: len(sizes)], pads[len(sizes) :], strict=True)]
     inferred = tuple(
         (size - 1) * stride + extent - pad
@@ -152,14 +164,17 @@ def _flat(k: KernelBuilder, tensor: Tensor, position: Expr) -> Expr:
 
 
 def _operands(ctx: Lowering, node: ir.Node) -> tuple[Tensor, tuple[Axis, ...]]:
-    x = ctx.in_memory(first_input(ctx, node))
+    x = first_input(ctx, node)
     if x.rank < 3:
         raise Refused("its input has no spatial axes")
-    return x, axes_of(node, x.shape[2:], shape_of(node.outputs[0])[2:], attribute(node, "kernel_shape"))
+    axes = axes_of(node, x.shape[2:], shape_of(node.outputs[0])[2:], attribute(node, "kernel_shape"))
+    if any((axis.output - 1) * axis.stride - axis.pad >= axis.input for axis in axes if axis.output):
+        raise Refused("its last window starts beyond the input (ceil_mode)")
+    return x, axes
 
 
 def _blocked(ctx: Lowering, node: ir.Node, x: Tensor) -> tuple[Tensor, Epilogue, Tensor]:
-    x = ctx.blocked(x)
+    x = channel_blocks(ctx, x)
     after = epilogue(ctx, node, ctx.lanes)
     return x, after, ctx.result(after.value, after.shape, after.result.dtype, ctx.lanes)
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.kernels.rows import MAXIMUM, MINIMUM, fold_row
+from graphopt.backends.kernels.rows import MAXIMUM, MINIMUM, Accumulator, Element, Fold
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, dtype_of_value
 from graphopt.backends.lower.views import first_input
@@ -76,7 +76,9 @@ def dequantized(value: Expr, scale: Expr, zero_point: Expr | None) -> Expr:
     return cast(centred(value, zero_point), "float32") * cast(scale, "float32")
 
 
-def parameter_index(index: Index, shape: Sequence[int], parameter: Tensor, axis: int, block: int) -> list[Expr]:
+def parameter_index(
+    index: Index, shape: Sequence[int], parameter: Tensor, axis: int, block: int
+) -> list[Expr]:
     """Where the scale or zero point of element `index` lies: one for all, one an index of `axis`, or one a block."""
     if parameter.size == 1:
         return [0] * parameter.rank
@@ -151,10 +153,12 @@ def dequantize_array(
             return np.repeat(parameter, block, axis).take(range(x.shape[axis]), axis)
         return parameter.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
 
-    if x.dtype.name not in INTEGERS and np.issubdtype(x.dtype, np.inexact):
-        return x.astype(np.float32) * spread(scale.astype(np.float32))
-    integers = x.astype(np.int32) - (0 if zero_point is None else spread(zero_point.astype(np.int32)))
-    return integers.astype(np.float32) * spread(scale.astype(np.float32))
+    factor = spread(scale.astype(np.float32))
+    if zero_point is None:
+        return np.asarray(x.astype(np.float32) * factor)
+    wide = np.int32 if x.dtype.name in INTEGERS else np.float32
+    levels = x.astype(wide) - spread(zero_point.astype(wide))
+    return np.asarray(levels.astype(np.float32) * factor)
 
 
 def _dynamic_quantize_linear(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
@@ -165,12 +169,19 @@ def _dynamic_quantize_linear(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
     return [dynamically_quantized(ctx, x, scale, zero_point), scale, zero_point]
 
 
+def folded(k: KernelBuilder, fold: Fold, extent: int, dtype: str, lanes: int, element: Element) -> Expr:
+    """`element(0) ... element(extent - 1)` folded into one value."""
+    accumulator = Accumulator(k, fold, dtype, lanes, extent)
+    accumulator.add(extent, element)
+    return accumulator.total()
+
+
 def dynamically_quantized(ctx: Lowering, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """`x` as uint8, its range and 0 mapped onto 0..255; stores the parameters found into the two scalars."""
     zero = const(0.0, "float32")
     with ctx.kernel("range") as k:
         low, high = (
-            fold_row(k, fold, x.size, "float32", ctx.lanes, lambda p: x.reader(k, unravel(p, x.shape)))
+            folded(k, fold, x.size, "float32", ctx.lanes, lambda p: x.reader(k, unravel(p, x.shape)))
             for fold in (MINIMUM, MAXIMUM)
         )
         low, high = k.bind(tirx.op.min(low, zero)), k.bind(tirx.op.max(high, zero))

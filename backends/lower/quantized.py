@@ -12,11 +12,19 @@ from tvm import tirx
 
 from graphopt.backends.codegen import mathematics
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.kernels.rows import SUM, fold_row
+from graphopt.backends.kernels.rows import SUM
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, dtype_of_value, shape_of
-from graphopt.backends.lower.quantize import QUANTIZE_COST, centred, dequantized, operand, quantized, required
+from graphopt.backends.lower.quantize import (
+    QUANTIZE_COST,
+    centred,
+    dequantized,
+    folded,
+    operand,
+    quantized,
+    required,
+)
 from graphopt.backends.lower.views import first_input
 from graphopt.backends.lower.windows import begin_pads
 from graphopt.backends.tensor import Index, Tensor, broadcast_index, lazy, unravel
@@ -47,7 +55,9 @@ def _optional(k: KernelBuilder, parameter: Tensor | None) -> Expr | None:
     return None if parameter is None else _scalar(k, parameter)
 
 
-def _rounded(ctx: Lowering, node: ir.Node, position: int, dtype: str) -> Callable[[KernelBuilder, Expr], Expr]:
+def _rounded(
+    ctx: Lowering, node: ir.Node, position: int, dtype: str
+) -> Callable[[KernelBuilder, Expr], Expr]:
     """Rounds a real number with the output's parameters, which lie at `position`."""
     scale, zero_point = required(ctx, node, position, "output scale"), operand(ctx, node, position + 1)
     return lambda k, value: quantized(value / _scalar(k, scale), _optional(k, zero_point), dtype)
@@ -111,7 +121,11 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
 
 def _requantized(part: Tensor, real: Real, rounded: Callable[[KernelBuilder, Expr], Expr]) -> Tensor:
     return lazy(
-        part.shape, part.dtype, lambda k, index: rounded(k, real(k, index)), part.cost + QUANTIZE_COST, part.block
+        part.shape,
+        part.dtype,
+        lambda k, index: rounded(k, real(k, index)),
+        part.cost + QUANTIZE_COST,
+        part.block,
     )
 
 
@@ -135,7 +149,7 @@ def _global_average_pool(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None
     with ctx.kernel("quantized_pool") as k, k.loop(out.size, "parallel", "element") as element:
         place = [k.bind(i) for i in split_index(element, out.shape)]
         shift = _optional(k, zero_point)
-        total = fold_row(
+        total = folded(
             k, SUM, count, "int32", ctx.lanes, lambda p: centred(x.reader(k, source(place, p)), shift)
         )
         value = cast(total, "float32") * _scalar(k, scale) / const(float(count), "float32")

@@ -12,7 +12,15 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.kernels.cells import GRU_GATES, LSTM_GATES, RNN_GATES, GruCell, LstmCell, Parameters, RnnCell
+from graphopt.backends.kernels.cells import (
+    GRU_GATES,
+    LSTM_GATES,
+    RNN_GATES,
+    GruCell,
+    LstmCell,
+    Parameters,
+    RnnCell,
+)
 from graphopt.backends.kernels.recurrent import (
     Activation,
     Cell,
@@ -114,7 +122,9 @@ class Network:
 
 def _network(ctx: Lowering, node: ir.Node, gates: int) -> Network:
     x, weights, recurrent, bias, lengths = (_input(ctx, node, i) for i in range(5))
-    assert x is not None and weights is not None and recurrent is not None
+    assert x is not None
+    assert weights is not None
+    assert recurrent is not None
     if not x.dtype.startswith("float"):
         raise Refused(f"{node.op_type} of {x.dtype}")
     if attribute(node, "layout", 0):
@@ -162,7 +172,9 @@ def _gate_bias(network: Network, columns: np.ndarray[Any, Any], apart: Sequence[
     parts = [network.rearranged(bias, part.reshape(-1)) for part in (of_input, recurrent)]
     if all(part.constant is not None for part in parts):
         return network.ctx.constant(parts[0].constant + parts[1].constant)  # type: ignore[operator]
-    return lazy(parts[0].shape, bias.dtype, lambda k, index: parts[0].read(k, index) + parts[1].read(k, index), 1)
+    return lazy(
+        parts[0].shape, bias.dtype, lambda k, index: parts[0].read(k, index) + parts[1].read(k, index), 1
+    )
 
 
 def _recurrent_weights(network: Network, gates: Sequence[int]) -> Buffer:
@@ -183,7 +195,9 @@ def _emit(network: Network, weights: Sequence[Buffer], projected: Buffer, count:
     node, shape, ctx = network.node, network.shape, network.ctx
     reverse = REVERSED[attribute(node, "direction", "forward")]
     if len(reverse) != shape.directions:
-        raise Refused(f"{shape.directions} sets of weights for direction={attribute(node, 'direction', 'forward')}")
+        raise Refused(
+            f"{shape.directions} sets of weights for direction={attribute(node, 'direction', 'forward')}"
+        )
     functions = activations(node, count * len(reverse))
     names = [key for key, _ in functions]
     apart = len(reverse) == 2 and names[:count] != names[count:]
@@ -191,9 +205,19 @@ def _emit(network: Network, weights: Sequence[Buffer], projected: Buffer, count:
     output, final = network.output(), network.final(1)
     hidden, following = network.state(), network.state()
     for first, directions in groups:
-        chosen: list[Activation] = [function for _, function in functions[first * count : (first + 1) * count]]
+        chosen: list[Activation] = [
+            function for _, function in functions[first * count : (first + 1) * count]
+        ]
         parameters = Parameters(
-            shape, projected, weights, chosen, attribute(node, "clip"), hidden, following, network.initial(5), final
+            shape,
+            projected,
+            weights,
+            chosen,
+            attribute(node, "clip"),
+            hidden,
+            following,
+            network.initial(5),
+            final,
         )
         kernel = RecurrentKernel(
             shape, directions, first, make(parameters), network.lengths, output, network.x.dtype

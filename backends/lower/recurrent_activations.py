@@ -82,8 +82,12 @@ FUNCTIONS: dict[str, Function] = {
     "leakyrelu": Function(lambda k, x, a, b: tirx.Select(x < _zero(x), a * x, x), 0.01),
     "thresholdedrelu": Function(lambda k, x, a, b: tirx.Select(x > a, x, _zero(x)), 1.0),
     "scaledtanh": Function(lambda k, x, a, b: a * mathematics.tanh(k, b * x), 1.0, 1.0),
-    "hardsigmoid": Function(lambda k, x, a, b: tirx.op.max(_zero(x), tirx.op.min(_one(x), a * x + b)), 0.2, 0.5),
-    "elu": Function(lambda k, x, a, b: tirx.Select(x < _zero(x), a * (mathematics.exp(k, x) - _one(x)), x), 1.0),
+    "hardsigmoid": Function(
+        lambda k, x, a, b: tirx.op.max(_zero(x), tirx.op.min(_one(x), a * x + b)), 0.2, 0.5
+    ),
+    "elu": Function(
+        lambda k, x, a, b: tirx.Select(x < _zero(x), a * (mathematics.exp(k, x) - _one(x)), x), 1.0
+    ),
     "softsign": Function(lambda k, x, a, b: x / (_one(x) + tirx.op.abs(x))),
     "softplus": Function(lambda k, x, a, b: _softplus(k, x)),
 }

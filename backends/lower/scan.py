@@ -39,8 +39,13 @@ def _scan(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
     body = body_of(node, "body")
     count = attribute(node, "num_scan_inputs")
     operands = [ctx.tensor(value) for value in node.inputs if value is not None]
-    initial, sources = operands[: len(operands) - count], [_ready(ctx, t) for t in operands[len(operands) - count :]]
-    axes = [_Axis(a.axis % t.rank, a.backwards) for a, t in zip(_axes(node, "input", count), sources, strict=True)]
+    initial, sources = (
+        operands[: len(operands) - count],
+        [_ready(ctx, t) for t in operands[len(operands) - count :]],
+    )
+    axes = [
+        _Axis(a.axis % t.rank, a.backwards) for a, t in zip(_axes(node, "input", count), sources, strict=True)
+    ]
     trips = {source.shape[a.axis] for a, source in zip(axes, sources, strict=True)}
     if len(trips) != 1:
         raise Refused(f"its scan inputs have different lengths: {sorted(trips)}")
@@ -54,7 +59,9 @@ def _scan(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
         slices = [loop.slice(source, a) for a, source in zip(axes, sources, strict=True)]
         scans = loop.run(states, slices)
         targets = []
-        for value, scan, a in zip(node.outputs[len(states) :], scans, _axes(node, "output", len(scans)), strict=True):
+        for value, scan, a in zip(
+            node.outputs[len(states) :], scans, _axes(node, "output", len(scans)), strict=True
+        ):
             axis = a.axis % (scan.rank + 1)
             shape = (*scan.shape[:axis], loop.trips, *scan.shape[axis:])
             targets.append(ctx.result(value, shape, scan.dtype))

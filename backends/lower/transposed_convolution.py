@@ -15,13 +15,18 @@ from graphopt.backends.kernels.conv import ConvKernel
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.geometry import Axis, Phase, transposed_phases
 from graphopt.backends.lower.context import Lowering, storage_of
-from graphopt.backends.lower.convolution import Array, RowConvolutions, as_images, constant_of, direct_shape
+from graphopt.backends.lower.convolution import (
+    FEW,
+    Array,
+    as_images,
+    constant_of,
+    direct_shape,
+    scalar_source,
+)
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, shape_of
 from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.lower.row_convolutions import RowConvolutions
 from graphopt.backends.tensor import Tensor
-
-FEW = 4
-"""Output channels up to which lanes along rows beat a vector of output channels that is mostly empty."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Transposed:
 def lower_conv_transpose(ctx: Lowering, node: ir.Node) -> None:
     """ConvTranspose of any rank, type and number of groups; weights may be computed at run time."""
     x, weights, *rest = ctx.inputs(node)
-    assert x is not None and weights is not None
+    assert x is not None
+    assert weights is not None
     if x.rank < 3:
         raise Refused("its input has no spatial axes")
     axes = transposed_axes(node, x.shape[2:], shape_of(node.outputs[0])[2:], weights.shape[2:])
@@ -87,7 +93,9 @@ def transposed_axes(
     if "output_shape" in node.attributes or mode in ("SAME_UPPER", "SAME_LOWER"):
         full = [
             (size - 1) * stride + (extent - 1) * dilation + 1 + added
-            for size, stride, extent, dilation, added in zip(sizes, strides, kernel, dilations, extra, strict=True)
+            for size, stride, extent, dilation, added in zip(
+                sizes, strides, kernel, dilations, extra, strict=True
+            )
         ]
         totals = [max(whole - wanted, 0) for whole, wanted in zip(full, out, strict=True)]
         pads = [total // 2 if mode == "SAME_UPPER" else total - total // 2 for total in totals]
@@ -98,7 +106,7 @@ def transposed_axes(
 
 def _direct(ctx: Lowering, node: ir.Node, operands: Transposed) -> None:
     lanes = ctx.lanes
-    source = ctx.in_memory(operands.input)
+    source = scalar_source(ctx, operands.input, operands.geometry(operands.phases[0]))
     after = epilogue(ctx, node, lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
     bias = constant_of(operands.bias)
@@ -114,7 +122,9 @@ def _direct(ctx: Lowering, node: ir.Node, operands: Transposed) -> None:
                 tile,
                 lanes,
                 source,
-                weights=ctx.constant_buffer(conv.pack_weights(_phase_weights(operands, phases), shape, tile, lanes)),
+                weights=ctx.constant_buffer(
+                    conv.pack_weights(_phase_weights(operands, phases), shape, tile, lanes)
+                ),
                 bias=None if bias is None else ctx.constant_buffer(conv.pad_bias(bias, shape, lanes)),
                 epilogue=after,
                 out=out,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.layout import Strided, row_major_strides
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
+from graphopt.backends.layout import Blocked, PartOfBlocked, Strided, row_major_strides
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.operator import (
     Lowered,
     Operator,
     attribute,
     constant_input,
-    dtype_of_value,
     shape_of,
 )
 from graphopt.backends.tensor import Index, Tensor, broadcast_index, lazy, stored, strided_view, unravel
@@ -81,15 +80,36 @@ def crop(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence
     """Every `steps`-th element from `starts`, `shape` of them; steps may be negative."""
     layout = strided_layout(x)
     if layout is not None:
-        offset = layout.offset + sum(start * stride for start, stride in zip(starts, layout.strides, strict=True))
+        offset = layout.offset + sum(
+            start * stride for start, stride in zip(starts, layout.strides, strict=True)
+        )
         strides = [stride * step for stride, step in zip(layout.strides, steps, strict=True)]
         return strided_view(x, shape, strides, offset)
+    if _is_whole_blocks(x, starts, steps, shape):
+        assert x.storage is not None
+        assert isinstance(x.storage.layout, Blocked)
+        part = PartOfBlocked(tuple(shape), x.storage.layout.block, x.storage.layout.shape, starts[1])
+        return stored(x.storage.buffer, shape, part, x.dtype)
 
     def read(k: KernelBuilder, index: Index) -> Expr:
         return x.read(k, [i * step + start for i, step, start in zip(index, steps, starts, strict=True)])
 
     block = x.block if x.rank > 2 and (starts[1], steps[1]) == (0, 1) else 0
     return lazy(shape, x.dtype, read, x.cost, block)
+
+
+def _is_whole_blocks(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a part of a blocked tensor is a run of its channel blocks, all of their lanes in use."""
+    layout = x.storage.layout if x.storage is not None else None
+    if not isinstance(layout, Blocked) or isinstance(layout, PartOfBlocked):
+        return False
+    elsewhere = [axis for axis in range(x.rank) if axis != 1]
+    return (
+        all(shape[axis] == x.shape[axis] and steps[axis] == 1 for axis in elsewhere)
+        and steps[1] == 1
+        and starts[1] % layout.block == 0
+        and (shape[1] % layout.block == 0 or starts[1] + shape[1] == x.shape[1])
+    )
 
 
 def _slice(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
@@ -104,7 +124,9 @@ def _slice(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
     steps = [1] * len(starts) if steps is None else steps
     begin, stride, shape = [0] * x.rank, [1] * x.rank, list(x.shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        taken = range(x.shape[axis])[slice(int(start), _slice_end(int(end), int(step), x.shape[axis]), int(step))]
+        taken = range(x.shape[axis])[
+            slice(int(start), _slice_end(int(end), int(step), x.shape[axis]), int(step))
+        ]
         begin[axis], stride[axis], shape[axis] = taken.start, taken.step, len(taken)
     return [crop(x, begin, stride, shape)]
 
@@ -143,63 +165,13 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
     return [None]
 
 
-def _split(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
-    x = first_input(ctx, node)
-    axis = attribute(node, "axis", 0) % x.rank
-    pieces, start = [], 0
-    for value in node.outputs:
-        shape = shape_of(value)
-        starts = [0] * x.rank
-        starts[axis] = start
-        pieces.append(crop(x, starts, [1] * x.rank, shape))
-        start += shape[axis]
-    return pieces
-
-
-def _gather(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
-    x = ctx.cheap(first_input(ctx, node))
-    assert node.inputs[1] is not None
-    indices = ctx.cheap(ctx.tensor(node.inputs[1]))
-    axis = attribute(node, "axis", 0) % x.rank
-    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-
-    def read(k: KernelBuilder, index: Index) -> Expr:
-        at = wrap_index(k, indices.read(k, index[axis : axis + indices.rank]), x.shape[axis])
-        return x.read(k, [*index[:axis], at, *index[axis + indices.rank :]])
-
-    return [lazy(shape, x.dtype, read, x.cost + 1)]
-
-
-def wrap_index(k: KernelBuilder, index: Expr, extent: int) -> Expr:
-    """A run-time index as int32, negative ones counted from the end, kept within bounds."""
-    index = k.bind(cast(index, "int32"))
-    wrapped = tirx.Select(index < 0, index + extent, index)
-    return k.bind(tirx.op.max(const(0, "int32"), tirx.op.min(wrapped, const(extent - 1, "int32"))))
-
-
-def _constant_of_shape(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
-    value = attribute(node, "value")
-    item = 0.0 if value is None else value.reshape(-1)[0].item()
-    dtype = dtype_of_value(node.outputs[0])
-    return [lazy(shape_of(node.outputs[0]), dtype, lambda k, index: const(item, dtype))]
-
-
-def _pad(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
-    x = ctx.cheap(first_input(ctx, node))
-    pads = attribute(node, "pads") if "pads" in node.attributes else constant_input(ctx, node, 1, "pads")
-    axes = constant_input(ctx, node, 3, "axes")
-    axes = list(range(x.rank)) if axes is None else [int(axis) % x.rank for axis in axes]
-    before = [0] * x.rank
-    for axis, amount in zip(axes, pads[: len(axes)], strict=True):
-        before[axis] = int(amount)
-    shape = shape_of(node.outputs[0])
-    mode = attribute(node, "mode", "constant")
-    fill = _fill_value(ctx, node, x.dtype)
+def pad(
+    x: Tensor, before: Sequence[int], shape: Sequence[int], fill: Callable[[KernelBuilder], Expr]
+) -> Tensor:
+    """`x` with `before` elements of `fill` in front of every axis, and behind it up to `shape`."""
 
     def read(k: KernelBuilder, index: Index) -> Expr:
         source = [i - start for i, start in zip(index, before, strict=True)]
-        if mode != "constant":
-            return x.read(k, [PAD_MODES[mode](k, i, extent) for i, extent in zip(source, x.shape, strict=True)])
         conditions = []
         for i, start, extent, padded in zip(source, before, x.shape, shape, strict=True):
             if start > 0:
@@ -208,10 +180,59 @@ def _pad(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
                 conditions.append(tirx.LT(i, extent))
         if not conditions:
             return x.read(k, source)
-        return k.guard(tirx.op.all(*conditions), lambda: x.read(k, source), fill.read(k, [0] * fill.rank))
+        return k.guard(tirx.op.all(*conditions), lambda: x.read(k, source), fill(k))
 
-    block = x.block if x.rank > 2 and shape[1] == x.shape[1] else 0
-    return [lazy(shape, x.dtype, read, x.cost + 2, block)]
+    return lazy(shape, x.dtype, read, x.cost + 2, _spatial_block(x, shape))
+
+
+def _spatial_block(x: Tensor, shape: Sequence[int]) -> int:
+    """The block of `x` if padding to `shape` leaves its channels alone."""
+    return x.block if x.rank > 2 and shape[1] == x.shape[1] else 0
+
+
+def _pad(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
+    """Negative padding removes elements first."""
+    x = ctx.cheap(first_input(ctx, node))
+    pads = attribute(node, "pads", attribute(node, "paddings"))
+    pads = constant_input(ctx, node, 1, "pads") if pads is None else pads
+    axes = constant_input(ctx, node, 3, "axes")
+    axes = list(range(x.rank)) if axes is None else [int(axis) % x.rank for axis in axes]
+    before, after = [0] * x.rank, [0] * x.rank
+    for axis, front, behind in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        before[axis], after[axis] = int(front), int(behind)
+    if min(*before, *after, 0) < 0:
+        x = _trimmed(x, before, after)
+        before = [max(amount, 0) for amount in before]
+    shape = shape_of(node.outputs[0])
+    mode = attribute(node, "mode", "constant")
+    if mode == "constant":
+        fill = _fill_value(ctx, node, x.dtype)
+        return [pad(x, before, shape, lambda k: fill.read(k, [0] * fill.rank))]
+
+    def read(k: KernelBuilder, index: Index) -> Expr:
+        places = zip(index, x.shape, before, shape, strict=True)
+        return x.read(
+            k,
+            [
+                PAD_MODES[mode](k, i - start, extent, _turns(start, extent, padded))
+                if padded != extent
+                else i
+                for i, extent, start, padded in places
+            ],
+        )
+
+    return [lazy(shape, x.dtype, read, x.cost + 2, _spatial_block(x, shape))]
+
+
+def _turns(before: int, extent: int, padded: int) -> int:
+    """How often a padding of this length goes around an axis."""
+    return -(-max(before, padded - before - extent) // max(extent - 1, 1))
+
+
+def _trimmed(x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    starts = [max(-amount, 0) for amount in before]
+    kept = [d - start - max(-amount, 0) for d, start, amount in zip(x.shape, starts, after, strict=True)]
+    return crop(x, starts, [1] * x.rank, kept)
 
 
 def _fill_value(ctx: Lowering, node: ir.Node, dtype: str) -> Tensor:
@@ -221,20 +242,24 @@ def _fill_value(ctx: Lowering, node: ir.Node, dtype: str) -> Tensor:
     return lazy((), dtype, lambda k, index: const(value, dtype))
 
 
-def _edge(k: KernelBuilder, i: Expr, extent: int) -> Expr:
+def _edge(k: KernelBuilder, i: Expr, extent: int, turns: int) -> Expr:
     return tirx.op.max(const(0, "int32"), tirx.op.min(i, const(extent - 1, "int32")))
 
 
-def _reflect(k: KernelBuilder, i: Expr, extent: int) -> Expr:
+def _reflect(k: KernelBuilder, i: Expr, extent: int, turns: int) -> Expr:
+    """Folded back at both ends as often as the padding is longer than the axis."""
     if extent == 1:
         return 0
-    period = 2 * (extent - 1)
-    folded = k.bind(tirx.op.floormod(i, period))
-    return tirx.op.min(folded, period - folded)
+    for _ in range(turns):
+        i = k.bind(tirx.Select(i < 0, -i, tirx.Select(i < extent, i, 2 * (extent - 1) - i)))
+    return i
 
 
-def _wrap(k: KernelBuilder, i: Expr, extent: int) -> Expr:
-    return tirx.op.floormod(i, extent)
+def _wrap(k: KernelBuilder, i: Expr, extent: int, turns: int) -> Expr:
+    """Shifted by whole axes, since TVM's FlattenBuffer miscalculates sums of shifted remainders."""
+    for _ in range(turns):
+        i = k.bind(tirx.Select(i < 0, i + extent, tirx.Select(i < extent, i, i - extent)))
+    return i
 
 
 PAD_MODES = {"edge": _edge, "reflect": _reflect, "wrap": _wrap}
@@ -248,8 +273,5 @@ OPERATORS: dict[str, Operator] = {
     "Slice": Lowered(_slice),
     "Expand": Lowered(_expand),
     "Concat": Lowered(_concat),
-    "Split": Lowered(_split),
-    "Gather": Lowered(_gather),
-    "ConstantOfShape": Lowered(_constant_of_shape),
     "Pad": Lowered(_pad),
 }

@@ -43,7 +43,9 @@ def _same_padding(axis: Axis) -> int:
     return max((axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1 - axis.input, 0)
 
 
-def axes_of(node: ir.Node, sizes: Sequence[int], out: Sequence[int], kernel: Sequence[int]) -> tuple[Axis, ...]:
+def axes_of(
+    node: ir.Node, sizes: Sequence[int], out: Sequence[int], kernel: Sequence[int]
+) -> tuple[Axis, ...]:
     """The spatial axes of a node."""
     rank = len(sizes)
     strides = attribute(node, "strides", [1] * rank)
