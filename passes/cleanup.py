@@ -7,10 +7,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
-from graphopt.passes import movement
+from graphopt.passes import movement, partitions, ranks, transposes
 from graphopt.passes.dead_code import remove_dead_code
 from graphopt.passes.sharing import share_initializers, share_subexpressions
-from graphopt.pattern import Const, Op, attribute
+from graphopt.pattern import Const, Number, Op, attribute
 from graphopt.pipeline import Context, Outcome
 from graphopt.rewrite import Match, Refuse, Replacement, Rule, apply_rules
 
@@ -120,6 +120,18 @@ def _neutral(match: Match) -> Replacement:
     return None
 
 
+NON_NEGATIVE = ("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus")
+
+
+def _operand(match: Match) -> Replacement:
+    return match.root.inputs[0]
+
+
+def _drop_power(match: Match) -> Replacement:
+    """The base itself, unless the exponent broadcasts it to another shape."""
+    return match["x"] if movement.same_shape(match["x"], match.root.outputs[0]) else None
+
+
 def _is_one(array: np.ndarray) -> bool:
     return array.size > 0 and bool(np.all(array == 1))
 
@@ -160,5 +172,11 @@ RULES = [
     Rule("double negation", Op("Neg", Op("Neg", "x", shared=True)), _same),
     Rule("double not", Op("Not", Op("Not", "x", shared=True)), _same),
     Rule("no-op reduction", Op(REDUCTIONS, "x", ...), _drop_reduction),
+    Rule("rectified non-negative", Op("Relu", Op(NON_NEGATIVE, "x", ..., shared=True)), _operand),
+    Rule("sum of one", Op(("Max", "Mean", "Min", "Sum"), "x"), _same),
+    Rule("first power", Op("Pow", "x", Number(1)), _drop_power),
     *movement.RULES,
+    *ranks.RULES,
+    *partitions.RULES,
+    *transposes.RULES,
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphopt.passes import indexing
 from graphopt.pattern import attribute, opset
 
 Arrays = Sequence[Any]
@@ -65,28 +66,17 @@ BY_REFERENCE = frozenset(
     [
         "Acos",
         "Acosh",
-        "ArgMax",
-        "ArgMin",
         "Asin",
         "Asinh",
         "Atan",
         "Atanh",
         "BitShift",
-        "CumSum",
         "DepthToSpace",
-        "Einsum",
         "EyeLike",
-        "GatherElements",
-        "GatherND",
-        "NonZero",
         "OneHot",
-        "Pad",
         "QuantizeLinear",
         "ScatterElements",
-        "ScatterND",
-        "Size",
         "SpaceToDepth",
-        "Trilu",
     ]
 )
 
@@ -285,6 +275,7 @@ def _same_dtype(function: Callable[[np.ndarray], np.ndarray]) -> Function:
 
 
 FUNCTIONS: dict[str, Function] = {
+    **indexing.FUNCTIONS,
     "Abs": _elementwise(np.abs),
     "Add": _elementwise(np.add),
     "And": _elementwise(np.logical_and),

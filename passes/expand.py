@@ -133,13 +133,15 @@ def _attention(build: Builder) -> Replacement:
         return Refuse("the shapes are unknown")
     size, heads = query.shape[3], query.shape[1]
     scale = build.attribute("scale", None)
-    if scale is None and not isinstance(size, int):
-        return Refuse("the default scale needs the size of a head")
+    if scale is None:
+        if not isinstance(size, int):
+            return Refuse("the default scale needs the size of a head")
+        scale = 1 / math.sqrt(size)
     keys, values = (_repeated(build, each, heads) for each in (key, value))
     if keys is None or values is None:
         return Refuse("the number of heads is unknown")
     scores = build("MatMul", query, build("Transpose", keys, perm=(0, 1, 3, 2)))
-    scores = build("Mul", scores, 1 / math.sqrt(size) if scale is None else float(scale))
+    scores = build("Mul", scores, float(scale))
     if mask is not None:
         scores = build("Add", scores, mask)
     return build("MatMul", build("Softmax", scores, axis=3), values)

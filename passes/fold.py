@@ -19,10 +19,10 @@ GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Range", "Tile", "Ey
 @dataclass(frozen=True)
 class Fold:
     """Constant folding. A result stays computed at run time if it would enlarge the model by more than ``max_growth``
-    bytes; weights behind DequantizeLinear stay quantized."""
+    bytes (by default a small share of its weights); weights behind DequantizeLinear stay quantized."""
 
     name: ClassVar[str] = "fold"
-    max_growth: int = 1 << 17
+    max_growth: int | None = None
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Folds in topological order, so one application folds all there is."""
@@ -33,12 +33,22 @@ class Fold:
         return folder.outcome()
 
 
+def allowance(model: ir.Model) -> int:
+    """The bytes that one folded operator may add to a model: half a percent of its weights, within bounds."""
+    weights = (value.const_value for value in model.graph.initializers.values())
+    total = sum(edit.byte_size(tensor) for tensor in weights if tensor is not None)
+    return min(max(total // 200, LEAST_GROWTH), LARGEST_GROWTH)
+
+
+LEAST_GROWTH, LARGEST_GROWTH = 1 << 16, 1 << 17
+
+
 class Folder:
     """Folds node by node and keeps count."""
 
-    def __init__(self, model: ir.Model, max_growth: int) -> None:
+    def __init__(self, model: ir.Model, max_growth: int | None = None) -> None:
         self._names = edit.Names(model)
-        self._max_growth = max_growth
+        self._max_growth = allowance(model) if max_growth is None else max_growth
         self._applied: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str]] = Counter()
 

@@ -5,7 +5,9 @@ take constants that say the same (0, -1, "to the end").
 """
 
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +16,7 @@ import onnx_ir as ir
 from graphopt import edit
 from graphopt.passes.fold import Folder
 from graphopt.passes.inference import infer
-from graphopt.passes.symbolic import evaluate_symbolic, from_constant, from_dims, is_known
+from graphopt.passes.symbolic import Symbol, evaluate_symbolic, from_constant, from_dims, is_known
 from graphopt.passes.targets import static_target
 from graphopt.pattern import attribute
 from graphopt.pipeline import Context, Outcome
@@ -28,7 +30,7 @@ class Shapes:
     """Infers all shapes and folds everything that depends on constants and shapes alone."""
 
     name: ClassVar[str] = "shapes"
-    max_growth: int = 1 << 17
+    max_growth: int | None = None
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """One sweep in topological order, subgraphs where they occur."""
@@ -39,7 +41,7 @@ class Shapes:
 
 
 class _Sweep:
-    def __init__(self, model: ir.Model, max_growth: int) -> None:
+    def __init__(self, model: ir.Model, max_growth: int | None) -> None:
         self._folder = Folder(model, max_growth)
         self._names = edit.Names(model)
         self._known: dict[ir.Value, np.ndarray] = {}
@@ -48,14 +50,16 @@ class _Sweep:
     def outcome(self) -> Outcome:
         return self._folder.outcome() + Outcome(bool(self._applied), self._applied)
 
-    def visit(self, graph: ir.Graph) -> None:
+    def visit(self, graph: ir.Graph, outer: Mapping[Hashable, ir.Value] = MappingProxyType({})) -> None:
+        """``outer`` has the values of the graphs around by what is known of their data."""
+        seen = dict(outer)
         for node in list(graph):
             if self._folder.fold(node):
                 continue
             for subgraph in edit.subgraphs(node):
-                self.visit(subgraph)
+                self.visit(subgraph, seen)
             infer(node, self._known)
-            if not self._evaluate(node):
+            if not self._evaluate(node) and not self._share(node, seen):
                 self._simplify_target(node)
 
     def _evaluate(self, node: ir.Node) -> bool:
@@ -71,6 +75,21 @@ class _Sweep:
                 return True
         self._known.update(zip(node.outputs, results, strict=True))
         return False
+
+    def _share(self, node: ir.Node, seen: dict[Hashable, ir.Value]) -> bool:
+        """Replaces a node by a value before it that holds the same sizes, however it was computed."""
+        if len(node.outputs) != 1 or node.outputs[0] not in self._known:
+            return False
+        result = node.outputs[0]
+        entries = self._known[result]
+        if entries.size == 0 or not all(isinstance(each, int | Symbol) for each in entries.reshape(-1)):
+            return False
+        first = seen.setdefault((result.dtype, entries.shape, tuple(entries.reshape(-1))), result)
+        if first is result or not edit.can_replace(result, first):
+            return False
+        edit.replace_outputs(node, [first])
+        self._applied["sizes computed twice"] += 1
+        return True
 
     def _results(self, node: ir.Node) -> tuple[np.ndarray, ...] | None:
         if node.domain == "" and node.op_type == "Shape":

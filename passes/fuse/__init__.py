@@ -10,6 +10,7 @@ from graphopt.passes.fuse import (
     affine,
     attention,
     bounds,
+    constants,
     depth_space,
     gemm,
     normalisations,
@@ -32,7 +33,7 @@ RECOGNISE: list[Rule] = [
 STANDARD_RECOGNISE = [standard_only(rule) for rule in RECOGNISE]
 """The same, for models whose opset must stay as it is."""
 
-MERGE: list[Rule] = [*affine.RULES, *gemm.RULES, *padding.RULES, *pooling.RULES]
+MERGE: list[Rule] = [*affine.RULES, *gemm.RULES, *padding.RULES, *pooling.RULES, *constants.RULES]
 """Constants and neighbours that a weighted operator or a pool can take in."""
 
 

@@ -34,11 +34,13 @@ def _half_of_one_plus(term: Pattern) -> Pattern:
 
 ERF = Op("Erf", Product(X, coefficient=math.sqrt(0.5)))
 _SCALE = math.sqrt(2 / math.pi)
+_CUBIC = Either(Product(cube("x"), coefficient=0.044715), Product(X, X, X, coefficient=0.044715))
+_QUADRATIC = Either(Product(square("x"), coefficient=0.044715), Product(X, X, coefficient=0.044715))
 TANH = Op(
     "Tanh",
     Either(
-        Product(Op("Add", X, Product(cube("x"), coefficient=0.044715)), coefficient=_SCALE),
-        Product(X, Op("Add", Product(square("x"), coefficient=0.044715), Near(1)), coefficient=_SCALE),
+        Product(Op("Add", X, _CUBIC), coefficient=_SCALE),
+        Product(X, Op("Add", _QUADRATIC, Near(1)), coefficient=_SCALE),
     ),
 )
 

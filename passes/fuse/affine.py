@@ -16,6 +16,8 @@ def channels_of(match: Match, node: ir.Node, rank: int, axis: int, count: int) -
     """What ``node`` (one of the operators below) does to each of ``count`` channels along ``axis``."""
     if node.op_type == "BatchNormalization":
         return _batch_normalisation(match, node, rank, axis, count)
+    if node.op_type == "Neg":
+        return Channels(-np.ones(count), np.zeros(count))
     number = _along(match.array("c").astype(np.float64), rank, axis, count)
     if number is None:
         return Refuse("the constant is not per channel")
@@ -88,6 +90,7 @@ def _operators(operand: Op | str) -> list[tuple[str, Op]]:
         ("constant", Op(("Add", "Mul"), operand, C)),
         ("constant", Op(("Sub", "Div"), operand, C)),
         ("constant", Op("Sub", C, operand)),
+        ("negation", Op("Neg", operand)),
         ("batch norm", Op("BatchNormalization", operand, *STATISTICS)),
     ]
 
@@ -122,7 +125,11 @@ def _scaled_input(match: Match, channels: Channels, groups: int) -> Replacement:
     scale, shift = (
         part.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2)) for part in (channels.scale, channels.shift)
     )
-    scaled = new_weight(match, lambda _: (by_group * scale).reshape(weight.shape)) if channels.scales else match["w"]
+    scaled = (
+        new_weight(match, lambda _: (by_group * scale).reshape(weight.shape))
+        if channels.scales
+        else match["w"]
+    )
     bias = (by_group * shift).reshape(weight.shape[0], -1).sum(axis=1)
     if match.get("b") is not None:
         bias = bias + match.array("b")

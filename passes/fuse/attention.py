@@ -58,7 +58,9 @@ def _scaled_scores(match: Match) -> ir.Value:
     assert inside is not None
     if match.get("mask") is None:
         return inside
-    operands = [value for value in match.node(MASKED).inputs if value is not None and value is not match["mask"]]
+    operands = [
+        value for value in match.node(MASKED).inputs if value is not None and value is not match["mask"]
+    ]
     return operands[0]
 
 
@@ -121,8 +123,14 @@ def _transposes_keys(node: ir.Node) -> bool:
 
 def _untransposed(match: Match, transpose: ir.Node) -> ir.Value | None:
     """The keys as [batch, heads, sequence, size]."""
-    source, perm = transpose.inputs[0], _perm(transpose)
-    return source if perm == (0, 1, 3, 2) else match.op("Transpose", [source], perm=(0, 2, 1, 3))
+    source = transpose.inputs[0]
+    if source is None or _perm(transpose) == (0, 1, 3, 2):
+        return source
+    keys = match.op("Transpose", [source], perm=(0, 2, 1, 3), like=transpose.outputs[0])
+    if keys.shape is not None:
+        batch, heads, size, sequence = keys.shape.dims
+        keys.shape = ir.Shape([batch, heads, sequence, size])
+    return keys
 
 
 def _grouped(keys: ir.Value | None, values: ir.Value) -> tuple[ir.Value, ir.Value] | None:
@@ -136,8 +144,8 @@ def _grouped(keys: ir.Value | None, values: ir.Value) -> tuple[ir.Value, ir.Valu
 def _before_repetition(value: ir.Value | None) -> ir.Value | None:
     """The source of Unsqueeze(2), Expand, Reshape: [b, h, s, d] to [b, h, r, s, d] to [b, h r, s, d]."""
     reshape = _producer(value, "Reshape")
-    expand = _producer(reshape and reshape.inputs[0], "Expand")
-    unsqueeze = _producer(expand and expand.inputs[0], "Unsqueeze")
+    expand = _source_node(reshape, "Expand")
+    unsqueeze = _source_node(expand, "Unsqueeze")
     if value is None or expand is None or unsqueeze is None:
         return None
     source, inserted, wide = unsqueeze.inputs[0], unsqueeze.outputs[0], expand.outputs[0]
@@ -154,6 +162,11 @@ def _before_repetition(value: ir.Value | None) -> ir.Value | None:
 def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type == op_type and node.domain == "" else None
+
+
+def _source_node(node: ir.Node | None, op_type: str) -> ir.Node | None:
+    """The node that computes the first input of ``node``, if it is an ``op_type``."""
+    return None if node is None else _producer(node.inputs[0], op_type)
 
 
 RULES = [Rule("attention", ATTENTION, _attention)]

@@ -66,7 +66,9 @@ def _extremum(node: ir.Node) -> Bounds | None:
     numbers = [scalar(value) for value in inputs if edit.tensor(value) is not None]
     if len(sources) != 1 or len(numbers) != 1 or numbers[0] is None or not _keeps_rank(node, sources[0]):
         return None
-    return Bounds(sources[0], high=numbers[0]) if node.op_type == "Min" else Bounds(sources[0], low=numbers[0])
+    return (
+        Bounds(sources[0], high=numbers[0]) if node.op_type == "Min" else Bounds(sources[0], low=numbers[0])
+    )
 
 
 def _keeps_rank(node: ir.Node, source: ir.Value) -> bool:

@@ -1,7 +1,9 @@
 """Gemm without factors and transposed constants, and transposes that a matrix product can take in."""
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
@@ -26,8 +28,9 @@ def _fold_weight(match: Match) -> Replacement:
     scaled = in_dtype((array.T if flipped else array) * array.dtype.type(alpha), array.dtype)
     if isinstance(scaled, Refuse):
         return scaled
-    inputs = [match["a"], scaled, match.get("c")]
-    return match.op("Gemm", inputs, attributes_of=match.root, alpha=None, transB=None)
+    return match.op(
+        "Gemm", [match["a"], scaled, match.get("c")], attributes_of=match.root, alpha=None, transB=None
+    )
 
 
 def _fold_bias(match: Match) -> Replacement:
@@ -39,7 +42,9 @@ def _fold_bias(match: Match) -> Replacement:
     scaled = None if array is None else in_dtype(array * array.dtype.type(beta), array.dtype)
     if isinstance(scaled, Refuse):
         return scaled
-    inputs = [match["a"], match["b"]] if scaled is None else [match["a"], match["b"], scaled]
+    inputs: list[ir.Value | np.ndarray] = [match["a"], match["b"]]
+    if scaled is not None:
+        inputs.append(scaled)
     return match.op("Gemm", inputs, attributes_of=match.root, beta=None)
 
 
@@ -58,8 +63,8 @@ RIGHT = Op("Transpose", "b", where=_swaps_last_two)
 def _toggled(name: str) -> Callable[[Match], Replacement]:
     def rewrite(match: Match) -> Replacement:
         inputs = [match["a"], match["b"], match.get("c")]
-        flipped = None if attribute(match.root, name) else 1
-        return match.op("Gemm", inputs, attributes_of=match.root, **{name: flipped})
+        changed: dict[str, Any] = {name: None if attribute(match.root, name) else 1}
+        return match.op("Gemm", inputs, attributes_of=match.root, **changed)
 
     return rewrite
 
@@ -87,5 +92,7 @@ RULES = [
     Rule("transpose into Gemm", Op("Gemm", LEFT, "b", Var("c", optional=True)), _toggled("transA")),
     Rule("transpose into Gemm", Op("Gemm", "a", RIGHT, Var("c", optional=True)), _toggled("transB")),
     Rule("transpose into MatMul", Op("MatMul", LEFT, "b"), _matmul_to_gemm),
-    Rule("transposed MatMul", Op("Transpose", Op("MatMul", LEFT, RIGHT), where=_swaps_last_two), _swap_operands),
+    Rule(
+        "transposed MatMul", Op("Transpose", Op("MatMul", LEFT, RIGHT), where=_swaps_last_two), _swap_operands
+    ),
 ]

@@ -126,7 +126,9 @@ def _into_max_pool(match: Match) -> Replacement:
     pads, padding, _ = found
     if any(output.uses() or output.is_graph_output() for output in match.root.outputs[1:]):
         return Refuse("the indices are used")
-    if attribute(match.root, "ceil_mode") or any(size != 1 for size in attribute(match.root, "dilations") or ()):
+    if attribute(match.root, "ceil_mode") or any(
+        size != 1 for size in attribute(match.root, "dilations") or ()
+    ):
         return Refuse("ceil_mode or dilations")
     if padding.value != -np.inf and not (padding.value == 0 and _is_non_negative(match["x"])):
         return Refuse("the padding may be the maximum")

@@ -8,7 +8,9 @@ from graphopt.pattern import Op, Var, attribute
 from graphopt.rewrite import Match, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
-IMAGE = Var("x", where=lambda value: value.dtype in FLOATS and value.shape is not None and len(value.shape) >= 4)
+IMAGE = Var(
+    "x", where=lambda value: value.dtype in FLOATS and value.shape is not None and len(value.shape) >= 4
+)
 
 GLOBAL = {
     "AveragePool": "GlobalAveragePool",
@@ -22,10 +24,11 @@ def _reduction(match: Match) -> Replacement:
     shape = match["x"].shape
     assert shape is not None
     axes = axes_of(match.root, [edit.constant(value) for value in match.root.inputs], 1)
+    if not attribute(match.root, "keepdims"):
+        return None
     if axes is None or sorted(axis % len(shape) for axis in axes) != list(range(2, len(shape))):
         return None
-    pooled = match.op(GLOBAL[match.root.op_type], [match["x"]])
-    return pooled if attribute(match.root, "keepdims") else match.op("Flatten", [pooled])
+    return match.op(GLOBAL[match.root.op_type], [match["x"]])
 
 
 def _pool(match: Match) -> Replacement:

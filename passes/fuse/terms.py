@@ -24,7 +24,11 @@ EXACTNESS: dict[ir.DataType, float] = {
 def scalar(value: ir.Value | None) -> float | None:
     """The number behind a constant of one element, or None."""
     tensor = edit.tensor(value)
-    if tensor is None or tensor.size != 1 or tensor.dtype not in (*EXACTNESS, ir.DataType.INT64, ir.DataType.INT32):
+    if (
+        tensor is None
+        or tensor.size != 1
+        or tensor.dtype not in (*EXACTNESS, ir.DataType.INT64, ir.DataType.INT32)
+    ):
         return None
     return float(tensor.numpy().reshape(-1)[0])
 
@@ -164,7 +168,9 @@ def square(base: Any) -> Pattern:
 
 def cube(base: str) -> Pattern:
     """``base`` to the third power."""
-    return Either(Op("Pow", base, Near(3)), Product(base, base, base), Op("Mul", base, Op("Pow", base, Near(2))))
+    return Either(
+        Op("Pow", base, Near(3)), Product(base, base, base), Op("Mul", base, Op("Pow", base, Near(2)))
+    )
 
 
 def root(radicand: Any) -> Pattern:

@@ -91,13 +91,13 @@ def _rebuilt(
 def _bias(match: Match, channels: Channels) -> np.ndarray | None:
     """The bias of a convolution after the affine map; None if there is none."""
     if match.get("b") is not None:
-        return match.array("b").astype(np.float64) * channels.scale + channels.shift
+        return np.asarray(match.array("b").astype(np.float64) * channels.scale + channels.shift)
     return channels.shift if channels.shifts else None
 
 
 def _absorb_in_conv(match: Match, node: ir.Node, channels: Channels) -> Replacement:
     def scaled(weight: np.ndarray) -> np.ndarray:
-        return weight * channels.scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        return np.asarray(weight * channels.scale.reshape(-1, *(1,) * (weight.ndim - 1)))
 
     return _rebuilt(match, node, channels, scaled, _bias(match, channels))
 
@@ -108,7 +108,7 @@ def _absorb_in_conv_transpose(match: Match, node: ir.Node, channels: Channels) -
     def scaled(weight: np.ndarray) -> np.ndarray:
         by_group = weight.reshape(groups, -1, *weight.shape[1:])
         factor = channels.scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
-        return (by_group * factor).reshape(weight.shape)
+        return np.asarray(by_group * factor).reshape(weight.shape)
 
     return _rebuilt(match, node, channels, scaled, _bias(match, channels))
 
@@ -119,10 +119,12 @@ def _absorb_in_gemm(match: Match, node: ir.Node, channels: Channels) -> Replacem
         given = match.array("b")
         if given.ndim == 2 and given.shape[0] != 1:
             return Refuse("the bias varies along the rows")
-        bias = given.astype(np.float64).reshape(-1) * attribute(node, "beta") * channels.scale + channels.shift
+        bias = (
+            given.astype(np.float64).reshape(-1) * attribute(node, "beta") * channels.scale + channels.shift
+        )
 
     def scaled(weight: np.ndarray) -> np.ndarray:
-        return weight * (channels.scale[:, None] if attribute(node, "transB") else channels.scale)
+        return np.asarray(weight * (channels.scale[:, None] if attribute(node, "transB") else channels.scale))
 
     return _rebuilt(match, node, channels, scaled, bias, beta=None)
 
@@ -152,7 +154,15 @@ ANCHORS = [
         _absorb_in_conv_transpose,
     ),
     Anchor(
-        _anchor("Gemm"), 1, lambda node, weight: weight.shape[0 if attribute(node, "transB") else 1], _absorb_in_gemm
+        _anchor("Gemm"),
+        1,
+        lambda node, weight: weight.shape[0 if attribute(node, "transB") else 1],
+        _absorb_in_gemm,
     ),
-    Anchor(Op("MatMul", "x", Const("w", where=_is_matrix)), -1, lambda node, weight: weight.shape[1], _absorb_in_matmul),
+    Anchor(
+        Op("MatMul", "x", Const("w", where=_is_matrix)),
+        -1,
+        lambda node, weight: weight.shape[1],
+        _absorb_in_matmul,
+    ),
 ]

@@ -12,14 +12,14 @@ import pytest
 from graphopt.model import bind_dims, bind_first_dims, free_dims, load, normalise, statistics, validate
 from graphopt.passes import preset
 from graphopt.pipeline import run
-from tests.conftest import ZOO, reference
+from tests.conftest import ZOO_MODELS, reference
 
 pytestmark = pytest.mark.zoo
 
 CUSTOM_OPERATORS = "superres_prepost_op18"
 SIZES = {"sequence": 576, "p2o.DynamicDimension.1": 64, "p2o.DynamicDimension.2": 96}
 DEFAULT_SIZE = 16
-MODELS = sorted((ZOO / "models").glob("*.onnx"))
+MODELS = ZOO_MODELS
 RUNNABLE = [path for path in MODELS if path.stem != CUSTOM_OPERATORS]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphopt.model import normalise
+from graphopt.model import infer_shapes, normalise
 from graphopt.passes.cleanup import Cleanup
 from graphopt.pipeline import Context
 from tests.conftest import apply_and_check, make_model, ops, reference
@@ -139,3 +139,29 @@ def test_rules_hold_in_subgraphs_and_respect_captured_values() -> None:
                    else_branch = e () => (float[2] b) { b = Identity(x) }> }"""
     )
     assert ops(model) == {"If": 1, "Exp": 1, "Identity": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("a = Sigmoid(x) y = Relu(a)", {"Sigmoid": 1}),
+        ("a = Tanh(x) y = Relu(a)", {"Tanh": 1, "Relu": 1}),
+        ("a = Sum(x) y = Neg(a)", {"Neg": 1}),
+        ("a = Sum(x, x) y = Neg(a)", {"Sum": 1, "Neg": 1}),
+        ("a = Pow(x, one) y = Neg(a)", {"Neg": 1}),
+        ("a = Pow(x, two) y = Neg(a)", {"Pow": 1, "Neg": 1}),
+    ],
+)
+def test_operators_that_leave_their_operand_alone(body: str, left: dict[str, int]) -> None:
+    text = f"agraph (float[2,3] x) => (float[2,3] y) {{ {body} }}"
+    model = make_model(text, one=np.float32(1), two=np.float32(2))
+    infer_shapes(model)
+    apply_and_check(Cleanup(), model)
+    assert ops(model) == left
+
+
+def test_a_first_power_that_broadcasts_stays() -> None:
+    text = "agraph (float[3] x) => (float[2,3] y) { a = Pow(x, ones) y = Neg(a) }"
+    model = make_model(text, ones=np.ones((2, 3), np.float32))
+    infer_shapes(model)
+    assert not apply_and_check(Cleanup(), model).modified

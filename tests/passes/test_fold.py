@@ -3,7 +3,7 @@
 import numpy as np
 
 from graphopt.model import normalise
-from graphopt.passes.fold import Fold
+from graphopt.passes.fold import LARGEST_GROWTH, LEAST_GROWTH, Fold, allowance
 from graphopt.pipeline import Context
 from tests.conftest import apply_and_check, make_model, ops
 
@@ -89,3 +89,13 @@ def test_a_weight_that_others_use_counts_as_growth() -> None:
     assert not Fold(max_growth=W.nbytes - 1).apply(shared, Context()).applied["fold Transpose"]
     private = make_model("agraph (float[3,2] x) => (float[3,2] y) { a = Transpose(w) y = Add(x, a) }", w=W)
     assert Fold(max_growth=0).apply(private, Context()).applied["fold Transpose"] == 1
+
+
+def test_a_model_may_grow_by_a_share_of_its_weights() -> None:
+    def sized(count: int) -> int:
+        text = "agraph (float[2] x) => (float[2] y) { y = Relu(x) }"
+        return allowance(make_model(text, w=np.zeros(count, np.float32)))
+
+    assert sized(1) == LEAST_GROWTH
+    assert sized(5_000_000) == 100_000
+    assert sized(100_000_000) == LARGEST_GROWTH

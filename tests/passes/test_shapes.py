@@ -182,3 +182,25 @@ def test_quantized_operators_of_onnx_runtime_have_shapes(op: str) -> None:
     Shapes().apply(model, Context())
     value = model.graph[0].outputs[0]
     assert (value.dtype, value.shape) == (ir.DataType.UINT8, [2, 3])
+
+
+SIZES = """agraph (float[N,T] x, float[{}] z) => (float[N,T] y) {{
+    s = Shape(x) a = Gather(s, zero) b = Gather(s, one) u = Unsqueeze(a, axis) v = Unsqueeze(b, axis)
+    c = Concat<axis = 0>(u, v) r = ConstantOfShape(c) t = Shape(z) q = ConstantOfShape(t) o = Add(r, q) y = Add(x, o) }}"""
+
+
+@pytest.mark.parametrize(("dims", "shapes"), [("N,T", 1), ("T,N", 2)])
+def test_sizes_are_computed_once(dims: str, shapes: int) -> None:
+    """A Concat of the sizes of a tensor is its Shape; another order is another value."""
+    model = shaped(SIZES.format(dims), zero=np.array(0), one=np.array(1), axis=ints(0))
+    Shapes().apply(model, Context())
+    Cleanup().apply(model, Context())
+    assert ops(model)["Shape"] == shapes
+    assert not ops(model)["Concat"]
+
+
+def test_sizes_of_unknown_dimensions_are_not_taken_for_equal() -> None:
+    model = shaped(SIZES.replace("[N,T]", "[?,?]").replace("{}", "?,?").replace("{{", "{").replace("}}", "}"),
+                   zero=np.array(0), one=np.array(1), axis=ints(0))  # fmt: skip
+    Shapes().apply(model, Context())
+    assert ops(model)["Shape"] == 2

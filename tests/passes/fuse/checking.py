@@ -3,20 +3,23 @@
 import numpy as np
 import onnx
 import onnx_ir as ir
-from tests.conftest import apply_and_check, random_feeds, reference
 
+from graphopt.model.inference import infer_shapes
 from graphopt.passes.expand import Expand
 from graphopt.passes.fuse import Fuse
 from graphopt.pipeline import Context, Outcome
+from tests.conftest import apply_and_check, random_feeds, reference
 
 
 def fuse(model: ir.Model, tolerance: float = 1e-5) -> Outcome:
     """Applies ``Fuse`` as ``optimize`` does: the result is standard ONNX of the same opset."""
+    infer_shapes(model)
     return apply_and_check(Fuse(), model, exact=False, tolerance=tolerance)
 
 
 def fuse_for_compile(model: ir.Model, tolerance: float = 1e-5) -> Outcome:
     """Applies ``Fuse(for_compile=True)``; what it gives is compared after ``Expand``, on a copy."""
+    infer_shapes(model)
     feeds = random_feeds(model)
     before = reference(model, feeds)
     outcome = Fuse(for_compile=True).apply(model, Context())

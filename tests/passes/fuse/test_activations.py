@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.conftest import make_model, ops
 from tests.passes.fuse.checking import fuse, fuse_for_compile, reasons
 
@@ -162,7 +163,10 @@ def test_hard_sigmoid(body: str) -> None:
 
 
 def test_another_bound_is_not_hard() -> None:
-    assert "HardSwish" not in fuse(model("a = Add(x, three) c = Clip(a, one, six) m = Mul(x, c) y = Div(m, six)")).applied
+    assert (
+        "HardSwish"
+        not in fuse(model("a = Add(x, three) c = Clip(a, one, six) m = Mul(x, c) y = Div(m, six)")).applied
+    )
 
 
 @pytest.mark.parametrize("soft", ["p = Softplus(x)", "e = Exp(x) q = Add(e, one) p = Log(q)"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.conftest import make_model, ops
 from tests.passes.fuse.checking import fuse, fuse_for_compile, reasons
 
@@ -51,7 +52,9 @@ def test_layer_normalisation_of_an_older_opset() -> None:
 
 
 def test_half_precision() -> None:
-    assert fuse_for_compile(model(LAYER["pow, sqrt, div"], 13, dtype="float16"), 2e-2).applied["layer norm"] == 1
+    assert (
+        fuse_for_compile(model(LAYER["pow, sqrt, div"], 13, dtype="float16"), 2e-2).applied["layer norm"] == 1
+    )
 
 
 def test_several_trailing_axes() -> None:
@@ -65,8 +68,16 @@ def test_several_trailing_axes() -> None:
     ("body", "shape", "reason"),
     [
         (LAYER["pow, sqrt, div"].replace("[-1]", "[1]"), "2,4,6", "the axes are not the last ones"),
-        (LAYER["pow, sqrt, div"].replace("axes = [-1]>(q)", "axes = [1, 2]>(q)"), "2,4,6", "the axes differ, or are not constant"),
-        (f"{START} q = Mul(d, d) {VARIANCE} r = Sqrt(w) y = Div(d, r)", "2,4,N", "a normalised dimension is free"),
+        (
+            LAYER["pow, sqrt, div"].replace("axes = [-1]>(q)", "axes = [1, 2]>(q)"),
+            "2,4,6",
+            "the axes differ, or are not constant",
+        ),
+        (
+            f"{START} q = Mul(d, d) {VARIANCE} r = Sqrt(w) y = Div(d, r)",
+            "2,4,N",
+            "a normalised dimension is free",
+        ),
     ],
 )
 def test_refusals(body: str, shape: str, reason: str) -> None:
