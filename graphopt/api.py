@@ -19,9 +19,11 @@ from graphopt import artifact, pipeline
 from graphopt.arrays import Feeds
 from graphopt.bench import default_threads, measure
 from graphopt.errors import GraphoptError, ModelError, ShapeError, VerificationError
-from graphopt.locate import first_difference
+from graphopt.islands import quantised_values, verify_islands
+from graphopt.locate import Compiler, first_difference
+from graphopt.matching import fits, match_feeds
 from graphopt.measuring import OURS, loader, reference_outputs
-from graphopt.model import Statistics, bind_dims, normalise, save, statistics
+from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics, validate
 from graphopt.model import load as load_model
 from graphopt.pipeline import Context, Hook, Report
 from graphopt.random_feeds import random_feeds
@@ -82,6 +84,7 @@ class Optimization:
     after: Statistics
     report: Report
     verdict: Verdict
+    notices: list[str]
 
 
 @dataclass
@@ -143,7 +146,6 @@ def build(
     `dims` gives sizes to named dimensions, several sizes making shape variants; `bind` turns inputs into constants;
     `inputs` are real feeds to verify on besides random ones. Raises GraphoptError; nothing is written then.
     """
-    from graphopt.backends.compiler import compile_models
     from graphopt.backends.targets import find_target
 
     watch = _Stopwatch(progress)
@@ -152,20 +154,26 @@ def build(
     source = read(model)
     name = Path(output).stem
     variants = make_variants(source, Binding(dims or {}, input_shapes or {}, bind or {}))
+    inputs = [match_feeds(variants.models, feeds) for feeds in inputs]
     before = statistics(variants.models[0])
     watch.stage("optimize")
     originals = [variant.clone() for variant in variants.models] if check else []
-    reports = [optimize_in_place(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
+    reports = [
+        optimize_in_place(variant, preset, hooks, Context(seed, progress)) for variant in variants.models
+    ]
     watch.stage("compile")
-    library = compile_models(variants.models, chosen, progress, profile)
+    library = _generate(variants.models, chosen, progress, profile)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
-        artifact.write(draft, _manifest(name, chosen, library, reports[0], None), library.shared, library.weights)
+        artifact.write(
+            draft, _manifest(name, chosen, library, reports[0], None), library.shared, library.weights
+        )
         watch.stage("verify")
-        verdicts = [_verify(original, draft, inputs, seed, chosen) for original in originals]
-    verdict = next((v for v in verdicts if not v.passed), verdicts[0] if verdicts else _unchecked())
+        compiler = part_compiler(chosen, preset, seed)
+        verdicts = [_verify(original, draft, inputs, seed, chosen, compiler) for original in originals]
+    verdict = min(verdicts, key=_rank, default=_unchecked())
     if verdict.verified and not verdict.passed:
-        raise VerificationError(_explain(originals[verdicts.index(verdict)], verdict, chosen, preset, seed))
+        raise VerificationError(_explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
     watch.stage("write")
     manifest = _manifest(name, chosen, library, reports[0], verdict)
     artifact.write(output, manifest, library.shared, library.weights)
@@ -201,34 +209,41 @@ def optimize(
     Raises GraphoptError; nothing is written then. A model that ONNX Runtime cannot run is saved, and its verdict says that
     it was not verified.
     """
-    from graphopt.passes import PRESETS
-
     progress("load")
     source = read(model)
     bind_dims(source, dims or {}, input_shapes or {})
-    before = statistics(source)
+    inputs = [match_feeds([source], feeds) for feeds in inputs]
     original = source.clone() if check else None
     progress("optimize")
-    normalise(source)
-    if preset not in PRESETS:
-        raise GraphoptError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    notices = frozen_notice(normalise(source))
+    before = statistics(source)
     report = optimize_in_place(source, preset, hooks, Context(seed, progress))
     verdict = _unchecked()
     if original is not None:
         progress("verify")
         verdict = _verify_rewrite(original, source, inputs, seed)
-    if verdict.verified and not verdict.passed:
+    if original is not None and verdict.verified and not verdict.passed:
+        _blame_pass(original, preset, _feeds(original, inputs, seed)[0], seed)
         raise VerificationError(f"the optimized model differs from the original: {verdict}")
     if output is not None:
         save(source, output)
-    return Optimization(source, before, statistics(source), report, verdict)
+    return Optimization(source, before, statistics(source), report, verdict, notices)
 
 
 def optimize_in_place(model: ir.Model, preset: str, hooks: Sequence[Hook], context: Context) -> Report:
-    """Run a preset's passes on a normalised model."""
+    """Run a preset's passes on a normalised model. Raises GraphoptError for an unknown preset."""
+    from graphopt.passes import PRESETS
     from graphopt.passes import preset as preset_passes
 
+    if preset not in PRESETS:
+        raise GraphoptError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     return pipeline.run(model, preset_passes(preset), hooks, context)
+
+
+def _blame_pass(original: ir.Model, preset: str, feeds: Feeds, seed: int) -> None:
+    """Raises VerificationError that names the first pass after which the result differs, if these feeds show it."""
+    normalise(copy := original.clone())
+    optimize_in_place(copy, preset, [pipeline.Verify(feeds)], Context(seed))
 
 
 def compare(
@@ -251,8 +266,8 @@ def compare(
     backends; the error of a single one is its result.
     """
     threads = threads or default_threads()
-    bound = make_variants(load_model(model), Binding(dims or {}, input_shapes or {}, bind or {})).models[0]
-    feeds = feeds if feeds is not None else random_feeds(bound)
+    bound = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {})).models[0]
+    feeds = random_feeds(bound) if feeds is None else match_feeds([bound], feeds)
     with tempfile.TemporaryDirectory() as folder:
         save(bound, fixed := Path(folder) / "fixed.onnx")
 
@@ -260,7 +275,9 @@ def compare(
             path = backends[name]
             if backend != OURS or (path is not None and path.suffix == ".gopt"):
                 return path or fixed
-            fixes: dict[str, Any] = {} if path is None else {"dims": dims, "input_shapes": input_shapes, "bind": bind}
+            fixes: dict[str, Any] = (
+                {} if path is None else {"dims": dims, "input_shapes": input_shapes, "bind": bind}
+            )
             compiled = Path(folder) / f"{list(backends).index(name)}.gopt"
             return build(path or fixed, compiled, target, check=False, progress=progress, **fixes).path
 
@@ -278,18 +295,35 @@ def load(path: str | Path, threads: int | None = None, verify: bool = True) -> C
 
 
 def read(model: Model) -> ir.Model:
-    """A model from a path, a protobuf message, or an IR model, which is copied."""
+    """A model from a path, a protobuf message, or an IR model, which is copied. Raises ModelError if it is invalid."""
     if isinstance(model, str | Path):
-        return load_model(model)
-    if isinstance(model, ir.Model):
-        return model.clone()
-    if isinstance(model, onnx.ModelProto):
-        return ir.from_proto(model)
-    raise ModelError(f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}")
+        source = load_model(model)
+    elif isinstance(model, ir.Model):
+        source = model.clone()
+    elif isinstance(model, onnx.ModelProto):
+        source = ir.from_proto(model)
+    else:
+        raise ModelError(
+            f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}"
+        )
+    validate(source)
+    return source
 
 
-def _verify(original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target) -> Verdict:
-    """Compare the artifact with the model as it came, on the feeds that fit this variant."""
+def _generate(models: Sequence[ir.Model], target: Target, progress: Progress, profile: bool) -> Library:
+    """Imports TVM, which takes seconds; before that, what is wrong with a model has been found."""
+    from graphopt.backends.compiler import compile_models
+
+    return compile_models(models, target, progress, profile)
+
+
+def _verify(
+    original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target, compiler: Compiler
+) -> Verdict:
+    """Compare the artifact with the model as it came.
+
+    A quantised model whose outputs differ, as they do after one rounding tie, is judged operator by operator instead.
+    """
     from graphopt.backends.targets import runs_here
 
     if (reason := runs_here(target)) is not None:
@@ -300,7 +334,11 @@ def _verify(original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int,
         def run(feeds: Feeds) -> dict[str, Any]:
             return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
 
-        return verify(original, run, _feeds(original, inputs, seed))
+        feeds = _feeds(original, inputs, seed)
+        verdict = verify(original, run, feeds)
+    if verdict.passed or not verdict.verified or not quantised_values(original):
+        return verdict
+    return verify_islands(original, compiler, feeds)
 
 
 def _verify_rewrite(original: ir.Model, optimized: ir.Model, inputs: Sequence[Feeds], seed: int) -> Verdict:
@@ -314,24 +352,35 @@ def _verify_rewrite(original: ir.Model, optimized: ir.Model, inputs: Sequence[Fe
 
 
 def _feeds(model: ir.Model, inputs: Sequence[Feeds], seed: int) -> list[Feeds]:
-    return [*inputs, *(random_feeds(model, seed=seed + i) for i in range(RANDOM_FEEDS))]
+    """The feeds of the user that fit this variant, and random ones."""
+    given = [feeds for feeds in inputs if fits(model, feeds)]
+    return [*given, *(random_feeds(model, seed=seed + i) for i in range(RANDOM_FEEDS))]
 
 
-def _explain(original: ir.Model, verdict: Verdict, target: Target, preset: str, seed: int) -> str:
-    """The message for a wrong result: what differs and the first node where it does."""
+def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
+    """Compiles parts of a model the way the whole was compiled, to find or to judge a difference."""
     from graphopt.backends.compiler import compile_models
 
-    def compile_and_run(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
+    def compile_part(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
         names = [output.name or "" for output in model.graph.outputs]
-        optimize_in_place(copy := model.clone(), preset, (), Context(seed))
-        library = compile_models([copy], target)
+        part = model.clone()
+        normalise(part)
+        optimize_in_place(part, preset, (), Context(seed))
+        library = compile_models([part], target)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.gopt"
-            artifact.write(path, _manifest("part", target, library, Report(), None), library.shared, library.weights)
+            artifact.write(
+                path, _manifest("part", target, library, Report(), None), library.shared, library.weights
+            )
             compiled = load(path)
         return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
 
-    found = first_difference(original, compile_and_run, random_feeds(original, seed=seed))
+    return compile_part
+
+
+def _explain(original: ir.Model, verdict: Verdict, compiler: Compiler, seed: int) -> str:
+    """The message for a wrong result: what differs and the first node where it does."""
+    found = first_difference(original, compiler, random_feeds(original, seed=seed))
     return f"the compiled model differs from ONNX Runtime: {verdict}" + (f"\n{found}" if found else "")
 
 
@@ -355,6 +404,10 @@ def _manifest(
     }
 
 
+def _rank(verdict: Verdict) -> int:
+    """Of several verdicts a failure counts before what could not be verified, and that before a success."""
+    return 2 if verdict.passed else 1 if not verdict.verified else 0
+
+
 def _unchecked() -> Verdict:
     return Verdict(not_verified="verification was switched off")
-

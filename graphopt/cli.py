@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def _example(text: str) -> Callable[[click.Command], click.Command]:
     """Adds an example to a command's help."""
 
     def decorate(command: click.Command) -> click.Command:
-        command.help = f"{command.help}\n\n\b\nExample:\n  {text}"
+        command.help = f"{cleandoc(command.help or '')}\n\n\b\nExample:\n  {text}"
         return command
 
     return decorate
@@ -117,8 +118,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
         from graphopt import api, report
 
         done = api.build(model, output, target, progress=progress, **settings)
-    for notice in done.notices:
-        click.echo(notice, err=True)
+    _announce(done.notices)
     line = (
         f"{done.path}: {done.path.stat().st_size / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
         f"{done.kernels} kernels, {sum(done.seconds.values()):.1f} s; {done.verdict}"
@@ -153,12 +153,14 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
         from graphopt import api, report
 
         done = api.optimize(model, output, progress=progress, **settings)
+    _announce(done.notices)
     content = {
         "nodes_before": done.before.nodes,
         "nodes_after": done.after.nodes,
         "bytes": output.stat().st_size,
         "applied": dict(done.report.applied),
         "verification": done.verdict.to_json(),
+        "notices": done.notices,
     }
     line = f"{output}: {done.before.nodes} -> {done.after.nodes} nodes; {done.verdict}"
     _publish(json_file, content, report.pass_table(done.report), report.refusal_table(done.report), line=line)
@@ -362,6 +364,12 @@ def _publish(json_file: str | None, content: Mapping[str, Any], *tables: Table, 
         report.show(*tables)
         if line:
             click.echo(line)
+
+
+def _announce(notices: Sequence[str]) -> None:
+    """What was decided without being asked."""
+    for notice in notices:
+        click.echo(notice, err=True)
 
 
 def _progress(json_file: str | None) -> Display:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """The standard operators that hold graphs."""
 

@@ -14,7 +14,6 @@ GraphoptError               exit code 2, the message is complete and meant for t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from graphopt_runtime.errors import ArtifactError, GraphoptError, InputError
 
@@ -79,4 +78,4 @@ class OutputError(GraphoptError):
 class VerificationError(GraphoptError):
     """A result differs from its reference by more than the tolerance."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code = 1

@@ -73,6 +73,13 @@ def _as_path(value: str | bytes | os.PathLike[str]) -> Path:
     return Path(os.fsdecode(value))
 
 
+class _JsonTarget(_Output):
+    """A file to write, or - for standard output, as text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # type: ignore[override]
+        return "-" if value == "-" else str(super().convert(value, param, ctx))
+
+
 FILE = _Existing()
 ONNX_MODEL = _OnnxModel()
 ARTIFACT = _Artifact()
@@ -100,7 +107,11 @@ def require_writable(path: Path) -> None:
 
 
 json_file = click.option(
-    "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output."
+    "--json",
+    "json_file",
+    type=_JsonTarget(),
+    metavar="FILE",
+    help="Write the result as JSON; - is standard output.",
 )
 threads = click.option("--threads", type=click.IntRange(1), help="Default: the CPUs this process may use.")
 target = click.option("--target", default="native", show_default=True, help="See `graphopt targets`.")

@@ -34,7 +34,7 @@ class Spinner(AbstractContextManager["Spinner"]):
     """The current stage on the last line of a terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._status = console.status("")
+        self._status = console.status("start")
 
     def __enter__(self) -> Self:
         self._status.start()
@@ -53,7 +53,7 @@ class Lines(AbstractContextManager["Lines"]):
 
     def __init__(self, stream: TextIO, first_s: float = FIRST_LINE_S, next_s: float = NEXT_LINE_S) -> None:
         self._stream, self._first_s, self._next_s = stream, first_s, next_s
-        self._stage = ""
+        self._stage = "start"
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
 

@@ -11,7 +11,16 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.errors import ShapeError
-from graphopt.model import bind_dims, bind_first_dims, bind_values, free_dims, freeze_defaults, normalise
+from graphopt.feasible import require_feasible
+from graphopt.model import (
+    bind_dims,
+    bind_first_dims,
+    bind_values,
+    free_dims,
+    freeze_defaults,
+    frozen_notice,
+    normalise,
+)
 
 Sizes = int | Sequence[int]
 
@@ -37,7 +46,7 @@ def make_variants(model: ir.Model, binding: Binding) -> Variants:
     """One normalised copy of `model` a combination of sizes; `model` itself is not changed.
 
     A free first dimension becomes 1, with a notice. Raises ShapeError for any other dimension left free, naming the
-    options that would fix it.
+    options that would fix it, and ModelError or ShapeError for what no compiler could make work.
     """
     models, notices = [], []
     for sizes in combinations(binding.dims):
@@ -48,8 +57,9 @@ def make_variants(model: ir.Model, binding: Binding) -> Variants:
             f"{name}: first dimension {dim!r} set to 1" for name, dim in bind_first_dims(variant).items()
         ]
         _require_fixed(variant)
-        normalise(variant)
+        notices += frozen_notice(normalise(variant))
         freeze_defaults(variant)
+        require_feasible(variant)
         models.append(variant)
     return Variants(models, notices)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphopt import edit
 from graphopt.arrays import Feeds
 from graphopt.comparison import Comparison, compare_output, describe
 from graphopt.errors import GraphoptError
@@ -150,10 +151,13 @@ def _session(model: ir.Model | Path, options: Any) -> Any:
 def _fits_in_memory(model: ir.Model) -> bool:
     """Whether one protobuf message can hold the model: nothing in files of its own, and not too large."""
     tensors = [
-        value.const_value for value in model.graph.initializers.values() if value.const_value is not None
+        value.const_value
+        for graph in edit.graphs(model)
+        for value in graph.initializers.values()
+        if value.const_value is not None
     ]
     inside = not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    return inside and sum(tensor.nbytes for tensor in tensors) <= PROTOBUF_LIMIT
+    return inside and sum(edit.byte_size(tensor) for tensor in tensors) <= PROTOBUF_LIMIT
 
 
 def _guarded(call: Callable[[], Any]) -> Any:

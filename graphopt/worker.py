@@ -53,7 +53,7 @@ class Worker:
             handle = theirs.fileno()
             command = [sys.executable, "-P", "-m", "graphopt.worker", str(handle)]
             self._process = subprocess.Popen(
-                command, pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=STDERR
+                command, pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=STDERR, process_group=0
             )
         self._pipe.send((loader, dict(feeds)))
 

@@ -3,7 +3,7 @@
 from graphopt.model.checking import validate
 from graphopt.model.dims import bind_dims, bind_first_dims, bind_values, free_dims
 from graphopt.model.inference import infer_shapes
-from graphopt.model.normal import freeze_defaults, normalise
+from graphopt.model.normal import freeze_defaults, frozen_notice, normalise
 from graphopt.model.reading import load
 from graphopt.model.statistics import Statistics, statistics
 from graphopt.model.writing import proto, save
@@ -15,6 +15,7 @@ __all__ = [
     "bind_values",
     "free_dims",
     "freeze_defaults",
+    "frozen_notice",
     "infer_shapes",
     "load",
     "normalise",

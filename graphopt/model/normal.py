@@ -1,5 +1,7 @@
 """The normal form that passes and backends work on: no functions, no Constant nodes, unique names, known shapes."""
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
@@ -32,6 +34,17 @@ def normalise(model: ir.Model) -> list[str]:
     _name_uniquely(model)
     infer_shapes(model)
     return frozen
+
+
+def frozen_notice(names: Sequence[str]) -> list[str]:
+    """What to tell a user about the names that ``normalise`` returned; empty if there are none."""
+    if not names:
+        return []
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return [f"{len(names)} initializers that are listed as inputs too became constants: {shown}"]
+
+
+SHOWN = 3
 
 
 def freeze_defaults(model: ir.Model) -> list[str]:

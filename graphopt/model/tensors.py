@@ -20,8 +20,8 @@ class RawTensor(ir.TensorProtoTensor):
         self._shape = ir.Shape(proto.dims, frozen=True)
         self._array: np.ndarray | None = None
 
-    @property
-    def name(self) -> str | None:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def name(self) -> str | None:
         return self._own_name
 
     @name.setter
@@ -39,11 +39,11 @@ class RawTensor(ir.TensorProtoTensor):
         return renamed
 
     @property
-    def dtype(self) -> ir.DataType:
+    def dtype(self) -> ir.DataType:  # type: ignore[override]
         return self._dtype
 
     @property
-    def shape(self) -> ir.Shape:
+    def shape(self) -> ir.Shape:  # type: ignore[override]
         return self._shape
 
     def numpy(self) -> np.ndarray:
