@@ -29,7 +29,10 @@ def chain(length: int, size: int) -> onnx.ModelProto:
         "chain",
         [helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(f"x{length}", TensorProto.FLOAT, shape)],
-        [helper.make_tensor(f"w{i}", TensorProto.FLOAT, shape, weight.tobytes(), raw=True) for i, weight in enumerate(weights)],
+        [
+            helper.make_tensor(f"w{i}", TensorProto.FLOAT, shape, weight.tobytes(), raw=True)
+            for i, weight in enumerate(weights)
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from light import light_models
 
 from graphopt import api
 from graphopt.bench import Schedule
 from graphopt.errors import GraphoptError, UnsupportedError, VerificationError
 from graphopt.report import markdown
+from light import light_models
 
 DIMS: Mapping[str, Mapping[str, int]] = {
     "minilm_l6_v2": {"batch": 1, "seq": 128},
@@ -35,7 +35,18 @@ SHAPES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 }
 """Whole shapes of inputs whose dimensions have no names."""
 
-HEADINGS = ("model", "result", "max rel err", "nodes", "kernels", "MB", "compile s", "graphopt ms", "onnxruntime ms", "ratio")
+HEADINGS = (
+    "model",
+    "result",
+    "max rel err",
+    "nodes",
+    "kernels",
+    "MB",
+    "compile s",
+    "graphopt ms",
+    "onnxruntime ms",
+    "ratio",
+)
 
 
 @dataclass
@@ -97,7 +108,11 @@ def main() -> int:
     chosen = parser.parse_args()
     folder = Path("build/zoo")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = sorted((Path(os.environ["GRAPHOPT_ZOO"]) / "models").glob("*.onnx")) if "GRAPHOPT_ZOO" in os.environ else []
+    paths = (
+        sorted((Path(os.environ["GRAPHOPT_ZOO"]) / "models").glob("*.onnx"))
+        if "GRAPHOPT_ZOO" in os.environ
+        else []
+    )
     if chosen.light:
         paths += list(light_models(Path("build/light")).values())
     if chosen.names:
@@ -109,7 +124,9 @@ def main() -> int:
     print(markdown(HEADINGS, [row.texts() for row in rows]))
     ratios = [row.ratio for row in rows if row.ratio is not None]
     if ratios:
-        print(f"\nGeometric mean of the ratios over {len(ratios)} models: {float(np.exp(np.mean(np.log(ratios)))):.2f}")
+        print(
+            f"\nGeometric mean of the ratios over {len(ratios)} models: {float(np.exp(np.mean(np.log(ratios)))):.2f}"
+        )
     return 0
 
 

@@ -13,7 +13,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from graphopt.pipeline import Context, Outcome, Pass
 
-ZOO = Path(os.environ.get("GRAPHOPT_ZOO", Path(__file__).parents[2] / "shared" / "zoo"))
+ZOO = Path(os.environ["GRAPHOPT_ZOO"]) if "GRAPHOPT_ZOO" in os.environ else None
+ZOO_MODELS = sorted((ZOO / "models").glob("*.onnx")) if ZOO is not None else []
 
 
 def make_model(text: str, opset: int = 18, /, **initializers: np.ndarray) -> ir.Model:
@@ -96,6 +97,6 @@ def apply_and_check(
 @pytest.fixture(scope="session")
 def zoo() -> Path:
     """The folder of real models; skips where there is none."""
-    if not (ZOO / "models").is_dir():
+    if ZOO is None or not (ZOO / "models").is_dir():
         pytest.skip("no zoo of real models: set GRAPHOPT_ZOO")
     return ZOO

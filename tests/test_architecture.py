@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FRONT_DOOR = {
     f"graphopt/{name}.py"
-    for name in ("__init__", "__main__", "api", "cli", "doctor", "inspection", "measuring", "onnx_backend", "options")
+    for name in (
+        "__init__",
+        "__main__",
+        "api",
+        "cli",
+        "doctor",
+        "inspection",
+        "measuring",
+        "onnx_backend",
+        "options",
+    )
 }
 # Import -> where it may stand: folders end with a slash.
 ALLOWED = {

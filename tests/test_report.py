@@ -12,6 +12,7 @@ from graphopt.bench import Benchmark, Measurement
 from graphopt.errors import OutputError
 from graphopt.model import statistics
 from graphopt.pipeline import Outcome, Report, Step
+from graphopt.streams import Load
 from tests.conftest import make_model
 
 GOOD = Measurement((1.0, 2.0, 3.0), 12.0, 64.0, "float32", 1e-6, 2e-7)
@@ -89,11 +90,30 @@ def test_json_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": ["nan", {"b": "-inf"}]}
 
 
-def test_tables_leave_standard_output_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     report.show(report.table(["a"], [["1"]]))
     captured: Any = capsys.readouterr()
-    assert captured.out == ""
-    assert "1" in captured.err
+    assert "1" in captured.out
+    assert captured.err == ""
+
+
+def test_empty_tables_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    report.show(report.table(["a"], []))
+    assert capsys.readouterr().out == ""
+
+
+def test_width_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    report.show(report.table(["a"], [["word " * 100]]))
+    assert max(map(len, capsys.readouterr().out.splitlines())) == report.PLAIN_WIDTH
+
+
+def test_load_table() -> None:
+    shown = text(report.load_table(Load("m", 2, 1, (1.0, 3.0), 0.5)))
+    cells = [cell.strip() for cell in shown.splitlines()[-2].strip("│ ").split("│")]
+    assert cells == ["2", "1", "2", "4", "2.000", "1.200", "2.800"]
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:

@@ -126,3 +126,9 @@ def test_weights_in_their_own_file_are_found(tmp_path: Any) -> None:
     ir.save(model, tmp_path / "m.onnx", external_data="weights.bin")
     run = reference(ir.load(tmp_path / "m.onnx"))
     np.testing.assert_array_equal(run({"x": np.zeros(2, np.float32)})["y"], [1, 2])
+
+
+def test_strings_among_the_weights_are_no_obstacle() -> None:
+    text = 'g (float[1] x) => (float[1] y) { s = Constant<value = string[2] {"a", "b"}>() y = Relu(x) }'
+    model = make_model(text)
+    assert verify(model, reference(model), [random_feeds(model)]).passed

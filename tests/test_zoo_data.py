@@ -10,12 +10,12 @@ from graphopt.data import load_dataset
 from graphopt.islands import verify_islands
 from graphopt.random_feeds import random_feeds
 from graphopt.verify import reference, verify
-from tests.conftest import ZOO
+from tests.conftest import ZOO_MODELS
 
 pytestmark = pytest.mark.zoo
 
 CUSTOM_OPERATORS = "superres_prepost_op18"
-MODELS = [path.stem for path in sorted((ZOO / "models").glob("*.onnx")) if path.stem != CUSTOM_OPERATORS]
+MODELS = [path.stem for path in ZOO_MODELS if path.stem != CUSTOM_OPERATORS]
 # Models whose free dimensions are not happy with the usual size.
 SIZES = {"silero_vad_16k_op15": 576}
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.errors import ModelError
-from graphopt.model import freeze_defaults, normalise, validate
+from graphopt.model import freeze_defaults, frozen_notice, normalise, validate
 from tests.conftest import make_model, ops, reference
 
 FUNCTIONS = """<ir_version: 8, opset_import: ["": 18, "local": 1]>
@@ -106,3 +106,12 @@ def test_models_that_list_all_their_weights_as_inputs_do_so_by_habit(listed: int
     model = make_model(f"agraph ({inputs}) => (float[2] y) {{ {body} }}", **weights)
     assert len(normalise(model)) == listed + 1 - left
     assert len(model.graph.inputs) == left
+
+
+def test_what_became_constant_is_told() -> None:
+    assert frozen_notice([]) == []
+    assert frozen_notice(["a", "b"]) == [
+        "2 initializers that are listed as inputs too became constants: a, b"
+    ]
+    (notice,) = frozen_notice(list("abcde"))
+    assert notice.endswith(": a, b, c, ...")

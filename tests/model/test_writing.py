@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphopt.errors import OutputError
-from graphopt.model import load, save
+from graphopt.model import load, normalise, proto, save
 from tests.conftest import make_model, reference
 
 FEEDS = {"x": np.array([1, -2], np.float32)}
@@ -62,3 +62,9 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         save(add_model(), path)
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_value_info_is_about_computed_values(tmp_path: Path) -> None:
+    model = add_model()
+    normalise(model)
+    assert [info.name for info in proto(model).graph.value_info] == ["s"]

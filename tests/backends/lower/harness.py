@@ -22,7 +22,9 @@ TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 """Largest difference allowed, relative to the largest element."""
 
 
-def compiled(model: ir.Model, feeds: Mapping[str, np.ndarray], target: Target | None = None) -> list[np.ndarray]:
+def compiled(
+    model: ir.Model, feeds: Mapping[str, np.ndarray], target: Target | None = None
+) -> list[np.ndarray]:
     """The outputs of the compiled model."""
     target = native() if target is None else target
     library = compile_models([model], target)

@@ -81,7 +81,9 @@ def test_gru_applies_the_reset_gate_after_the_linear_transformation() -> None:
 def test_lstm_peepholes_and_coupled_gates() -> None:
     nodes = Nodes(opset=14)
     network(nodes, "LSTM", 4, 2, 3, 5, peepholes=True)
-    network(nodes, "LSTM", 4, 2, 3, 19, peepholes=True, states=True, direction="bidirectional", constant=False)
+    network(
+        nodes, "LSTM", 4, 2, 3, 19, peepholes=True, states=True, direction="bidirectional", constant=False
+    )
     network(nodes, "LSTM", 4, 2, 3, 5, input_forget=1, states=True)
     nodes.check()
 

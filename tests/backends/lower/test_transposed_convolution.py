@@ -32,8 +32,7 @@ GEOMETRIES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("filters", [2, 18])
-@pytest.mark.parametrize("constant", [True, False], ids=["constant", "dynamic"])
+@pytest.mark.parametrize(("filters", "constant"), [(18, True), (2, False)])
 def test_geometries(filters: int, constant: bool) -> None:
     hold = fixed if constant else np.asarray
     nodes = Nodes()

@@ -1,0 +1,88 @@
+"""`bench` and `compare`."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import invoke, invoke_json
+
+QUICK = ("--runs", 2, "--blocks", 1)
+FIELDS = {
+    "median_ms", "p10_ms", "p90_ms", "load_ms", "peak_rss_mb", "precision", "max_abs_err", "max_rel_err",
+}  # fmt: skip
+
+
+def test_bench_an_artifact(artifact: Path) -> None:
+    content = invoke_json("bench", artifact, *QUICK)
+    assert content["runs"] == 2
+    assert content["backends"]["graphopt"]["median_ms"] > 0
+
+
+def test_bench_a_model(onnx_file: Path) -> None:
+    content = invoke_json("bench", onnx_file, *QUICK, "--dim", "batch=3")
+    assert content["backends"]["graphopt"]["max_rel_err"] < 1e-5
+
+
+@pytest.mark.parametrize("file", ["artifact", "onnx_file"])
+def test_bench_streams(file: str, request: pytest.FixtureRequest) -> None:
+    content = invoke_json("bench", request.getfixturevalue(file), *QUICK, "--streams", 3)
+    assert content["streams"] == 3
+    assert content["calls"] == 6
+    assert content["calls_per_s"] > 0
+
+
+def test_streams_as_a_table(artifact: Path) -> None:
+    assert "calls/s" in invoke("bench", artifact, *QUICK, "--streams", 2).stdout
+
+
+def test_compare(onnx_file: Path) -> None:
+    backends = ("--backend", "graphopt", "--backend", "onnxruntime")
+    content = invoke_json("compare", onnx_file, *backends, *QUICK, "--threads", 1)
+    assert set(content) == {"model", "threads", "runs", "backends"}
+    assert content["threads"] == 1
+    assert list(content["backends"]) == ["graphopt", "onnxruntime"]
+    assert all(set(one) == FIELDS for one in content["backends"].values())
+    assert content["backends"]["graphopt"]["max_rel_err"] < 1e-5
+
+
+def test_compare_with_an_artifact(onnx_file: Path, artifact: Path) -> None:
+    backend = ("--backend", f"graphopt={artifact}", "--dim", "batch=2")
+    content = invoke_json("compare", onnx_file, *backend, *QUICK)
+    assert content["backends"]["graphopt"]["max_rel_err"] < 1e-5
+
+
+def test_one_backend_that_fails_does_not_disturb_the_others(onnx_file: Path, artifact: Path) -> None:
+    backends = ("--backend", f"graphopt={artifact}", "--backend", "onnxruntime", "--dim", "batch=5")
+    content = invoke_json("compare", onnx_file, *backends, *QUICK)
+    assert "not compiled for the shapes" in content["backends"]["graphopt"]["error"]
+    assert content["backends"]["onnxruntime"]["median_ms"] > 0
+
+
+def test_no_backend_at_all(onnx_file: Path, artifact: Path) -> None:
+    result = invoke(
+        "compare", onnx_file, "--backend", f"graphopt={artifact}", "--dim", "batch=5", *QUICK, code=2
+    )
+    assert "no backend could run the model" in result.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_from_a_terminal(artifact: Path) -> None:
+    """Ctrl-C reaches every process of the terminal's group; the backends' own must not answer with a traceback."""
+    command = [sys.executable, "-P", "-m", "graphopt", "bench", str(artifact), "--runs", "1000000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0)
+    assert process.stderr is not None
+    assert "measure" in process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said.splitlines() == ["graphopt: interrupted; nothing was written"]
+
+
+def test_page(onnx_file: Path) -> None:
+    page = onnx_file.parent / "page.html"
+    invoke("compare", onnx_file, "--backend", "onnxruntime", "--html", page, *QUICK)
+    assert "onnxruntime" in page.read_text()

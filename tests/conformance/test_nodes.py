@@ -1,0 +1,24 @@
+"""Every node test of the ONNX backend suite passes or is refused with a reason: no wrong result, no crash."""
+
+from typing import Any
+
+import pytest
+
+import conformance
+
+pytestmark = [pytest.mark.conformance, pytest.mark.slow]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Building the suite takes seconds, so it happens only where the marker expression asks for it."""
+    wanted = "not conformance" not in metafunc.config.option.markexpr
+    cases = conformance.load_cases() if wanted else []
+    metafunc.parametrize("case", cases, ids=[case.name for case in cases])
+
+
+def test_node(case: Any, results: list[conformance.Result]) -> None:
+    result = conformance.run_case(case)
+    results.append(result)
+    assert result.status not in conformance.FAILURES, result.reason
+    if result.status != "passed":
+        pytest.skip(f"{result.status}: {result.reason}")
