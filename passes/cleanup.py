@@ -55,6 +55,13 @@ def _drop_cast(match: Match) -> Replacement:
     return match["x"] if match["x"].dtype == _to(match.root) else None
 
 
+def _plain_cast(match: Match) -> Replacement:
+    target = match["like"].dtype
+    return (
+        Refuse("the type is unknown") if target is None else match.op("Cast", [match["x"]], to=target.value)
+    )
+
+
 INNER_CAST = Op("Cast", "x", shared=True)
 
 
@@ -164,6 +171,7 @@ RULES = [
     Rule("identity", Op("Identity", "x"), _same),
     Rule("no-op dropout", Op("Dropout", "x", ...), _drop_dropout),
     Rule("no-op cast", Op("Cast", "x"), _drop_cast),
+    Rule("cast like", Op("CastLike", "x", "like"), _plain_cast),
     Rule("cast chain", Op("Cast", INNER_CAST), _merge_casts),
     Rule("multiply by one", Op("Mul", "x", Const("c", where=_is_one, max_size=SMALL)), _neutral),
     Rule("divide by one", Op("Div", "x", Const("c", where=_is_one, max_size=SMALL)), _neutral),

@@ -110,4 +110,6 @@ def _tick(number: int) -> Any:
 
 
 def _sequence(statements: list[Any]) -> Any:
+    if len(statements) == 1:
+        return statements[0]
     return tirx.SeqStmt(statements) if statements else tirx.Evaluate(tirx.const(0, "int32"))

@@ -95,7 +95,6 @@ def _passes() -> Any:
     return tvm.ir.transform.Sequential(
         [
             tirx.transform.StmtSimplify(),
-            tirx.transform.FlattenBuffer(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.VectorizeLoop(True),
             tirx.transform.UnrollLoop(),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.nodes import lower_inner_nodes
-from graphopt.backends.lower.operator import Lowered, attribute
+from graphopt.backends.lower.operator import Lowered, Refused, attribute
 from graphopt.backends.tensor import Tensor
 from graphopt.model.inference import infer_shapes
 
@@ -42,6 +42,13 @@ class Composite:
     def input(self, position: int) -> ir.Value | None:
         """An input of the node, or None where it is absent."""
         return self.inputs[position] if position < len(self.inputs) else None
+
+    def required(self, position: int) -> ir.Value:
+        """An input of the node that must be there."""
+        value = self.input(position)
+        if value is None:
+            raise Refused(f"its input {position} is missing")
+        return value
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node."""

@@ -24,14 +24,6 @@ ACTIVATIONS: dict[str, tuple[str, ...]] = {
 """Activations that fused operators name, and what their `activation_params` are."""
 
 
-def required(build: Composite, position: int) -> ir.Value:
-    """An input that must be there."""
-    value = build.input(position)
-    if value is None:
-        raise Refused(f"its input {position} is missing")
-    return value
-
-
 def add_present(build: Composite, value: ir.Value, *others: ir.Value | None) -> ir.Value:
     """The sum of `value` and those of `others` that are there."""
     for other in others:
@@ -40,39 +32,39 @@ def add_present(build: Composite, value: ir.Value, *others: ir.Value | None) -> 
 
 
 def _gelu(build: Composite) -> Values:
-    x = add_present(build, required(build, 0), build.input(1))
+    x = add_present(build, build.required(0), build.input(1))
     return [build("Gelu", x)]
 
 
 def _fast_gelu(build: Composite) -> Values:
-    x = add_present(build, required(build, 0), build.input(1))
+    x = add_present(build, build.required(0), build.input(1))
     return [build("Gelu", x, approximate="tanh")]
 
 
 def _quick_gelu(build: Composite) -> Values:
-    x = required(build, 0)
+    x = build.required(0)
     alpha = np.array(build.attribute("alpha", 1.702), build.dtype(x))
     return [build("Mul", x, build("Sigmoid", build("Mul", x, alpha)))]
 
 
 def _skip_layer_normalization(build: Composite) -> Values:
     """Inputs: x, skip, scale, bias of the norm, bias of the sum; the outputs end with the sum."""
-    total = add_present(build, required(build, 0), required(build, 1), build.input(4))
-    result = _layer_norm(build, total, required(build, 2), build.input(3), 1e-12)
+    total = add_present(build, build.required(0), build.required(1), build.input(4))
+    result = _layer_norm(build, total, build.required(2), build.input(3), 1e-12)
     return _only_read(build, [result, None, None, total])
 
 
 def _skip_simplified_layer_normalization(build: Composite) -> Values:
     """Inputs: x, skip, scale, bias of the sum; the outputs end with the sum."""
-    total = add_present(build, required(build, 0), required(build, 1), build.input(3))
+    total = add_present(build, build.required(0), build.required(1), build.input(3))
     epsilon = build.attribute("epsilon", 1e-5)
-    result = build("RMSNormalization", total, required(build, 2), domain="graphopt", axis=-1, epsilon=epsilon)
+    result = build("RMSNormalization", total, build.required(2), domain="graphopt", axis=-1, epsilon=epsilon)
     return _only_read(build, [result, None, None, total])
 
 
 def _simplified_layer_normalization(build: Composite) -> Values:
     axis, epsilon = build.attribute("axis", -1), build.attribute("epsilon", 1e-5)
-    operands = (required(build, 0), required(build, 1))
+    operands = (build.required(0), build.required(1))
     result = build("RMSNormalization", *operands, domain="graphopt", axis=axis, epsilon=epsilon)
     return _only_read(build, [result, None])
 
@@ -82,13 +74,13 @@ def _embed_layer_normalization(build: Composite) -> Values:
     ids, segments, mask, positions = (build.input(i) for i in (0, 1, 7, 8))
     assert ids is not None
     batch, steps = build.shape(ids)
-    total = build("Gather", required(build, 2), ids, axis=0)
+    total = build("Gather", build.required(2), ids, axis=0)
     if positions is None:
         positions = build.constant(np.arange(steps, dtype=np.int64))
-    total = build("Add", total, build("Gather", required(build, 3), positions, axis=0))
+    total = build("Add", total, build("Gather", build.required(3), positions, axis=0))
     if segments is not None:
-        total = build("Add", total, build("Gather", required(build, 4), segments, axis=0))
-    result = _layer_norm(build, total, required(build, 5), build.input(6), 1e-12)
+        total = build("Add", total, build("Gather", build.required(4), segments, axis=0))
+    result = _layer_norm(build, total, build.required(5), build.input(6), 1e-12)
     lengths = build.constant(np.zeros(batch, np.int32))
     if mask is not None:
         lengths = build("ReduceSum", mask, np.array([1], np.int64), keepdims=0)
@@ -121,7 +113,7 @@ def _fused_matmul(build: Composite) -> Values:
 
 
 def _matrix_operand(build: Composite, position: int, transposed: bool, batch_transposed: str) -> ir.Value:
-    value = required(build, position)
+    value = build.required(position)
     order = list(range(len(build.shape(value))))
     if build.attribute(batch_transposed, 0):
         order = [*order[1:-1], order[0], order[-1]]
@@ -146,7 +138,7 @@ def _activated(
 def _fused_conv(build: Composite) -> Values:
     """Conv, plus an optional fourth input, then an activation."""
     own = ("activation", "activation_params")
-    x = required(build, 0)
+    x = build.required(0)
     result = build("Conv", *build.inputs[:3], **_attributes(build, own))
     result = add_present(build, result, build.input(3))
     name, numbers = build.attribute("activation"), build.attribute("activation_params", [])
@@ -155,7 +147,7 @@ def _fused_conv(build: Composite) -> Values:
 
 def _nhwc_conv(build: Composite) -> Values:
     """Conv over channels-last data; the weights are laid out as those of Conv."""
-    x = required(build, 0)
+    x = build.required(0)
     rank = len(build.shape(x))
     first = build.transpose(x, 0, rank - 1, *range(1, rank - 1))
     result = build("Conv", first, *build.inputs[1:3], **_attributes(build, ()))
@@ -166,7 +158,7 @@ def _fused_gemm(build: Composite) -> Values:
     numbers = [build.attribute(name) for name in ("activation_alpha", "activation_beta", "activation_gamma")]
     own = ("activation", "activation_alpha", "activation_beta", "activation_gamma")
     result = build("Gemm", *build.inputs, **_attributes(build, own))
-    dtype = build.dtype(required(build, 0))
+    dtype = build.dtype(build.required(0))
     present = [number for number in numbers if number is not None]
     return [_activated(build, result, dtype, build.attribute("activation"), present)]
 
@@ -179,7 +171,7 @@ def _matmul_bits(build: Composite) -> Values:
     """MatMulNBits: the constant weights are expanded to floats at compile time."""
     if build.input(4) is not None:
         raise Refused("groups of channels (g_idx) are not supported")
-    x = required(build, 0)
+    x = build.required(0)
     packed, scales, zeros = (
         constant_input(build.ctx, build.node, i, what)
         for i, what in ((1, "weight"), (2, "scales"), (3, "zero points"))

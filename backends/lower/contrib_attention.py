@@ -19,7 +19,7 @@ from graphopt.backends.lower.attention import (
     wanted,
 )
 from graphopt.backends.lower.composite import Composite, composite
-from graphopt.backends.lower.contrib import Values, required
+from graphopt.backends.lower.contrib import Values
 from graphopt.backends.lower.operator import Operator, Refused, constant_input
 
 
@@ -36,7 +36,7 @@ def _multi_head_attention(build: Composite) -> Values:
     widths = [width, width, value_width]
     operands: list[ir.Value] = [query, key, value]
     if build.input(3) is not None:
-        biases = build.split(required(build, 3), 0, widths)
+        biases = build.split(build.required(3), 0, widths)
         operands = [
             build("Add", x, b) if i == 0 or separate else x
             for i, (x, b) in enumerate(zip(operands, biases, strict=True))
@@ -48,14 +48,14 @@ def _multi_head_attention(build: Composite) -> Values:
     ]
     past = 0
     if build.input(6) is not None:
-        past = build.shape(required(build, 6))[2]
-        split[1] = build("Concat", required(build, 6), split[1], axis=2)
-        split[2] = build("Concat", required(build, 7), split[2], axis=2)
+        past = build.shape(build.required(6))[2]
+        split[1] = build("Concat", build.required(6), split[1], axis=2)
+        split[2] = build("Concat", build.required(7), split[2], axis=2)
     heads = Heads(batch, count, count, queries, past + keys, width // count, value_width // count)
     bias = Bias(build, build.dtype(query))
     _add_key_mask(build, bias, build.input(4), heads)
     if build.input(5) is not None:
-        bias.add(required(build, 5))
+        bias.add(build.required(5))
     if build.attribute("unidirectional", 0):
         bias.allow(causal_window(queries, heads.keys, past, causal=True))
     result, scores = attend(build, split, heads, bias, _scale(build, heads))
@@ -64,7 +64,7 @@ def _multi_head_attention(build: Composite) -> Values:
 
 def _attention(build: Composite) -> Values:
     """Attention of com.microsoft: one multiplication projects the input to query, key and value."""
-    x, weights = required(build, 0), required(build, 1)
+    x, weights = build.required(0), build.required(1)
     batch, steps, _ = build.shape(x)
     if build.attribute("do_rotary", 0) or build.attribute("past_present_share_buffer", 0):
         raise Refused("do_rotary and past_present_share_buffer are not supported")
@@ -73,15 +73,15 @@ def _attention(build: Composite) -> Values:
     widths = build.attribute("qkv_hidden_sizes") or [total // 3] * 3
     projected = build("MatMul", x, weights)
     if build.input(2) is not None:
-        projected = build("Add", projected, required(build, 2))
+        projected = build("Add", projected, build.required(2))
     parts = build.split(projected, 2, widths)
     query, key, value = (
         split_heads(build, p, (batch, steps, w), count) for p, w in zip(parts, widths, strict=True)
     )
     past = 0
     if build.input(4) is not None:
-        past = build.shape(required(build, 4))[3]
-        old_key, old_value = build.split(required(build, 4), 0, (1, 1))
+        past = build.shape(build.required(4))[3]
+        old_key, old_value = build.split(build.required(4), 0, (1, 1))
         key, value = (
             build("Concat", build("Squeeze", old, np.array([0])), new, axis=2)
             for old, new in ((old_key, key), (old_value, value))
@@ -90,7 +90,7 @@ def _attention(build: Composite) -> Values:
     bias = Bias(build, build.dtype(x))
     _add_key_mask(build, bias, build.input(3), heads)
     if build.input(5) is not None:
-        bias.add(required(build, 5))
+        bias.add(build.required(5))
     if build.attribute("unidirectional", 0):
         bias.allow(causal_window(steps, heads.keys, past, causal=True))
     result, _ = attend(build, (query, key, value), heads, bias, _scale(build, heads))
@@ -124,7 +124,7 @@ def _add_key_mask(build: Composite, bias: Bias, mask: ir.Value | None, heads: He
 
 def _rotary_embedding(build: Composite) -> Values:
     """RotaryEmbedding: positions are `[batch, steps]`, or the first one of all samples."""
-    x, positions, cos, sin = (required(build, i) for i in range(4))
+    x, positions, cos, sin = (build.required(i) for i in range(4))
     shape = build.shape(x)
     rotated = build.attribute("rotary_embedding_dim", 0)
     by_steps = len(shape) == 3
@@ -141,16 +141,16 @@ def _rotary_embedding(build: Composite) -> Values:
     )
     result = rotate(build, x, size, cos, sin, rotated or size, bool(build.attribute("interleaved", 0)))
     scale = build.attribute("scale", 1.0)
-    result = result if scale == 1 else build("Mul", result, np.array(scale, build.dtype(required(build, 0))))
+    result = result if scale == 1 else build("Mul", result, np.array(scale, build.dtype(build.required(0))))
     return [build.reshape(result, shape) if by_steps else result]
 
 
 def _group_query_attention(build: Composite) -> Values:
     """GroupQueryAttention whose cache is exactly as long as what has been seen: past plus new steps."""
-    x = required(build, 0)
+    x = build.required(0)
     counts = (build.attribute("num_heads"), *[build.attribute("kv_num_heads")] * 2)
     batch, steps, width = build.shape(x)
-    past = 0 if build.input(3) is None else build.shape(required(build, 3))[2]
+    past = 0 if build.input(3) is None else build.shape(build.required(3))[2]
     _check_lengths(build, past + steps)
     if build.attribute("local_window_size", -1) >= 0 or build.input(11) is not None:
         raise Refused("a local window, or a head sink, is not supported")
@@ -159,7 +159,7 @@ def _group_query_attention(build: Composite) -> Values:
         operands = build.split(x, 2, [count * size for count in counts])
     else:
         size = width // counts[0]
-        operands = [x, required(build, 1), required(build, 2)]
+        operands = [x, build.required(1), build.required(2)]
     query, key, value = (
         split_heads(build, operand, (batch, steps, count * size), count)
         for operand, count in zip(operands, counts, strict=True)
@@ -168,13 +168,13 @@ def _group_query_attention(build: Composite) -> Values:
         query, key = _rotated(build, (query, key), size, past, steps)
     if past:
         key, value = (
-            build("Concat", required(build, 3), key, axis=2),
-            build("Concat", required(build, 4), value, axis=2),
+            build("Concat", build.required(3), key, axis=2),
+            build("Concat", build.required(4), value, axis=2),
         )
     heads = Heads(batch, counts[0], counts[1], steps, past + steps, size, size)
     bias = Bias(build, build.dtype(x))
     if build.input(10) is not None:
-        bias.add(required(build, 10))
+        bias.add(build.required(10))
     bias.allow(causal_window(steps, heads.keys, past, causal=True))
     result, _ = attend(
         build, (query, key, value), heads, bias, _scale(build, heads), build.attribute("softcap", 0.0)
@@ -193,8 +193,8 @@ def _rotated(
 ) -> list[ir.Value]:
     if build.input(9) is not None:
         raise Refused("position_ids are not supported")
-    tables = [build.slice(required(build, i), 0, past, past + steps) for i in (7, 8)]
-    rotated = 2 * build.shape(required(build, 7))[1]
+    tables = [build.slice(build.required(i), 0, past, past + steps) for i in (7, 8)]
+    rotated = 2 * build.shape(build.required(7))[1]
     interleaved = bool(build.attribute("rotary_interleaved", 0))
     return [rotate(build, x, size, tables[0], tables[1], rotated, interleaved) for x in operands]
 

@@ -12,7 +12,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.interpolation import Axis, Interpolation, Taps, taps
-from graphopt.backends.lower.operator import Lowered, Operator, attribute, constant_input, shape_of
+from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, constant_input, shape_of
 from graphopt.backends.lower.views import first_input
 from graphopt.backends.tensor import Index, Tensor, lazy
 
@@ -22,11 +22,10 @@ NESTED_TAPS = 2
 
 def _resize(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
     x = first_input(ctx, node)
-    how = _interpolation(ctx, node)
+    how, axes = _interpolation(ctx, node), _axes(ctx, node, x)
+    _check_corners(how, axes)
     tables = {
-        axis: taps(description, how)
-        for axis, description in enumerate(_axes(ctx, node, x))
-        if not description.is_kept
+        axis: taps(description, how) for axis, description in enumerate(axes) if not description.is_kept
     }
     result = _as_real(x) if how.mode != "nearest" and tables else ctx.cheap(x)
     for axis, table in tables.items():
@@ -34,6 +33,17 @@ def _resize(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
         result = _resized(ctx, source, axis, table)
     result = _extrapolated(ctx, result, tables, attribute(node, "extrapolation_value", 0.0))
     return [_as_type(result, x.dtype)]
+
+
+def _check_corners(how: Interpolation, axes: Sequence[Axis]) -> None:
+    """Refuse where the corners to align depend on whether the size is taken before or after rounding it down."""
+    for axis in axes:
+        wanted = axis.extent * axis.scale
+        if how.coordinates == "align_corners" and not math.isclose(wanted, axis.resized, rel_tol=1e-5):
+            raise Refused(
+                f"align_corners with a scale of {axis.scale:g} leaves the size of an axis at {wanted:g}, "
+                f"which tools align differently; give sizes instead of scales"
+            )
 
 
 def _is_deep(tensor: Tensor, x: Tensor) -> bool:

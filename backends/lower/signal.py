@@ -1,4 +1,4 @@
-"""DFT and STFT as products with constant matrices, and the window functions and MelWeightMatrix as constants."""
+"""STFT as a product with a constant matrix, and the window functions and MelWeightMatrix as constants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from graphopt.backends.lower.operator import (
     dtype_of_value,
     shape_of,
 )
-from graphopt.backends.lower.views import crop, first_input, reshape, transpose
+from graphopt.backends.lower.views import first_input
 from graphopt.backends.tensor import Tensor, strided_view
 
 LARGEST_MATRIX = 1 << 26
@@ -31,53 +31,14 @@ LARGEST_MATRIX = 1 << 26
 Array = np.ndarray[Any, Any]
 
 
-def transform_matrix(rows: int, length: int, bins: int, components: int, inverse: bool, dtype: str) -> Array:
-    """`[rows * components, bins * 2]`: what an input element, real (1) or complex (2), adds to every output bin."""
-    if rows * components * bins * 2 * np.dtype(dtype).itemsize > LARGEST_MATRIX:
+def transform_matrix(length: int, bins: int, components: int, dtype: str) -> Array:
+    """`[length * components, bins * 2]`: what an input element, real (1) or complex (2), adds to every output bin."""
+    if length * components * bins * 2 * np.dtype(dtype).itemsize > LARGEST_MATRIX:
         raise Refused(f"a transform of length {length} needs a matrix larger than {LARGEST_MATRIX >> 20} MiB")
-    turns = np.outer(np.arange(rows), np.arange(bins)) % length / length
-    angle = 2 * np.pi * turns * (1 if inverse else -1)
-    scale = 1 / length if inverse else 1.0
-    real, imaginary = np.cos(angle) * scale, np.sin(angle) * scale
+    angle = -2 * np.pi * (np.outer(np.arange(length), np.arange(bins)) % length / length)
+    real, imaginary = np.cos(angle), np.sin(angle)
     columns = [np.stack([real, imaginary], -1), np.stack([-imaginary, real], -1)][:components]
-    return np.stack(columns, 1).reshape(rows * components, bins * 2).astype(dtype)
-
-
-def lower_dft(ctx: Lowering, node: ir.Node) -> None:
-    """DFT along one axis; a shorter or longer transform crops the input or pads it with zeros."""
-    x = first_input(ctx, node)
-    onesided, inverse = bool(attribute(node, "onesided", 0)), bool(attribute(node, "inverse", 0))
-    if onesided and inverse:
-        raise Refused("an inverse transform of a one-sided spectrum is not supported")
-    axis = _dft_axis(ctx, node, x.rank)
-    wanted = constant_input(ctx, node, 1, "length")
-    length = x.shape[axis] if wanted is None else int(np.reshape(wanted, ()))
-    rows, bins = min(length, x.shape[axis]), length // 2 + 1 if onesided else length
-    _check_bins(node, bins, axis)
-    x = crop(x, [0] * x.rank, [1] * x.rank, [rows if a == axis else d for a, d in enumerate(x.shape)])
-    others = [a for a in range(x.rank - 1) if a != axis]
-    moved = ctx.dense(transpose(x, [*others, axis, x.rank - 1]))
-    components = x.shape[-1]
-    left = reshape(moved, (*moved.shape[:-2], rows * components))
-    right = ctx.constant(transform_matrix(rows, length, bins, components, inverse, x.dtype))
-
-    def restore(index: Sequence[Expr]) -> Sequence[Expr]:
-        *places, column = index
-        full: list[Expr] = [column // 2] * x.rank
-        for a, place in zip(others, places, strict=True):
-            full[a] = place
-        full[-1] = column % 2
-        return full
-
-    multiply(ctx, node, Product(left, right, restore), _unchanged)
-
-
-def _dft_axis(ctx: Lowering, node: ir.Node, rank: int) -> int:
-    """An attribute (default 1) before opset 20, an input (default -2) since."""
-    if ctx.opset(node) < 20:
-        return int(attribute(node, "axis", 1)) % rank
-    axis = constant_input(ctx, node, 2, "axis")
-    return (-2 if axis is None else int(np.reshape(axis, ()))) % rank
+    return np.stack(columns, 1).reshape(length * components, bins * 2).astype(dtype)
 
 
 def lower_stft(ctx: Lowering, node: ir.Node) -> None:
@@ -96,7 +57,7 @@ def lower_stft(ctx: Lowering, node: ir.Node) -> None:
     frames = (signal.shape[1] - length) // step + 1
     shape = (signal.shape[0], frames, length * components)
     strides = (signal.shape[1] * components, step * components, 1)
-    matrix = transform_matrix(length, length, bins, components, False, signal.dtype)
+    matrix = transform_matrix(length, bins, components, signal.dtype)
     if window is not None:
         matrix = matrix * np.repeat(window, components)[:, None].astype(signal.dtype)
 
@@ -166,7 +127,6 @@ def mel_weights(bins: int, length: int, rate: int, low: float, high: float) -> A
 
 OPERATORS: dict[str, Operator] = {
     **dict.fromkeys(WINDOWS, Lowered(_window)),
-    "DFT": Anchor(lower_dft),
     "MelWeightMatrix": Lowered(_mel_weight_matrix),
     "STFT": Anchor(lower_stft),
 }

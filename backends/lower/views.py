@@ -256,10 +256,7 @@ def _reflect(k: KernelBuilder, i: Expr, extent: int, turns: int) -> Expr:
 
 
 def _wrap(k: KernelBuilder, i: Expr, extent: int, turns: int) -> Expr:
-    """Shifted by whole axes, since TVM's FlattenBuffer miscalculates sums of shifted remainders."""
-    for _ in range(turns):
-        i = k.bind(tirx.Select(i < 0, i + extent, tirx.Select(i < extent, i, i - extent)))
-    return i
+    return (i + turns * extent) % extent
 
 
 PAD_MODES = {"edge": _edge, "reflect": _reflect, "wrap": _wrap}

@@ -16,6 +16,7 @@ from graphopt.passes.fuse import (
     normalisations,
     padding,
     pooling,
+    quantized,
 )
 from graphopt.passes.fuse.emit import standard_only
 from graphopt.pipeline import Context, Outcome
@@ -36,6 +37,9 @@ STANDARD_RECOGNISE = [standard_only(rule) for rule in RECOGNISE]
 MERGE: list[Rule] = [*affine.RULES, *gemm.RULES, *padding.RULES, *pooling.RULES, *constants.RULES]
 """Constants and neighbours that a weighted operator or a pool can take in."""
 
+COMPILED: list[Rule] = [*gemm.WEIGHT_RULES, *quantized.RULES]
+"""What only the compiler gains by."""
+
 
 @dataclass(frozen=True)
 class Fuse:
@@ -51,5 +55,5 @@ class Fuse:
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Recognises operators first, then merges constants."""
         if self.for_compile:
-            return apply_rules(model, RECOGNISE) + apply_rules(model, [*MERGE, *gemm.WEIGHT_RULES])
+            return apply_rules(model, RECOGNISE) + apply_rules(model, [*MERGE, *COMPILED])
         return apply_rules(model, STANDARD_RECOGNISE) + apply_rules(model, MERGE)

@@ -24,6 +24,11 @@ FIRES = [
     ("no-op dropout", f"{F2} {{ a = Dropout(x, , t) y = Relu(a) }}", 18, {"t": np.array(False)}, {"Relu": 1}),
     ("no-op cast", f"{F2} {{ a = Cast<to = 1>(x) y = Relu(a) }}", 18, {}, {"Relu": 1}),
     (
+        "cast like",
+        "agraph (float[2] x, double[3] z) => (double[2] y) { y = CastLike(x, z) }",
+        *(18, {}, {"Cast": 1}),
+    ),
+    (
         "cast chain",
         "agraph (float16[2] x) => (double[2] y) { a = Cast<to = 1>(x) y = Cast<to = 11>(a) }",
         *(18, {}, {"Cast": 1}),

@@ -47,6 +47,16 @@ def test_if_runs_one_arm(flag: bool) -> None:
 
 
 @pytest.mark.parametrize("flag", [True, False])
+def test_arms_of_one_kernel(flag: bool) -> None:
+    text = """
+    f (bool c) => (float[2] y) {
+        y = If (c) <then_branch = g1 () => (a) { a = Constant <value = float[2] {1, 2}> () },
+                    else_branch = g2 () => (b) { b = Constant <value = float[2] {3, 4}> () }>
+    }"""
+    run(text, {"c": np.array(flag)})
+
+
+@pytest.mark.parametrize("flag", [True, False])
 def test_nested_if(flag: bool) -> None:
     text = """
     f (bool c, bool d, float[7] x) => (float[7] y) {

@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphopt.backends.lower.graph import lower_model
+from graphopt.errors import UnsupportedError
 from tests.backends.lower.harness import Nodes, fixed
+from tests.conftest import make_model
 
 RNG = np.random.default_rng(6)
 
@@ -24,14 +27,25 @@ TRANSFORMS = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_coordinates(transform: str) -> None:
     nodes = Nodes()
+    shrink = 0.7 if transform != "align_corners" else 5 / 7
     x = floats(1, 2, 7, 9)
     for mode in ("nearest", "linear", "cubic"):
         nodes.add(
-            "Resize", x, None, scales(1, 1, 0.7, 3), mode=mode, coordinate_transformation_mode=transform
+            "Resize", x, None, scales(1, 1, shrink, 3), mode=mode, coordinate_transformation_mode=transform
         )
         sizes = fixed(np.array([1, 2, 1, 20]))
         nodes.add("Resize", x, None, None, sizes, mode=mode, coordinate_transformation_mode=transform)
     nodes.check()
+
+
+def test_ambiguous_corners_are_refused() -> None:
+    model = make_model(
+        "agraph (float[1,1,1,4] x) => (float[1,1,1,N] y)"
+        '{ y = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(x, , s) }',
+        s=np.array([1, 1, 1, 0.6], np.float32),
+    )
+    with pytest.raises(UnsupportedError, match="give sizes instead"):
+        lower_model(model, 16)
 
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
