@@ -16,9 +16,9 @@ BIAS_SCALE_TOLERANCE = 1e-4
 """How far, relatively, the scale of a bias may be from the product of the scales of data and weights."""
 
 
-def _dequantized(name: str, source: Pattern, **scale: int) -> Op:
+def _dequantized(name: str, source: Pattern, scale_size: int | None = None) -> Op:
     """Binds the integers as their own pattern says, and their parameters as `name`_scale and `name`_zero."""
-    parameters = Const(f"{name}_scale", **scale), Const(f"{name}_zero", optional=True)
+    parameters = Const(f"{name}_scale", max_size=scale_size), Const(f"{name}_zero", optional=True)
     return Op("DequantizeLinear", source, *parameters, shared=True)
 
 
@@ -26,7 +26,7 @@ def _byte(value: ir.Value) -> bool:
     return value.dtype in BYTES
 
 
-DATA = _dequantized("x", Var("x", where=_byte), max_size=1)
+DATA = _dequantized("x", Var("x", where=_byte), scale_size=1)
 WEIGHT = _dequantized("w", Const("w", where=lambda array: array.dtype in (np.int8, np.uint8)))
 BIAS = _dequantized("b", Const("b", where=lambda array: array.dtype == np.int32))
 CONV = Op("Conv", DATA, WEIGHT, Either(BIAS, None))
@@ -121,7 +121,7 @@ def _parameters(match: Match, name: str) -> list[ir.Value | np.ndarray]:
         return [match[f"{name}_scale"], zero]
     dtype = match.root.outputs[0].dtype if name == "y" else match[name].dtype
     assert dtype is not None
-    return [match[f"{name}_scale"], np.zeros(match[f"{name}_scale"].shape, dtype.numpy())]
+    return [match[f"{name}_scale"], np.zeros_like(match.array(f"{name}_scale"), dtype.numpy())]
 
 
 RULES = [
