@@ -56,6 +56,16 @@ _ERFC = (
 _ERF_SMALL, _ERF_LIMIT = 0.9, 4.0
 
 
+# (sigmoid(x) - 0.5) / x by x**2 for |x| <= 18.
+_SIGMOID_NUMERATOR = (
+    2.48287947061529e-01, 8.51377133304701e-03, 6.08574864600143e-05, 1.15627324459942e-07, 4.37031012579801e-11,
+)  # fmt: skip
+_SIGMOID_DENOMINATOR = (
+    9.93151921023180e-01, 1.16817656904453e-01, 1.70198817374094e-03, 6.29106785017040e-06, 5.76102136993427e-09,
+    6.10247389755681e-13,
+)  # fmt: skip
+_SIGMOID_LIMIT = 18.0
+
 _BITS = {"float16": "int16", "float32": "int32", "float64": "int64"}
 _OTHER_SIGN = {
     f"{sign}int{bits}": f"{other}int{bits}"
@@ -161,7 +171,11 @@ def _power_of_two(exponent: Expr) -> Expr:
 
 
 def _sigmoid(k: KernelBuilder, x: Expr) -> Expr:
-    return _f(1.0) / (_f(1.0) + exp_bounded(k, clamp(_f(0.0) - x, -87.0, 88.0)))
+    """The rational function of ONNX Runtime and Eigen, so that small probabilities agree: 2e-7 absolutely."""
+    bounded = k.bind(clamp(x, -_SIGMOID_LIMIT, _SIGMOID_LIMIT))
+    square = k.bind(bounded * bounded)
+    odd = bounded * polynomial(square, _SIGMOID_NUMERATOR)
+    return clamp(odd / polynomial(square, _SIGMOID_DENOMINATOR) + _f(0.5), 0.0, 1.0)
 
 
 def _log_positive(k: KernelBuilder, x: Expr, scale: float | Expr = 0.0) -> Expr:

@@ -8,6 +8,7 @@ import pytest
 
 from graphopt.backends.codegen import mathematics, power, trigonometry
 from tests.backends.codegen.harness import Scalar, evaluate
+from tests.conftest import make_model, reference
 
 SIZE = 1 << 16
 EDGES = np.float32(
@@ -81,13 +82,26 @@ def test_error_in_ulps(name: str, results: dict[str, np.ndarray]) -> None:
 
 
 @np.errstate(all="ignore")
-def test_sigmoid_and_softplus_absolutely_and_relatively() -> None:
-    """Below the normal range they keep only the size of the smallest normal number."""
+def test_softplus_absolutely_and_relatively() -> None:
+    """Below the normal range it keeps only the size of the smallest normal number."""
     x = sample(-100, 100)
-    wide = x.astype(np.float64)
-    got = evaluate({name: mathematics.FUNCTIONS[name] for name in ("Sigmoid", "Softplus")}, x)
-    for name, want in (("Sigmoid", 1 / (1 + np.exp(-wide))), ("Softplus", np.logaddexp(0, wide))):
-        np.testing.assert_allclose(got[name], want, rtol=4e-7, atol=2e-38, err_msg=name)
+    got = evaluate({"Softplus": mathematics.softplus}, x)["Softplus"]
+    np.testing.assert_allclose(got, np.logaddexp(0, x.astype(np.float64)), rtol=4e-7, atol=2e-38)
+
+
+@np.errstate(all="ignore")
+def test_sigmoid_absolutely_and_as_onnx_runtime() -> None:
+    """Equal to ONNX Runtime's where sigmoid is small, so that a lone probability can be compared with it."""
+    x = sample(-30, 30)
+    got = evaluate({"Sigmoid": mathematics.sigmoid}, x)["Sigmoid"]
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-x.astype(np.float64))), rtol=0, atol=2e-7)
+    [theirs] = reference(
+        make_model(f"agraph (float[{x.size}] x) => (float[{x.size}] y) {{ y = Sigmoid(x) }}"), {"x": x}
+    )
+    small = theirs < 1e-3
+    np.testing.assert_allclose(got[small], theirs[small], rtol=0, atol=1e-9)
+    assert got[~np.isnan(got)].min() >= 0
+    assert got[~np.isnan(got)].max() <= 1
 
 
 @np.errstate(all="ignore")
