@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +14,28 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphopt import artifact, pipeline
+from graphopt import artifact, manifest
 from graphopt.arrays import Feeds
 from graphopt.bench import default_threads, measure
-from graphopt.errors import GraphoptError, ModelError, ShapeError, VerificationError
-from graphopt.islands import quantised_values, verify_islands
-from graphopt.locate import Compiler, first_difference
-from graphopt.matching import fits, match_feeds
+from graphopt.errors import ModelError, VerificationError
+from graphopt.judging import (
+    blame_pass,
+    explain,
+    part_compiler,
+    severity,
+    unchecked,
+    verification_feeds,
+    verify_artifact,
+    verify_rewrite,
+)
+from graphopt.matching import match_feeds
 from graphopt.measuring import OURS, loader, reference_outputs
 from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics, validate
 from graphopt.model import load as load_model
-from graphopt.pipeline import Context, Hook, Report
+from graphopt.pipeline import Context, Hook, Report, run_preset
 from graphopt.random_feeds import random_feeds
 from graphopt.variants import Binding, Sizes, make_variants
-from graphopt.verify import Verdict, verify
+from graphopt.verify import Verdict
 
 if TYPE_CHECKING:
     from graphopt.backends.compiler import Library
@@ -38,9 +45,6 @@ if TYPE_CHECKING:
 
 Model = str | Path | ir.Model | onnx.ModelProto
 Progress = Callable[[str], None]
-
-RANDOM_FEEDS = 3
-"""Random inputs that a result is verified on, besides those the user gives."""
 
 COMPILE_PRESET = "O3"
 OPTIMIZE_PRESET = "O2"
@@ -158,25 +162,25 @@ def build(
     before = statistics(variants.models[0])
     watch.stage("optimize")
     originals = [variant.clone() for variant in variants.models] if check else []
-    reports = [
-        optimize_in_place(variant, preset, hooks, Context(seed, progress)) for variant in variants.models
-    ]
+    reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
     watch.stage("compile")
     library = _generate(variants.models, chosen, progress, profile)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
         artifact.write(
-            draft, _manifest(name, chosen, library, reports[0], None), library.shared, library.weights
+            draft, manifest.describe(name, chosen, library, reports[0], None), library.shared, library.weights
         )
         watch.stage("verify")
         compiler = part_compiler(chosen, preset, seed)
-        verdicts = [_verify(original, draft, inputs, seed, chosen, compiler) for original in originals]
-    verdict = min(verdicts, key=_rank, default=_unchecked())
+        verdicts = [
+            verify_artifact(original, draft, inputs, seed, chosen, compiler) for original in originals
+        ]
+    verdict = min(verdicts, key=severity, default=unchecked())
     if verdict.verified and not verdict.passed:
-        raise VerificationError(_explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
+        raise VerificationError(explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
     watch.stage("write")
-    manifest = _manifest(name, chosen, library, reports[0], verdict)
-    artifact.write(output, manifest, library.shared, library.weights)
+    described = manifest.describe(name, chosen, library, reports[0], verdict)
+    artifact.write(output, described, library.shared, library.weights)
     watch.stop()
     return Compilation(
         Path(output),
@@ -217,33 +221,17 @@ def optimize(
     progress("optimize")
     notices = frozen_notice(normalise(source))
     before = statistics(source)
-    report = optimize_in_place(source, preset, hooks, Context(seed, progress))
-    verdict = _unchecked()
+    report = run_preset(source, preset, hooks, Context(seed, progress))
+    verdict = unchecked()
     if original is not None:
         progress("verify")
-        verdict = _verify_rewrite(original, source, inputs, seed)
+        verdict = verify_rewrite(original, source, inputs, seed)
     if original is not None and verdict.verified and not verdict.passed:
-        _blame_pass(original, preset, _feeds(original, inputs, seed)[0], seed)
+        blame_pass(original, preset, verification_feeds(original, inputs, seed)[0], seed)
         raise VerificationError(f"the optimized model differs from the original: {verdict}")
     if output is not None:
         save(source, output)
     return Optimization(source, before, statistics(source), report, verdict, notices)
-
-
-def optimize_in_place(model: ir.Model, preset: str, hooks: Sequence[Hook], context: Context) -> Report:
-    """Run a preset's passes on a normalised model. Raises GraphoptError for an unknown preset."""
-    from graphopt.passes import PRESETS
-    from graphopt.passes import preset as preset_passes
-
-    if preset not in PRESETS:
-        raise GraphoptError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    return pipeline.run(model, preset_passes(preset), hooks, context)
-
-
-def _blame_pass(original: ir.Model, preset: str, feeds: Feeds, seed: int) -> None:
-    """Raises VerificationError that names the first pass after which the result differs, if these feeds show it."""
-    normalise(copy := original.clone())
-    optimize_in_place(copy, preset, [pipeline.Verify(feeds)], Context(seed))
 
 
 def compare(
@@ -315,99 +303,3 @@ def _generate(models: Sequence[ir.Model], target: Target, progress: Progress, pr
     from graphopt.backends.compiler import compile_models
 
     return compile_models(models, target, progress, profile)
-
-
-def _verify(
-    original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target, compiler: Compiler
-) -> Verdict:
-    """Compare the artifact with the model as it came.
-
-    A quantised model whose outputs differ, as they do after one rounding tie, is judged operator by operator instead.
-    """
-    from graphopt.backends.targets import runs_here
-
-    if (reason := runs_here(target)) is not None:
-        return Verdict(not_verified=reason)
-    with load(draft) as compiled:
-        names = [output.name or "" for output in original.graph.outputs]
-
-        def run(feeds: Feeds) -> dict[str, Any]:
-            return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
-
-        feeds = _feeds(original, inputs, seed)
-        verdict = verify(original, run, feeds)
-    if verdict.passed or not verdict.verified or not quantised_values(original):
-        return verdict
-    return verify_islands(original, compiler, feeds)
-
-
-def _verify_rewrite(original: ir.Model, optimized: ir.Model, inputs: Sequence[Feeds], seed: int) -> Verdict:
-    from graphopt.verify import ReferenceFailed, reference
-
-    try:
-        run = reference(optimized)
-        return verify(original, run, _feeds(original, inputs, seed))
-    except (ReferenceFailed, ShapeError) as error:
-        return Verdict(not_verified=str(error))
-
-
-def _feeds(model: ir.Model, inputs: Sequence[Feeds], seed: int) -> list[Feeds]:
-    """The feeds of the user that fit this variant, and random ones."""
-    given = [feeds for feeds in inputs if fits(model, feeds)]
-    return [*given, *(random_feeds(model, seed=seed + i) for i in range(RANDOM_FEEDS))]
-
-
-def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
-    """Compiles parts of a model the way the whole was compiled, to find or to judge a difference."""
-    from graphopt.backends.compiler import compile_models
-
-    def compile_part(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
-        names = [output.name or "" for output in model.graph.outputs]
-        part = model.clone()
-        normalise(part)
-        optimize_in_place(part, preset, (), Context(seed))
-        library = compile_models([part], target)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "part.gopt"
-            artifact.write(
-                path, _manifest("part", target, library, Report(), None), library.shared, library.weights
-            )
-            compiled = load(path)
-        return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
-
-    return compile_part
-
-
-def _explain(original: ir.Model, verdict: Verdict, compiler: Compiler, seed: int) -> str:
-    """The message for a wrong result: what differs and the first node where it does."""
-    found = first_difference(original, compiler, random_feeds(original, seed=seed))
-    return f"the compiled model differs from ONNX Runtime: {verdict}" + (f"\n{found}" if found else "")
-
-
-def _manifest(
-    name: str, target: Target, library: Library, report: Report, verdict: Verdict | None
-) -> dict[str, Any]:
-    verification: dict[str, Any] = {"verified": False, "reason": "not compared with ONNX Runtime"}
-    if verdict is not None and verdict.verified:
-        verification = {"verified": True}
-    elif verdict is not None:
-        verification["reason"] = verdict.not_verified
-    return {
-        "graphopt": version("graphopt"),
-        "tvm": version("apache-tvm"),
-        "name": name,
-        "target": {"name": target.name, "arch": target.arch, "features": list(target.features)},
-        "variants": library.variants,
-        "kernels": library.layers,
-        "report": {"applied": dict(sorted(report.applied.items()))},
-        "verification": verification,
-    }
-
-
-def _rank(verdict: Verdict) -> int:
-    """Of several verdicts a failure counts before what could not be verified, and that before a success."""
-    return 2 if verdict.passed else 1 if not verdict.verified else 0
-
-
-def _unchecked() -> Verdict:
-    return Verdict(not_verified="verification was switched off")

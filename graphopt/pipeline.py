@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.errors import VerificationError
-from graphopt.model import Statistics, save, statistics
+from graphopt.errors import GraphoptError, OutputError, VerificationError
+from graphopt.model import Statistics, statistics, text
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,16 @@ def run(
     return report
 
 
+def run_preset(model: ir.Model, preset: str, hooks: Sequence[Hook], context: Context) -> Report:
+    """Run a preset's passes on a normalised model. Raises GraphoptError for an unknown preset."""
+    from graphopt.passes import PRESETS
+    from graphopt.passes import preset as preset_passes
+
+    if preset not in PRESETS:
+        raise GraphoptError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    return run(model, preset_passes(preset), hooks, context)
+
+
 def _run_one(model: ir.Model, each: Pass, hooks: Sequence[Hook], context: Context, report: Report) -> None:
     if isinstance(each, Repeat):
         for watched in each.rounds(model):
@@ -205,19 +215,32 @@ class Stats:
         self.history.append((each.name, statistics(model)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Dump:
-    """Hook: writes the model after each pass that changed it, as ``<folder>/003-cleanup.onnx``."""
+    """Hook: writes the model after each pass that changed it, as ONNX text, ``<folder>/003-cleanup.onnxtxt``.
+
+    A second run, that of the next shape variant, goes into ``<folder>/variant2``.
+    """
 
     folder: Path
+    runs: int = 0
 
     def before(self, step: int, each: Pass, model: ir.Model) -> None:
         if step == 0:
-            save(model, self.folder / "000-input.onnx")
+            self.runs += 1
+            self._write(model, "000-input")
 
     def after(self, step: int, each: Pass, model: ir.Model, outcome: Outcome) -> None:
         if outcome.modified:
-            save(model, self.folder / f"{step + 1:03d}-{each.name}.onnx")
+            self._write(model, f"{step + 1:03d}-{each.name}")
+
+    def _write(self, model: ir.Model, name: str) -> None:
+        folder = self.folder / f"variant{self.runs}" if self.runs > 1 else self.folder
+        try:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.onnxtxt").write_text(text(model))
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

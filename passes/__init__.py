@@ -2,6 +2,7 @@
 
 from graphopt.passes.cleanup import Cleanup
 from graphopt.passes.control import InlineIf
+from graphopt.passes.expand import Expand
 from graphopt.passes.fold import Fold
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.opset import ConvertOpset
@@ -11,6 +12,7 @@ from graphopt.pipeline import Pass, Repeat
 PASSES: dict[str, type[Pass]] = {
     "cleanup": Cleanup,
     "convert-opset": ConvertOpset,
+    "expand": Expand,
     "fold": Fold,
     "fuse": Fuse,
     "inline-if": InlineIf,

@@ -1,5 +1,7 @@
 """The pipeline runs passes to the fixed point, calls hooks, and reports."""
 
+import errno
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.errors import VerificationError
-from graphopt.model import load
+from graphopt.errors import OutputError, VerificationError
 from graphopt.pattern import Op
 from graphopt.pipeline import (
     Context,
@@ -92,10 +93,27 @@ def test_timing_and_stats_have_an_entry_for_each_pass() -> None:
     assert stats.history[-1][1].ops == {"Abs": 1, "Cos": 1, "Exp": 1}
 
 
+def full_disk(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_dump_writes_what_changed(tmp_path: Path) -> None:
     run(make_model(TEXT), [Swap("Neg", "Sin"), Swap("Tan", "Cos")], [Dump(tmp_path)])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000-input.onnx", "001-swap.onnx"]
-    assert "Sin" in ops(load(tmp_path / "001-swap.onnx"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000-input.onnxtxt", "001-swap.onnxtxt"]
+    assert "Sin" in (tmp_path / "001-swap.onnxtxt").read_text()
+
+
+def test_dump_keeps_variants_apart(tmp_path: Path) -> None:
+    dump = Dump(tmp_path)
+    for _ in range(2):
+        run(make_model(TEXT), [Swap("Neg", "Sin")], [dump])
+    assert len(list(tmp_path.glob("*.onnxtxt"))) == len(list(tmp_path.glob("variant2/*.onnxtxt"))) == 2
+
+
+def test_dump_into_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OutputError, match="No space left"):
+        run(make_model(TEXT), [Swap("Neg", "Sin")], [Dump(tmp_path)])
 
 
 def test_verify_names_the_pass_that_changed_the_result() -> None:

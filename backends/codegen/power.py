@@ -40,7 +40,12 @@ def power(k: KernelBuilder, x: Expr, y: Expr) -> Expr:
         return _integer_power(k, x, y)
     if dtype == "float32":
         return cast(_pow(k, k.bind(tirx.Cast("float64", x)), k.bind(cast(y, "float64"))), dtype)
-    return tirx.op.pow(x, cast(y, dtype))
+    return c_pow(x, cast(y, dtype))
+
+
+def c_pow(x: Expr, y: Expr) -> Expr:
+    """The C library's pow. Not by `tirx.op.pow`, which warns users of every constant exponent."""
+    return tirx.call_intrin(dtype_of(x), "tirx.pow", x, y)
 
 
 def _literal(y: Expr) -> float | None:
@@ -75,7 +80,7 @@ def _repeated(k: KernelBuilder, x: Expr, y: int, one: Expr) -> Expr:
 def _integer_power(k: KernelBuilder, x: Expr, y: Expr) -> Expr:
     dtype, exponent_dtype = dtype_of(x), dtype_of(y)
     if exponent_dtype.startswith(("float", "bfloat")):
-        return cast(tirx.op.pow(cast(x, "float64"), cast(y, "float64")), dtype)
+        return cast(c_pow(cast(x, "float64"), cast(y, "float64")), dtype)
     y = k.bind(y)
     zero, one = const(0, dtype), const(1, dtype)
     result: Expr = one

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.codegen.power import c_pow
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool import AveragePoolKernel, MaxPoolKernel
@@ -120,8 +121,8 @@ def _powers(p: float, dtype: str) -> tuple[Callable[[Expr], Expr], Callable[[Exp
     if p == 2:
         return lambda x: x * x, tirx.op.sqrt
     return (
-        lambda x: tirx.op.pow(tirx.op.abs(x), const(p, dtype)),
-        lambda total: tirx.op.pow(total, const(1 / p, dtype)),
+        lambda x: c_pow(tirx.op.abs(x), const(p, dtype)),
+        lambda total: c_pow(total, const(1 / p, dtype)),
     )
 
 

@@ -6,7 +6,7 @@ from graphopt.model.inference import infer_shapes
 from graphopt.model.normal import freeze_defaults, frozen_notice, normalise
 from graphopt.model.reading import load
 from graphopt.model.statistics import Statistics, statistics
-from graphopt.model.writing import proto, save
+from graphopt.model.writing import proto, save, text
 
 __all__ = [
     "Statistics",
@@ -22,5 +22,6 @@ __all__ = [
     "proto",
     "save",
     "statistics",
+    "text",
     "validate",
 ]

@@ -1,5 +1,6 @@
 """Writes a model: first to a temporary name in the same folder, then renamed, so a file is whole or not there."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +13,10 @@ from graphopt.errors import OutputError
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Weights beyond this many bytes go to a file of their own; protobuf messages end at 2 GiB."""
+
+
+LONGEST_SHOWN = 16
+"""Elements of a constant up to which `text` shows them."""
 
 
 def proto(model: ir.Model) -> onnx.ModelProto:
@@ -35,6 +40,24 @@ def _describe_computed_values_only(graph: onnx.GraphProto) -> None:
             for attribute in node.attribute:
                 for inner in (attribute.g, *attribute.graphs):
                     _describe_computed_values_only(inner)
+
+
+def text(model: ir.Model) -> str:
+    """The model in ONNX's textual syntax, to read and to compare: of long constants only type and shape."""
+    message = proto(model)
+    _describe_long_constants(message.graph)
+    return str(onnx.printer.to_text(message))
+
+
+def _describe_long_constants(graph: onnx.GraphProto) -> None:
+    long = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > LONGEST_SHOWN]
+    kept = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= LONGEST_SHOWN]
+    for tensor in long:
+        graph.value_info.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def save(model: ir.Model, path: str | Path, *, external_data: bool | None = None) -> None:

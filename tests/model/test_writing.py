@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphopt.errors import OutputError
-from graphopt.model import load, normalise, proto, save
+from graphopt.model import load, normalise, proto, save, text
 from tests.conftest import make_model, reference
 
 FEEDS = {"x": np.array([1, -2], np.float32)}
@@ -68,3 +68,10 @@ def test_value_info_is_about_computed_values(tmp_path: Path) -> None:
     model = add_model()
     normalise(model)
     assert [info.name for info in proto(model).graph.value_info] == ["s"]
+
+
+def test_text_leaves_long_constants_out() -> None:
+    shown = text(add_model())
+    assert "float[1000] w" in shown
+    assert "ReduceSum" in shown
+    assert len(shown) < 1000

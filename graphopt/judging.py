@@ -1,0 +1,118 @@
+"""The verdicts of compile and optimize: their results next to ONNX Runtime's, and the first place where they differ."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from graphopt import artifact, manifest, pipeline
+from graphopt.arrays import Feeds
+from graphopt.errors import ShapeError
+from graphopt.islands import quantised_values, verify_islands
+from graphopt.locate import Compiler, first_difference
+from graphopt.matching import fits
+from graphopt.model import normalise
+from graphopt.pipeline import Context, Report, run_preset
+from graphopt.random_feeds import random_feeds
+from graphopt.verify import ReferenceFailed, Verdict, reference, verify
+
+if TYPE_CHECKING:
+    from graphopt.backends.targets import Target
+
+RANDOM_FEEDS = 3
+"""Random inputs that a result is verified on, besides those the user gives."""
+
+
+def verify_artifact(
+    original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target, compiler: Compiler
+) -> Verdict:
+    """Compare the artifact with the model as it came.
+
+    A quantised model whose outputs differ, as they do after one rounding tie, is judged operator by operator instead.
+    """
+    from graphopt.backends.targets import runs_here
+
+    if (reason := runs_here(target)) is not None:
+        return Verdict(not_verified=reason)
+    with _load(draft) as compiled:
+        names = [output.name or "" for output in original.graph.outputs]
+
+        def run(feeds: Feeds) -> dict[str, Any]:
+            return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
+
+        feeds = verification_feeds(original, inputs, seed)
+        verdict = verify(original, run, feeds)
+    if verdict.passed or not verdict.verified or not quantised_values(original):
+        return verdict
+    return verify_islands(original, compiler, feeds)
+
+
+def verify_rewrite(original: ir.Model, optimized: ir.Model, inputs: Sequence[Feeds], seed: int) -> Verdict:
+    """Compare a rewritten model with the one it came from, both in ONNX Runtime."""
+    try:
+        run = reference(optimized)
+        return verify(original, run, verification_feeds(original, inputs, seed))
+    except (ReferenceFailed, ShapeError) as error:
+        return Verdict(not_verified=str(error))
+
+
+def unchecked() -> Verdict:
+    """The verdict where nobody wants one."""
+    return Verdict(not_verified="verification was switched off")
+
+
+def severity(verdict: Verdict) -> int:
+    """Of several verdicts a failure counts before what could not be verified, and that before a success."""
+    return 2 if verdict.passed else 1 if not verdict.verified else 0
+
+
+def verification_feeds(model: ir.Model, inputs: Sequence[Feeds], seed: int) -> list[Feeds]:
+    """The feeds of the user that fit this variant, and random ones."""
+    given = [feeds for feeds in inputs if fits(model, feeds)]
+    return [*given, *(random_feeds(model, seed=seed + i) for i in range(RANDOM_FEEDS))]
+
+
+def explain(original: ir.Model, verdict: Verdict, compiler: Compiler, seed: int) -> str:
+    """The message for a wrong result: what differs and the first node where it does."""
+    found = first_difference(original, compiler, random_feeds(original, seed=seed))
+    return f"the compiled model differs from ONNX Runtime: {verdict}" + (f"\n{found}" if found else "")
+
+
+def blame_pass(original: ir.Model, preset: str, feeds: Feeds, seed: int) -> None:
+    """Raises VerificationError that names the first pass after which the result differs, if these feeds show it."""
+    normalise(copy := original.clone())
+    run_preset(copy, preset, [pipeline.Verify(feeds)], Context(seed))
+
+
+def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
+    """Compiles parts of a model the way the whole was compiled, to find or to judge a difference."""
+    from graphopt.backends.compiler import compile_models
+
+    def compile_part(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
+        names = [output.name or "" for output in model.graph.outputs]
+        part = model.clone()
+        normalise(part)
+        run_preset(part, preset, (), Context(seed))
+        library = compile_models([part], target)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.gopt"
+            artifact.write(
+                path,
+                manifest.describe("part", target, library, Report(), None),
+                library.shared,
+                library.weights,
+            )
+            compiled = _load(path)
+        return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
+
+    return compile_part
+
+
+def _load(path: Path) -> Any:
+    import graphopt_runtime
+
+    return graphopt_runtime.load(path)

@@ -1,0 +1,12 @@
+"""Which verdict counts."""
+
+from graphopt.comparison import Comparison
+from graphopt.judging import severity
+from graphopt.verify import Verdict
+
+
+def test_a_failure_outranks_what_could_not_be_verified() -> None:
+    unverified = Verdict(not_verified="no reference")
+    failed = Verdict((Comparison("y", "float32", 1.0, 1.0, 1e-4),))
+    passed = Verdict((Comparison("y", "float32", 0.0, 0.0, 1e-4),))
+    assert sorted([passed, unverified, failed], key=severity) == [failed, unverified, passed]
