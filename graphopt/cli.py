@@ -199,13 +199,16 @@ def run(
 @options.threads
 @options.schedule
 @click.option("--streams", type=click.IntRange(1), help="Throughput of N threads that call one loaded model.")
+@click.option("--per-layer", is_flag=True, help="The time of each kernel, slowest first.")
 @options.json_file
-def bench(model: Path, streams: int | None, json_file: str | None, **chosen: Any) -> None:
+def bench(model: Path, streams: int | None, per_layer: bool, json_file: str | None, **chosen: Any) -> None:
     """Time a compiled model, or an ONNX model compiled for the purpose.
 
-    Options that fix shapes, and --target, are for an ONNX model.
+    Options that fix shapes, --target and --per-layer are for an ONNX model.
     """
-    if streams is not None:
+    if per_layer:
+        _bench_layers(model, json_file, chosen)
+    elif streams is not None:
         _bench_streams(model, streams, json_file, chosen)
     elif options.is_artifact(model):
         _bench_artifact(model, json_file, chosen)
@@ -334,8 +337,25 @@ def _bench_streams(model: Path, streams: int, json_file: str | None, chosen: dic
     _publish(json_file, load.to_json(), report.load_table(load))
 
 
+def _bench_layers(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
+    settings = options.compare_settings(chosen)
+    with _progress(json_file) as progress, _compiled(model, settings, progress, profile=True) as artifact:
+        from graphopt import report, running
+        from graphopt.bench import default_threads
+        from graphopt.layers import measure_layers
+
+        progress("measure")
+        runs, threads = settings["schedule"].runs, settings["threads"] or default_threads()
+        with running.opened(artifact, threads) as compiled:
+            feeds = running.feeds_for(compiled, chosen["inputs"])
+            times = measure_layers(str(model), compiled, feeds, threads, runs)
+    _publish(json_file, times.to_json(), report.layer_table(times))
+
+
 @contextmanager
-def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> Iterator[Path]:
+def _compiled(
+    model: Path, settings: Mapping[str, Any], progress: Display, profile: bool = False
+) -> Iterator[Path]:
     """The artifact itself, or one made for the time being from an ONNX model."""
     if options.is_artifact(model):
         yield model
@@ -344,7 +364,8 @@ def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> It
 
     build = {name: settings[name] for name in ("dims", "input_shapes", "bind", "target")}
     with tempfile.TemporaryDirectory() as folder:
-        yield api.build(model, Path(folder) / "model.gopt", check=False, progress=progress, **build).path
+        made = Path(folder) / "model.gopt"
+        yield api.build(model, made, check=False, profile=profile, progress=progress, **build).path
 
 
 def _require_any_result(result: Benchmark) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from graphopt.artifact import replacing
 from graphopt.bench import Benchmark, Measurement
+from graphopt.layers import LayerTimes
 from graphopt.model import Statistics
 from graphopt.pipeline import Report
 from graphopt.streams import Load
@@ -22,6 +23,7 @@ __all__ = [
     "comparison_html",
     "comparison_rows",
     "comparison_table",
+    "layer_table",
     "load_table",
     "markdown",
     "pass_table",
@@ -68,6 +70,14 @@ def load_table(load: Load) -> Table:
     return table(
         ["streams", "threads", "calls", "calls/s", "median ms", "p10", "p90"], [row], title=load.model
     )
+
+
+def layer_table(times: LayerTimes) -> Table:
+    """Kernels, the slowest first, with their shares of the whole."""
+    slowest = sorted(times.layers, key=lambda layer: layer[1], reverse=True)
+    rows = [[f"{ms:.3f}", f"{100 * ms / times.total_ms:.1f} %", kernel] for kernel, ms in slowest]
+    title = f"{times.model}: {times.total_ms:.3f} ms in {len(rows)} kernels, {times.threads} thread(s), {times.runs} runs"
+    return table(["median ms", "share", "kernel: nodes"], rows, title=title)
 
 
 def comparison_html(benchmark: Benchmark) -> str:

@@ -93,7 +93,7 @@ class CompiledModel:
         """
         library = self._open_handle().library
         if library.layer_times is None:
-            raise InputError(f"{self.name} was compiled without profiling")
+            raise InputError(f"{self.name} was compiled without profiling; time the ONNX model instead")
         count = len(self.manifest.get("kernels", ()))
         before = library.layer_times()[:count]
         self.time(feeds, repeats)

@@ -39,6 +39,19 @@ def test_streams_as_a_table(artifact: Path) -> None:
     assert "calls/s" in invoke("bench", artifact, *QUICK, "--streams", 2).stdout
 
 
+def test_bench_per_layer(onnx_file: Path) -> None:
+    content = invoke_json("bench", onnx_file, *QUICK, "--per-layer", "--dim", "batch=3")
+    assert content["layers"]
+    assert content["total_ms"] == pytest.approx(sum(layer["median_ms"] for layer in content["layers"]))
+    assert content["total_ms"] > 0
+    assert "share" in invoke("bench", onnx_file, *QUICK, "--per-layer").stdout
+
+
+def test_an_artifact_has_no_times_per_layer(artifact: Path) -> None:
+    result = invoke("bench", artifact, *QUICK, "--per-layer", code=2)
+    assert "compiled without profiling" in result.stderr
+
+
 def test_compare(onnx_file: Path) -> None:
     backends = ("--backend", "graphopt", "--backend", "onnxruntime")
     content = invoke_json("compare", onnx_file, *backends, *QUICK, "--threads", 1)
