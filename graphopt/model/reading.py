@@ -12,6 +12,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped, 
 from graphopt import edit
 from graphopt.errors import ModelError
 
+SMALL_EXTERNAL = 1 << 16
+"""Bytes up to which external data is read at once: it may hold shapes, and messages to ONNX's functions carry it."""
+
 TEXT_SUFFIXES = frozenset({".onnxtxt", ".txt"})
 
 
@@ -100,20 +103,22 @@ def _require_single_assignment(graph: onnx.GraphProto, outer: set[str], path: Pa
 def _own_tensors(model: ir.Model, path: Path) -> None:
     """Lets each initializer own a numpy array, so that reading one does not copy it every time."""
     folder = path.resolve().parent
-    for tensor in _attribute_tensors(model):
+    for node, attribute in _tensor_attributes(model):
+        tensor = attribute.as_tensor()
         if isinstance(tensor, ir.ExternalTensor):
             _open_external(tensor, folder, path)
+            node.attributes[attribute.name] = ir.AttrTensor(attribute.name, _in_memory(tensor))
     for graph in (*edit.graphs(model), *(function.graph for function in model.functions.values())):
         for value in graph.initializers.values():
             value.const_value = _owned(value.const_value, folder, path)
 
 
-def _attribute_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+def _tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
     bodies = (model.graph, *(function.graph for function in model.functions.values()))
     for node in (node for body in bodies for node in ir.traversal.RecursiveGraphIterator(body)):
-        for attribute in node.attributes.values():
+        for attribute in list(node.attributes.values()):
             if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                yield attribute.as_tensor()
+                yield node, attribute
 
 
 def _owned(tensor: ir.TensorProtocol | None, folder: Path, path: Path) -> ir.TensorProtocol:
@@ -121,7 +126,7 @@ def _owned(tensor: ir.TensorProtocol | None, folder: Path, path: Path) -> ir.Ten
         raise ModelError(f"{path}: an initializer has no data")
     if isinstance(tensor, ir.ExternalTensor):
         _open_external(tensor, folder, path)
-        return tensor
+        return tensor if tensor.nbytes > SMALL_EXTERNAL else _in_memory(tensor)
     if tensor.dtype == ir.DataType.STRING:
         return tensor
     try:
@@ -132,6 +137,10 @@ def _owned(tensor: ir.TensorProtocol | None, folder: Path, path: Path) -> ir.Ten
             f"{tensor.dtype.name} and shape {list(tensor.shape)}: {error}"
         ) from error
     return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+    return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
 
 
 def _open_external(tensor: ir.ExternalTensor, folder: Path, path: Path) -> None:

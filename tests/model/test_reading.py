@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from graphopt.errors import ModelError
-from graphopt.model import load, proto, save
+from graphopt.model import load, proto, save, validate
 from tests.conftest import make_model, ops
 
 TEXT = '<ir_version: 8, opset_import: ["": 18]>\nagraph (float[2] x) => (float[2] y) {{ {} }}'
@@ -133,6 +133,18 @@ def test_external_data_is_read(tmp_path: Path) -> None:
     np.array([1, 2], np.float32).tofile(tmp_path / "weights.bin")
     model = load(write_external(tmp_path, "weights.bin"))
     assert model.graph.initializers["w"].const_value.numpy().tolist() == [1, 2]
+    validate(model)
+
+
+def test_external_data_of_an_attribute_is_read(tmp_path: Path) -> None:
+    np.array([1, 2], np.float32).tofile(tmp_path / "weights.bin")
+    path = write_external(tmp_path, "weights.bin")
+    proto = onnx.load(path, load_external_data=False)
+    proto.graph.node.insert(
+        0, onnx.helper.make_node("Constant", [], ["w"], value=proto.graph.initializer.pop())
+    )
+    onnx.save(proto, path)
+    validate(load(path))
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "a/../../weights.bin"])
