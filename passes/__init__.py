@@ -22,7 +22,7 @@ PASSES: dict[str, type[Pass]] = {
 SIMPLIFY: tuple[Pass, ...] = (Shapes(), InlineIf(), Cleanup())
 """Bit for bit lossless, apart from what constant folding rounds."""
 
-COMPILED_GROWTH = 1 << 26
+COMPILED_GROWTH = 1 << 28
 """Bytes by which folding one operator may enlarge a model that is about to be compiled."""
 
 PRESETS: dict[str, tuple[Pass, ...]] = {

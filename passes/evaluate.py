@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphopt import edit
 from graphopt.passes import indexing
 from graphopt.pattern import attribute, opset
 
@@ -113,6 +114,21 @@ def _modulo(node: ir.Node, arrays: Arrays) -> Any:
 def _power(node: ir.Node, arrays: Arrays) -> Any:
     base, exponent = arrays
     return np.power(base, exponent).astype(base.dtype)
+
+
+def _batch_normalization(node: ir.Node, arrays: Arrays) -> Any:
+    """With given statistics or, as exporters standardise weights, with those of the data itself."""
+    x, scale, bias, mean, variance = arrays
+    if opset(node) < 7 or not all(edit.is_unused(output) for output in node.outputs[1:]):
+        return None
+    if attribute(node, "training_mode"):
+        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+        mean, variance = x.mean(axes), x.var(axes)
+    scale, bias, mean, variance = (
+        each.reshape(-1, *[1] * (x.ndim - 2)) for each in (scale, bias, mean, variance)
+    )
+    deviation = np.sqrt(variance + np.asarray(attribute(node, "epsilon"), variance.dtype))
+    return ((x - mean) / deviation * scale + bias).astype(x.dtype)
 
 
 def _cast(node: ir.Node, arrays: Arrays) -> Any:
@@ -279,6 +295,7 @@ FUNCTIONS: dict[str, Function] = {
     "Abs": _elementwise(np.abs),
     "Add": _elementwise(np.add),
     "And": _elementwise(np.logical_and),
+    "BatchNormalization": _batch_normalization,
     "Cast": _cast,
     "Ceil": _elementwise(np.ceil),
     "Clip": _clip,

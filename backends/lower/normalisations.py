@@ -16,8 +16,10 @@ from graphopt.backends.tensor import Index, Tensor, lazy
 
 def _batch_normalization(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
     """Inference form: one multiplication and one addition an element."""
-    if attribute(node, "training_mode", 0) or any(value.uses() for value in node.outputs[1:]):
-        raise Refused("training_mode=1 computes batch statistics; export the model for inference")
+    if attribute(node, "training_mode", 0):
+        return _training.lower(ctx, node)
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        raise Refused("its further outputs serve training and are not computed")
     parameters = [ctx.tensor(value).constant for value in node.inputs[1:5] if value is not None]
     constants = [parameter for parameter in parameters if parameter is not None]
     if len(constants) < len(parameters):
@@ -49,6 +51,39 @@ def _with_run_time_statistics(build: Composite) -> Sequence[ir.Value | None]:
 
 
 _run_time_statistics = composite(_with_run_time_statistics)
+
+
+def _with_statistics_of_the_batch(build: Composite) -> Sequence[ir.Value | None]:
+    """The statistics of the data itself, and the running ones moved towards them."""
+    x, scale, bias, *running = (build.required(i) for i in range(5))
+    shape = build.shape(x)
+    axes = [axis for axis in range(len(shape)) if axis != 1]
+    per_channel = [-1, *[1] * (len(shape) - 2)]
+    factors = [
+        build.reshape(build("Cast", each, to=_onnx_type(build.dtype(x))), per_channel)
+        for each in (scale, bias)
+    ]
+    normal = _normalized(build, x, axes, build.dtype(x))
+    moved = [_moved(build, *pair) for pair in zip(running, _statistics(build, x, axes), strict=True)]
+    return [build("Add", build("Mul", normal, factors[0]), factors[1]), *moved]
+
+
+_training = composite(_with_statistics_of_the_batch)
+
+
+def _statistics(build: Composite, x: ir.Value, axes: Sequence[int]) -> tuple[ir.Value, ir.Value]:
+    """Mean and variance by channel."""
+    over = np.array(axes, np.int64)
+    mean = build("ReduceMean", x, over)
+    centred = build("Sub", x, mean)
+    return mean, build("ReduceMean", build("Mul", centred, centred), over)
+
+
+def _moved(build: Composite, running: ir.Value, new: ir.Value) -> ir.Value:
+    dtype, momentum = build.dtype(running), build.attribute("momentum", 0.9)
+    found = build.reshape(build("Cast", new, to=_onnx_type(dtype)), [-1])
+    kept = build("Mul", running, _number(momentum, dtype))
+    return build("Add", kept, build("Mul", found, _number(1 - momentum, dtype)))
 
 
 def _instance_normalization(build: Composite) -> Sequence[ir.Value | None]:

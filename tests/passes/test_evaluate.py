@@ -51,6 +51,7 @@ CASES: list[tuple[str, list[np.ndarray]]] = [
     ),
     ("ReduceSum<noop_with_empty_axes = 1>(a)", [F]),
     ("ReduceSum(a, b)", [F, ints()]),
+    ("BatchNormalization(a, b, b, b, b)", [F, POSITIVE[0]]),
     ("Not(a)", [B]),
     ("Log(a)", [POSITIVE]),
     ("Sqrt(a)", [POSITIVE]),

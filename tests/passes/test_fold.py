@@ -99,3 +99,20 @@ def test_a_model_may_grow_by_a_share_of_its_weights() -> None:
     assert sized(1) == LEAST_GROWTH
     assert sized(5_000_000) == 100_000
     assert sized(100_000_000) == LARGEST_GROWTH
+
+
+STANDARDISED = "n, m, v = BatchNormalization<training_mode = 1>(w, s, b, m0, v0) y = Add(x, n)"
+PARAMETERS = {name: np.float32([i, 2, 3]) for i, name in enumerate(("s", "b", "m0", "v0"))}
+
+
+def test_standardised_weights_are_folded() -> None:
+    """Exporters write weight standardisation as a BatchNormalization that trains."""
+    model = make_model(f"agraph (float[2,3] x) => (float[2,3] y) {{ {STANDARDISED} }}", w=W, **PARAMETERS)
+    assert apply_and_check(Fold(), model, exact=False).applied == {"fold BatchNormalization": 1}
+    assert ops(model) == {"Add": 1}
+
+
+def test_running_statistics_are_not_folded() -> None:
+    head = "agraph (float[2,3] x) => (float[2,3] y, float[3] m)"
+    model = make_model(f"{head} {{ {STANDARDISED} }}", w=W, **PARAMETERS)
+    assert not Fold().apply(model, Context()).modified

@@ -99,6 +99,7 @@ def test_normalisations_by_channel() -> None:
     model.add("GroupNormalization", x, six, six, num_groups=3)
     model.add("BatchNormalization", x, *map(fixed, (six, six, six, six)))
     model.add("BatchNormalization", x, six, six, six, six)
+    model.add("BatchNormalization", x, six, six, six, six, outputs=3, training_mode=1)
     model.add("LRN", x, size=3, alpha=0.1, beta=0.6, bias=1.5)
     model.add("LpNormalization", x, axis=1, p=1)
     model.add("LpNormalization", x, axis=-1)
