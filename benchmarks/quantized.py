@@ -51,7 +51,7 @@ def judge(name: str, preprocess: str, images: int) -> list[str]:
     return [
         name,
         str(len(verdict.outputs)),
-        f"{verdict.max_abs_err:g}" + ("" if verdict.passed else " (FAILED)"),
+        f"{verdict.max_steps:g}" + ("" if verdict.passed else " (FAILED)"),
         str(len(feeds)),
         f"{100 * float(np.mean(ours == theirs)):.1f} %",
         f"{100 * float(np.mean(ours == labels)):.1f} %",

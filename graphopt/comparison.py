@@ -30,7 +30,7 @@ class Comparison:
 
     ``max_rel_err`` is ``max|a - b| / max|b|`` over finite elements, and infinity where shapes, dtypes or the
     positions of NaN and infinities differ; for exact dtypes it is the share of unequal elements. ``reason``
-    names such a case.
+    names such a case. With ``in_steps`` all three numbers count quantisation steps.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Comparison:
     max_rel_err: float
     tolerance: float
     reason: str = ""
+    in_steps: bool = False
 
     @property
     def passed(self) -> bool:
@@ -47,18 +48,20 @@ class Comparison:
 
 def describe(output: Comparison) -> str:
     """One output's difference in words."""
-    detail = (
-        output.reason or f"max_rel_err {output.max_rel_err:.3g} over the tolerance of {output.tolerance:.3g}"
-    )
+    measured = f"max_rel_err {output.max_rel_err:.3g} over the tolerance of {output.tolerance:.3g}"
+    if output.in_steps:
+        measured = f"{output.max_abs_err:g} quantisation steps"
+    detail = output.reason or measured
     return f"output {output.name!r} ({output.dtype}): {detail}"
 
 
-def compare_output(name: str, expected: Any, actual: Any, own: float = 0.0) -> Comparison:
-    """Compare one output: an array, or a sequence of arrays."""
+def compare_output(name: str, expected: Any, actual: Any, own: float = 0.0, least: float = 0.0) -> Comparison:
+    """Compare one output: an array, or a sequence of arrays. Floats are allowed at least the tolerance ``least``."""
     if isinstance(expected, list):
-        return _compare_sequences(name, expected, actual, own)
+        return _compare_sequences(name, expected, actual, own, least)
     b = np.asarray(expected)
-    tolerance = max(TOLERANCES[b.dtype], SELF_DIFFERENCE_FACTOR * own) if b.dtype in TOLERANCES else 0.0
+    known = TOLERANCES.get(b.dtype)
+    tolerance = 0.0 if known is None else max(known, SELF_DIFFERENCE_FACTOR * own, least)
     reason = _mismatch(b, actual)
     if reason:
         return Comparison(name, str(b.dtype), float("inf"), float("inf"), tolerance, reason)
@@ -71,17 +74,19 @@ def compare_steps(name: str, expected: Array, actual: Any) -> Comparison:
     """Compare quantised integers: both errors count quantisation steps, and one step is allowed."""
     reason = _mismatch(expected, actual)
     if reason:
-        return Comparison(name, str(expected.dtype), float("inf"), float("inf"), QUANTISATION_STEPS, reason)
+        return Comparison(
+            name, str(expected.dtype), float("inf"), float("inf"), QUANTISATION_STEPS, reason, True
+        )
     steps = _exact_errors(np.asarray(actual), expected)[0]
-    return Comparison(name, str(expected.dtype), steps, steps, QUANTISATION_STEPS)
+    return Comparison(name, str(expected.dtype), steps, steps, QUANTISATION_STEPS, in_steps=True)
 
 
-def _compare_sequences(name: str, expected: list[Any], actual: Any, own: float) -> Comparison:
+def _compare_sequences(name: str, expected: list[Any], actual: Any, own: float, least: float) -> Comparison:
     if not isinstance(actual, (list, tuple)) or len(actual) != len(expected):
         reason = f"a sequence of {len(expected)} elements is missing"
         return Comparison(name, "sequence", float("inf"), float("inf"), 0.0, reason)
     pairs = zip(expected, actual, strict=True)
-    items = [compare_output(f"{name}[{index}]", b, a, own) for index, (b, a) in enumerate(pairs)]
+    items = [compare_output(f"{name}[{index}]", b, a, own, least) for index, (b, a) in enumerate(pairs)]
     return max(items, key=lambda item: item.max_rel_err, default=Comparison(name, "sequence", 0.0, 0.0, 0.0))
 
 

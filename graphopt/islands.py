@@ -18,6 +18,9 @@ from graphopt.verify import ReferenceFailed, Verdict, reference, worst
 
 GIVEN = "{}__given"
 
+QUANTISING = ("DynamicQuantizeLinear", "QGemm", "QuantizeLinear")
+"""Operators that round to integers, besides those whose names begin with QLinear."""
+
 
 def verify_islands(model: ir.Model, build: Compiler, feeds: Iterable[Feeds]) -> Verdict:
     """Compare every quantised value with ONNX Runtime's, from ONNX Runtime's own quantised inputs.
@@ -42,10 +45,12 @@ def verify_islands(model: ir.Model, build: Compiler, feeds: Iterable[Feeds]) -> 
 def quantised_values(model: ir.Model) -> list[str]:
     """Names of the values that quantising nodes of the main graph compute from anything but constants."""
     return [
-        node.outputs[0].name or ""
+        output.name
         for node in model.graph
-        if (node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear"))
+        if (node.op_type in QUANTISING or node.op_type.startswith("QLinear"))
         and not _constant(node.inputs[0])
+        for output in node.outputs
+        if output.name and (output.uses() or output.is_graph_output())
     ]
 
 

@@ -268,15 +268,16 @@ class Verify:
         self.skipped: list[tuple[str, str]] = []
         self._feeds = feeds
         self._expected: Mapping[str, np.ndarray] | None = None
-        self._own = 0.0
+        self._own = self._least = 0.0
 
     def before(self, step: int, each: Pass, model: ir.Model) -> None:
-        from graphopt.verify import ReferenceFailed, reference, self_difference
+        from graphopt.verify import ReferenceFailed, coarsest_tolerance, reference, self_difference
 
         if step > 0:
             return
         try:
             self._expected = reference(model)(self._feeds)
+            self._least = coarsest_tolerance(model)
             self._own = self_difference(self._expected, reference(model, optimised=True)(self._feeds))
         except ReferenceFailed as error:
             self.skipped.append(("input", str(error)))
@@ -291,6 +292,6 @@ class Verify:
         except ReferenceFailed as error:
             self.skipped.append((each.name, str(error)))
             return
-        verdict = compare(self._expected, actual, self._own)
+        verdict = compare(self._expected, actual, self._own, self._least)
         if not verdict.passed:
             raise VerificationError(f"pass {each.name!r} (step {step + 1}) changed the result: {verdict}")

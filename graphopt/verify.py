@@ -2,7 +2,7 @@
 
 A float result passes if ``max|a - b| / max|b|`` stays under the tolerance of its dtype or, where that is
 larger, under three times the difference between ONNX Runtime's own optimised and unoptimised runs of the same
-model.
+model. What a model computes in half precision has the tolerance of half precision, whatever it is converted to.
 """
 
 import tempfile
@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
 from graphopt.arrays import Feeds
-from graphopt.comparison import Comparison, compare_output, describe
+from graphopt.comparison import TOLERANCES, Comparison, compare_output, describe
 from graphopt.errors import GraphoptError
 from graphopt.model import proto, save
 from graphopt.model.writing import PROTOBUF_LIMIT
+
+HALF_PRECISION = {"FLOAT16": np.dtype(np.float16), "BFLOAT16": np.dtype(ml_dtypes.bfloat16)}
 
 Runner = Callable[[Feeds], Mapping[str, Any]]
 
@@ -51,7 +54,12 @@ class Verdict:
 
     @property
     def max_rel_err(self) -> float:
-        return max((output.max_rel_err for output in self.outputs), default=0.0)
+        return max((output.max_rel_err for output in self.outputs if not output.in_steps), default=0.0)
+
+    @property
+    def max_steps(self) -> float | None:
+        """Quantisation steps by which integers differ; None where none were counted."""
+        return max((output.max_abs_err for output in self.outputs if output.in_steps), default=None)
 
     @property
     def max_abs_err(self) -> float:
@@ -66,6 +74,7 @@ class Verdict:
             "passed": self.passed,
             "max_abs_err": self.max_abs_err,
             "max_rel_err": self.max_rel_err,
+            "max_steps": self.max_steps,
             "self_difference": self.self_difference,
             "outputs": {output.name: output.max_rel_err for output in self.outputs},
         }
@@ -74,6 +83,8 @@ class Verdict:
         if self.not_verified:
             return f"not verified: {self.not_verified}"
         failed = [output for output in self.outputs if not output.passed]
+        if not failed and self.max_steps is not None:
+            return f"{len(self.outputs)} values compared operator by operator, {self.max_steps:g} quantisation step(s) apart"
         if not failed:
             own = f"the reference differs from itself by {self.self_difference:.2g}"
             return f"max_rel_err {self.max_rel_err:.2g} ({own})"
@@ -94,7 +105,8 @@ def verify(model: ir.Model | Path, run: Runner, feeds: Iterable[Feeds]) -> Verdi
         return Verdict(not_verified=str(error))
     if not cases:
         return Verdict(not_verified="there are no inputs to compare with")
-    return worst([compare(expected, run(feed), own) for feed, expected in cases])
+    least = coarsest_tolerance(model) if isinstance(model, ir.Model) else 0.0
+    return worst([compare(expected, run(feed), own, least) for feed, expected in cases])
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -104,9 +116,18 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict(tuple(outputs), max(verdict.self_difference for verdict in verdicts))
 
 
-def compare(expected: Mapping[str, Any], actual: Mapping[str, Any], own: float = 0.0) -> Verdict:
-    """Compare outputs by name; ``own`` is what the reference differs from itself."""
-    outputs = (compare_output(name, value, actual.get(name), own) for name, value in expected.items())
+def coarsest_tolerance(model: ir.Model) -> float:
+    """The tolerance of the shortest float dtype that the model computes anywhere."""
+    found = {value.dtype for node in edit.nodes(model.graph) for value in node.outputs} - {None}
+    names = {dtype.name for dtype in found if dtype is not None}
+    return max((TOLERANCES[HALF_PRECISION[name]] for name in names & HALF_PRECISION.keys()), default=0.0)
+
+
+def compare(
+    expected: Mapping[str, Any], actual: Mapping[str, Any], own: float = 0.0, least: float = 0.0
+) -> Verdict:
+    """Compare outputs by name; ``own`` is what the reference differs from itself, ``least`` a tolerance for floats."""
+    outputs = (compare_output(name, value, actual.get(name), own, least) for name, value in expected.items())
     return Verdict(tuple(outputs), own)
 
 

@@ -182,25 +182,85 @@ def _constant_of_shape(node: ir.Node, known: Known) -> Dims | None:
 def _quantized_binary(node: ir.Node, known: Known) -> Dims | None:
     """QLinearAdd and QLinearMul: operands at 0 and 3, both broadcast."""
     left, right = (_entries(node.inputs[index]) for index in (0, 3))  # type: ignore[arg-type]
-    node.outputs[0].type = node.outputs[0].type or node.inputs[0].type  # type: ignore[union-attr]
+    _set_type(node, None if node.inputs[0] is None else node.inputs[0].type)
     return None if left is None or right is None else _broadcast_dims(left, right)
 
 
 def _like_first(node: ir.Node, known: Known) -> Dims | None:
     """Quantized activations: type and shape of the first input."""
-    source = node.inputs[0]
-    if source is None or source.shape is None:
-        return None
-    node.outputs[0].type = node.outputs[0].type or source.type
-    return [dim if isinstance(dim, int) else dim.value for dim in source.shape]
+    _set_type(node, None if node.inputs[0] is None else node.inputs[0].type)
+    return _dims_of(node.inputs[0])
 
+
+def _requantized(node: ir.Node, known: Known) -> Dims | None:
+    """QuantizeLinear of ONNX Runtime's own domain: the dtype is that of the zero point, else uint8."""
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    _set_type(node, ir.TensorType(ir.DataType.UINT8) if zero is None else zero.type)
+    return _dims_of(node.inputs[0])
+
+
+def _dequantized(node: ir.Node, known: Known) -> Dims | None:
+    _set_type(node, None if node.inputs[1] is None else node.inputs[1].type)
+    return _dims_of(node.inputs[0])
+
+
+def _quantized_gemm(node: ir.Node, known: Known) -> Dims | None:
+    """QGemm: integers if there is an output zero point, else float32."""
+    zero = node.inputs[8] if len(node.inputs) > 8 else None
+    _set_type(node, ir.TensorType(ir.DataType.FLOAT) if zero is None else zero.type)
+    left, right = (_dims_of(node.inputs[index]) for index in (0, 3))
+    if left is None or right is None:
+        return None
+    return [left[1 if attribute(node, "transA") else 0], right[0 if attribute(node, "transB") else 1]]
+
+
+def _quantized_pool(node: ir.Node, known: Known) -> Dims | None:
+    """QLinearAveragePool: that of AveragePool, channels first."""
+    _set_type(node, None if node.inputs[0] is None else node.inputs[0].type)
+    if attribute(node, "channels_last"):
+        return None
+    source = ir.Value(name="source", type=ir.TensorType(ir.DataType.FLOAT), shape=node.inputs[0].shape)  # type: ignore[union-attr]
+    attributes = [each for each in node.attributes.values() if each.name != "channels_last"]
+    pool = ir.Node(
+        "", "AveragePool", [source], attributes, outputs=[ir.Value(name="pooled")], version=POOL_OPSET
+    )
+    infer_by_schema(pool, known)
+    return _dims_of(pool.outputs[0])
+
+
+def _quantized_global_pool(node: ir.Node, known: Known) -> Dims | None:
+    _set_type(node, None if node.inputs[0] is None else node.inputs[0].type)
+    dims = _dims_of(node.inputs[0])
+    if dims is None:
+        return None
+    channels = len(dims) - 1 if attribute(node, "channels_last") else 1
+    return [dim if axis in (0, channels) else 1 for axis, dim in enumerate(dims)]
+
+
+def _dims_of(value: ir.Value | None) -> Dims | None:
+    if value is None or value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+
+
+def _set_type(node: ir.Node, found: ir.TypeProtocol | None) -> None:
+    node.outputs[0].type = node.outputs[0].type or found
+
+
+POOL_OPSET = 19
 
 _RULES: dict[tuple[str, str], Callable[[ir.Node, Known], Dims | None]] = {
     ("", "ConstantOfShape"): _constant_of_shape,
     ("", "Expand"): _expand,
     ("", "Reshape"): _reshape,
+    ("com.microsoft", "DequantizeLinear"): _dequantized,
+    ("com.microsoft", "QGemm"): _quantized_gemm,
     ("com.microsoft", "QLinearAdd"): _quantized_binary,
+    ("com.microsoft", "QLinearAveragePool"): _quantized_pool,
+    ("com.microsoft", "QLinearGlobalAveragePool"): _quantized_global_pool,
     ("com.microsoft", "QLinearLeakyRelu"): _like_first,
     ("com.microsoft", "QLinearMul"): _quantized_binary,
     ("com.microsoft", "QLinearSigmoid"): _like_first,
+    ("com.microsoft", "QLinearSoftmax"): _like_first,
+    ("com.microsoft", "QuantizeLinear"): _requantized,
 }

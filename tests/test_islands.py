@@ -37,6 +37,17 @@ def test_weights_are_no_activations(model: ir.Model) -> None:
     assert quantised_values(model) == ["q0", "q1"]
 
 
+def test_ranges_found_at_run_time_are_quantised_values() -> None:
+    text = (
+        "g (float[4] x) => (float[4] y) { q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z) }"
+    )
+    dynamic = make_model(text)
+    assert quantised_values(dynamic) == ["q", "s", "z"]
+    assert verify_islands(dynamic, reference, FEEDS).max_steps == 0
+    assert verify_islands(dynamic, shifted("z", 1), FEEDS).passed
+    assert not verify_islands(dynamic, shifted("z", 2), FEEDS).passed
+
+
 def test_islands_are_cut_apart(model: ir.Model) -> None:
     parts = isolate(model, {"q0": np.zeros(4, np.uint8), "q1": np.zeros(4, np.uint8)})
     assert [value.name for value in parts.graph.inputs] == ["x", "q0__given", "q1__given"]
@@ -58,6 +69,7 @@ def test_the_reference_passes(model: ir.Model) -> None:
 def test_one_step_is_allowed(model: ir.Model, steps: int, passed: bool) -> None:
     verdict = verify_islands(model, shifted("q0", steps), FEEDS)
     assert verdict.passed is passed
+    assert f"{steps} quantisation step" in str(verdict)
     assert {output.name: output.max_abs_err for output in verdict.outputs} == {"y": 0, "q0": steps, "q1": 0}
 
 

@@ -7,10 +7,12 @@ import pytest
 
 from graphopt.arrays import Feeds
 from graphopt.comparison import Comparison
+from graphopt.model import infer_shapes
 from graphopt.random_feeds import random_feeds
 from graphopt.verify import (
     ReferenceFailed,
     Verdict,
+    coarsest_tolerance,
     compare,
     reference,
     self_difference,
@@ -116,6 +118,7 @@ def test_json_has_plain_types() -> None:
         "passed": True,
         "max_abs_err": 0.0,
         "max_rel_err": 0.0,
+        "max_steps": None,
         "self_difference": 0.0,
         "outputs": {"y": 0.0, "z": 0.0},
     }
@@ -132,3 +135,15 @@ def test_strings_among_the_weights_are_no_obstacle() -> None:
     text = 'g (float[1] x) => (float[1] y) { s = Constant<value = string[2] {"a", "b"}>() y = Relu(x) }'
     model = make_model(text)
     assert verify(model, reference(model), [random_feeds(model)]).passed
+
+
+def test_half_precision_inside_sets_the_tolerance() -> None:
+    half = make_model(
+        "g (float[2] x) => (float[2] y) { a = Cast<to = 10>(x) b = Exp(a) y = Cast<to = 1>(b) }"
+    )
+    infer_shapes(half)
+    assert coarsest_tolerance(half) == 4e-3
+    feeds = {"x": np.float32([0.1, 2.0])}
+    assert verify(half, scaled(half, 1.002), [feeds]).passed
+    assert not verify(half, scaled(half, 1.01), [feeds]).passed
+    assert coarsest_tolerance(make_model(TEXT)) == 0

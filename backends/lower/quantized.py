@@ -14,6 +14,7 @@ from graphopt.backends.codegen import mathematics
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.rows import SUM
 from graphopt.backends.kernels.window import split_index
+from graphopt.backends.lower.composite import Composite, composite
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, dtype_of_value, shape_of
 from graphopt.backends.lower.quantize import (
@@ -191,6 +192,19 @@ def _average_pool(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
     return [None]
 
 
+def _softmax(build: Composite) -> Sequence[ir.Value | None]:
+    """QLinearSoftmax in float32; before opset 13 all axes from the given one on are one row."""
+    x = build.required(0)
+    shape, axis = build.shape(x), build.attribute("axis", -1) % len(build.shape(x))
+    real = build("DequantizeLinear", *build.inputs[:3])
+    if build.attribute("opset", 13) < 13:
+        rows = build.reshape(real, [math.prod(shape[:axis]), -1])
+        found = build.reshape(build("Softmax", rows, axis=-1), shape)
+    else:
+        found = build("Softmax", real, axis=axis)
+    return [build("QuantizeLinear", found, *build.inputs[3:5])]
+
+
 MICROSOFT_OPERATORS: dict[str, Operator] = {
     "QLinearAdd": _binary(lambda a, b: a + b),
     "QLinearAveragePool": Lowered(_average_pool),
@@ -198,6 +212,7 @@ MICROSOFT_OPERATORS: dict[str, Operator] = {
     "QLinearGlobalAveragePool": Lowered(_global_average_pool),
     "QLinearLeakyRelu": _unary(_leaky_relu),
     "QLinearMul": _binary(lambda a, b: a * b),
+    "QLinearSoftmax": composite(_softmax),
     "QLinearSigmoid": _unary(lambda k, node, x: mathematics.sigmoid(k, x)),
 }
 """Operators of ONNX Runtime's own domain."""

@@ -171,17 +171,42 @@ def test_branches_of_different_shapes_leave_the_result_free() -> None:
     assert not model.graph.outputs[0].shape.is_static()
 
 
-@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
-def test_quantized_operators_of_onnx_runtime_have_shapes(op: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "shape"),
+    [
+        ("QLinearAdd(x, s, p, z, s, p, s, p)", [2, 4, 6, 6]),
+        ("QLinearMul(z, s, p, x, s, p, s, p)", [2, 4, 6, 6]),
+        ("QLinearSoftmax(x, s, p, s, p)", [2, 4, 6, 6]),
+        ("QLinearGlobalAveragePool(x, s, p, s, p)", [2, 4, 1, 1]),
+        ("QLinearGlobalAveragePool<channels_last = 1>(x, s, p, s, p)", [2, 1, 1, 6]),
+        ("QLinearAveragePool<kernel_shape = [3, 2], strides = [2, 1]>(x, s, p, s, p)", [2, 4, 2, 5]),
+        ("QGemm<transB = 1>(m, s, p, w, s, p, , s, p)", [5, 7]),
+        ("QuantizeLinear(f, s, p)", [2, 3]),
+        ("QuantizeLinear(f, s)", [2, 3]),
+    ],
+)
+def test_quantized_operators_of_onnx_runtime_have_shapes(call: str, shape: list[int]) -> None:
     model = shaped(
-        f"""agraph (uint8[2,1] x, uint8[3] z) => (float[2,3] y) {{
-        a = com.microsoft.{op}(x, s, p, z, s, p, s, p) y = DequantizeLinear(a, s, p) }}""",
+        f"""agraph (uint8[2,4,6,6] x, uint8[6] z, uint8[5,3] m, uint8[7,3] w, float[2,3] f) => (float y) {{
+        a = com.microsoft.{call} b = com.microsoft.DequantizeLinear(a, s, p) y = ReduceMax<keepdims = 0>(b) }}""",
+        s=np.array(0.5, np.float32),
+        p=np.array(0, np.uint8),
+    )
+    Shapes().apply(model, Context())
+    quantised, real = (node.outputs[0] for node in list(model.graph)[:2])
+    assert (quantised.dtype, quantised.shape) == (ir.DataType.UINT8, shape)
+    assert (real.dtype, real.shape) == (ir.DataType.FLOAT, shape)
+
+
+def test_a_quantized_product_without_output_parameters_is_float() -> None:
+    model = shaped(
+        "agraph (uint8[5,3] m, uint8[3,7] w) => (float[5,7] y) { a = com.microsoft.QGemm(m, s, p, w, s, p) y = Neg(a) }",
         s=np.array(0.5, np.float32),
         p=np.array(0, np.uint8),
     )
     Shapes().apply(model, Context())
     value = model.graph[0].outputs[0]
-    assert (value.dtype, value.shape) == (ir.DataType.UINT8, [2, 3])
+    assert (value.dtype, value.shape) == (ir.DataType.FLOAT, [5, 7])
 
 
 SIZES = """agraph (float[N,T] x, float[{}] z) => (float[N,T] y) {{

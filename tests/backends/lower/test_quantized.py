@@ -65,6 +65,8 @@ def test_elementwise(dtype: type) -> None:
     nodes.add("QLinearMul", x, *a, y, *b, *c)
     nodes.add("QLinearSigmoid", x, *a, *parameters(1 / 256, dtype(0)))
     nodes.add("QLinearLeakyRelu", x, *b, *c, alpha=0.2)
+    nodes.add("QLinearSoftmax", x, *a, *parameters(1 / 256, dtype(0)), axis=-1, opset=13)
+    nodes.add("QLinearSoftmax", x, *a, *parameters(1 / 256, dtype(0)), axis=1, opset=12)
     nodes.compare(steps=1)
 
 
