@@ -19,6 +19,7 @@ import numpy as np
 from graphopt import api
 from graphopt.bench import Schedule
 from graphopt.errors import GraphoptError, UnsupportedError, VerificationError
+from graphopt.islands import quantised_values
 from graphopt.report import markdown
 from light import light_models
 
@@ -58,6 +59,7 @@ class Row:
     error: float | None = None
     cells: dict[str, str] = field(default_factory=dict)
     ratio: float | None = None
+    is_float: bool = True
 
     def texts(self) -> list[str]:
         filled = {"model": self.name, "result": self.state, **self.cells}
@@ -80,6 +82,7 @@ def measure(path: Path, folder: Path, schedule: Schedule) -> Row:
     except Exception as error:
         return Row(name, f"crashed: {type(error).__name__} {str(error).splitlines()[0][:80]}")
     row = Row(name, "right" if done.verdict.verified else "not verified", done.verdict.max_rel_err)
+    row.is_float = not quantised_values(api.read(path))
     row.cells = {
         "max rel err": f"{done.verdict.max_rel_err:.1e}",
         "nodes": f"{done.before.nodes} -> {done.after.nodes}",
@@ -117,16 +120,15 @@ def main() -> int:
         paths += list(light_models(Path("build/light")).values())
     if chosen.names:
         paths = [path for path in paths if any(part in path.stem for part in chosen.names)]
-    rows = []
+    rows: list[Row] = []
     for path in paths:
         rows.append(measure(path, folder, Schedule(chosen.runs, chosen.blocks, 3)))
         print(" | ".join(rows[-1].texts()), file=sys.stderr, flush=True)
     print(markdown(HEADINGS, [row.texts() for row in rows]))
-    ratios = [row.ratio for row in rows if row.ratio is not None]
+    ratios = [row.ratio for row in rows if row.ratio is not None and row.is_float]
     if ratios:
-        print(
-            f"\nGeometric mean of the ratios over {len(ratios)} models: {float(np.exp(np.mean(np.log(ratios)))):.2f}"
-        )
+        mean = float(np.exp(np.mean(np.log(ratios))))
+        print(f"\nGeometric mean of the ratios over {len(ratios)} float models: {mean:.2f}")
     return 0
 
 

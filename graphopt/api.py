@@ -32,7 +32,8 @@ from graphopt.matching import match_feeds
 from graphopt.measuring import OURS, loader, reference_outputs
 from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics, validate
 from graphopt.model import load as load_model
-from graphopt.pipeline import Context, Hook, Report, run_preset
+from graphopt.pipeline import Context, Hook, Report
+from graphopt.presets import run_preset
 from graphopt.random_feeds import random_feeds
 from graphopt.variants import Binding, Sizes, make_variants
 from graphopt.verify import Verdict

@@ -16,7 +16,8 @@ from graphopt.islands import quantised_values, verify_islands
 from graphopt.locate import Compiler, first_difference
 from graphopt.matching import fits
 from graphopt.model import normalise
-from graphopt.pipeline import Context, Report, run_preset
+from graphopt.pipeline import Context, Report
+from graphopt.presets import run_preset
 from graphopt.random_feeds import random_feeds
 from graphopt.verify import ReferenceFailed, Verdict, reference, verify
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.errors import GraphoptError, OutputError, VerificationError
+from graphopt.errors import OutputError, VerificationError
 from graphopt.model import Statistics, statistics, text
 
 
@@ -155,16 +155,6 @@ def run(
     except Stop:
         pass
     return report
-
-
-def run_preset(model: ir.Model, preset: str, hooks: Sequence[Hook], context: Context) -> Report:
-    """Run a preset's passes on a normalised model. Raises GraphoptError for an unknown preset."""
-    from graphopt.passes import PRESETS
-    from graphopt.passes import preset as preset_passes
-
-    if preset not in PRESETS:
-        raise GraphoptError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    return run(model, preset_passes(preset), hooks, context)
 
 
 def _run_one(model: ir.Model, each: Pass, hooks: Sequence[Hook], context: Context, report: Report) -> None:

@@ -18,9 +18,12 @@ FRONT_DOOR = {
         "cli",
         "doctor",
         "inspection",
+        "judging",
+        "manifest",
         "measuring",
         "onnx_backend",
         "options",
+        "presets",
     )
 }
 # Import -> where it may stand: folders end with a slash.

@@ -84,7 +84,7 @@ def test_unverified_on_demand(onnx_file: Path) -> None:
 def test_passes_can_be_dumped_and_cut_short(onnx_file: Path) -> None:
     dumps = onnx_file.parent / "dumps"
     invoke("compile", onnx_file, "--dump", dumps, "--stop-after", "3")
-    assert (dumps / "000-input.onnx").exists()
+    assert (dumps / "000-input.onnxtxt").exists()
     assert len(list(dumps.iterdir())) > 1
 
 

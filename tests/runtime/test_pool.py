@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 KERNEL_FAILED = 3
+ASLEEP_S = 0.05
+"""Seconds after which an idle worker has stopped spinning."""
+
 MakeProbes = Callable[[int], Any]
 
 
@@ -43,6 +47,28 @@ def test_tasks_meet_at_barriers_on_threads_of_their_own(probes: MakeProbes, thre
 def test_a_barrier_among_more_tasks_than_threads_fails_instead_of_hanging(probes: MakeProbes) -> None:
     assert probes(2).run("meet_some", 3)[0] == KERNEL_FAILED
     assert probes(1).run("meet_some", 2)[0] == KERNEL_FAILED
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_worker_is_not_woken_on_the_cpu_of_its_leader(probes: MakeProbes) -> None:
+    before = set(os.listdir("/proc/self/task"))
+    pool, allowed = probes(2), os.sched_getaffinity(0)
+    pool.run("meet")
+    [worker] = {int(task) for task in os.listdir("/proc/self/task")} - {int(task) for task in before}
+    try:
+        for _ in range(3):
+            time.sleep(ASLEEP_S)
+            cpu = last_cpu(worker)
+            os.sched_setaffinity(0, {cpu})
+            assert pool.run("meet")[0] == 0
+            assert os.sched_getaffinity(worker) == allowed - {cpu}
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def last_cpu(thread: int) -> int:
+    """The CPU that a thread runs on, or last did."""
+    return int(Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[36])
 
 
 def test_nested_launches_run_serially(probes: MakeProbes) -> None:

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "graphopt_rt.h"
+#include "placement.h"
 #include "spin.h"
 
 enum { CACHE_LINE = 64 };
@@ -26,6 +27,7 @@ typedef struct {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t woken;
+    graphopt_placement placement;
 } graphopt_worker;
 
 typedef struct {

@@ -31,6 +31,7 @@ void graphopt_finish_share(graphopt_pool *pool) {
 
 void graphopt_post(graphopt_worker *w, int state) {
     if (atomic_exchange_explicit(&w->state, state, memory_order_acq_rel) != ASLEEP) return;
+    graphopt_placement_wake(&w->placement);
     pthread_mutex_lock(&w->mutex);
     pthread_cond_signal(&w->woken);
     pthread_mutex_unlock(&w->mutex);
@@ -38,6 +39,7 @@ void graphopt_post(graphopt_worker *w, int state) {
 
 static void sleep_until_posted(graphopt_worker *w) {
     int expected = IDLE;
+    graphopt_placement_sleep(&w->placement);
     pthread_mutex_lock(&w->mutex);
     if (atomic_compare_exchange_strong(&w->state, &expected, ASLEEP))
         while (atomic_load(&w->state) == ASLEEP) pthread_cond_wait(&w->woken, &w->mutex);
@@ -55,6 +57,7 @@ static int await_post(graphopt_worker *w) {
 
 static void *work(void *argument) {
     graphopt_worker *w = argument;
+    graphopt_placement_start(&w->placement);
     while (await_post(w) != STOP) {
         if (!graphopt_take_share(w)) continue;
         graphopt_run_share(w->pool, w->share);
@@ -79,6 +82,7 @@ static int create_thread(graphopt_worker *w) {
 static bool start_worker(graphopt_pool *pool) {
     graphopt_worker *w = &pool->workers[pool->worker_count];
     atomic_init(&w->state, IDLE);
+    graphopt_placement_reset(&w->placement);
     w->pool = pool;
     w->share = pool->worker_count + 1;
     pthread_mutex_init(&w->mutex, NULL);
