@@ -6,6 +6,7 @@ Placement is greedy by size, largest first, at the lowest offset free during the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,14 +54,23 @@ def weights_blob(plan: MemoryPlan) -> bytes:
 
 
 def _place_constants(programs: Sequence[Program]) -> tuple[dict[Buffer, int], int]:
+    """Equal constants, as those of shape variants mostly are, share a place."""
     offsets: dict[Buffer, int] = {}
+    places: dict[bytes, int] = {}
     end = 0
     for program in programs:
         for _, buffer in _touched(program.steps):
-            if buffer.role is Role.CONSTANT and buffer not in offsets:
-                offsets[buffer] = end
+            if buffer.role is not Role.CONSTANT or buffer in offsets:
+                continue
+            offsets[buffer] = places.setdefault(_digest(buffer), end)
+            if offsets[buffer] == end:
                 end = _aligned(end + buffer.nbytes)
     return offsets, end
+
+
+def _digest(buffer: Buffer) -> bytes:
+    assert buffer.data is not None
+    return hashlib.sha256(np.ascontiguousarray(buffer.data).reshape(-1).view(np.uint8).data).digest()
 
 
 def _place_temporaries(program: Program) -> tuple[dict[Buffer, int], int]:
