@@ -14,7 +14,7 @@ from graphopt.backends.codegen.glue import glue_source
 from graphopt.backends.codegen.link import link
 from graphopt.backends.codegen.llvm import generate
 from graphopt.backends.codegen.memory import plan_memory, weights_blob
-from graphopt.backends.codegen.program import Program
+from graphopt.backends.codegen.program import Kernel, Program
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.targets import Target
 
@@ -30,8 +30,8 @@ class Library:
     variants: list[dict[str, Any]]
     kernels: int
     """Distinct kernels."""
-    layers: list[str]
-    """Kernel calls of the first variant in order: kernel name and the nodes it computes."""
+    layers: list[dict[str, Any]]
+    """Kernel calls of the first variant in order: kernel, the nodes it computes, their MACs, bytes of its buffers."""
 
 
 def compile_models(
@@ -57,8 +57,12 @@ def compile_models(
         _describe(model, program, plan.arena_bytes)
         for model, program, plan in zip(models, programs, plans, strict=True)
     ]
-    layers = [f"{kernel.name}: {kernel.layer}" for kernel in programs[0].kernels()]
+    layers = [_layer(kernel) for kernel in programs[0].kernels()]
     return Library(shared, weights_blob(plans[0]), variants, code.kernels, layers)
+
+
+def _layer(kernel: Kernel) -> dict[str, Any]:
+    return {"kernel": kernel.name, "nodes": kernel.layer, "macs": kernel.macs, "bytes": kernel.nbytes}
 
 
 def _describe(model: ir.Model, program: Program, workspace_bytes: int) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Compilation:
     verdict: Verdict
     notices: list[str]
     kernels: int
-    layers: list[str]
+    layers: list[dict[str, Any]]
     seconds: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:

@@ -341,6 +341,8 @@ def _bench_layers(model: Path, json_file: str | None, chosen: dict[str, Any]) ->
     settings = options.compare_settings(chosen)
     with _progress(json_file) as progress, _compiled(model, settings, progress, profile=True) as artifact:
         from graphopt import report, running
+        from graphopt.backends.peak import measure_peak
+        from graphopt.backends.targets import native
         from graphopt.bench import default_threads
         from graphopt.layers import measure_layers
 
@@ -348,7 +350,8 @@ def _bench_layers(model: Path, json_file: str | None, chosen: dict[str, Any]) ->
         runs, threads = settings["schedule"].runs, settings["threads"] or default_threads()
         with running.opened(artifact, threads) as compiled:
             feeds = running.feeds_for(compiled, chosen["inputs"])
-            times = measure_layers(str(model), compiled, feeds, threads, runs)
+            peak = measure_peak(threads, native().lanes)
+            times = measure_layers(str(model), compiled, feeds, threads, runs, peak)
     _publish(json_file, times.to_json(), report.layer_table(times))
 
 

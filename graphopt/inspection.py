@@ -75,7 +75,8 @@ class _ArtifactInspection:
 
         shown = [table(["what", "value"], [*self._facts(), *self._variants()], title=self.name)]
         if kernels:
-            numbered = [[str(i), layer] for i, layer in enumerate(self.manifest.get("kernels", []))]
+            calls = self.manifest.get("kernels", [])
+            numbered = [[str(i), f"{call['kernel']}: {call['nodes']}"] for i, call in enumerate(calls)]
             shown.append(table(["#", "kernel: nodes"], numbered, title="kernels in order"))
         return shown
 

@@ -74,10 +74,23 @@ def load_table(load: Load) -> Table:
 
 def layer_table(times: LayerTimes) -> Table:
     """Kernels, the slowest first, with their shares of the whole."""
-    slowest = sorted(times.layers, key=lambda layer: layer[1], reverse=True)
-    rows = [[f"{ms:.3f}", f"{100 * ms / times.total_ms:.1f} %", kernel] for kernel, ms in slowest]
-    title = f"{times.model}: {times.total_ms:.3f} ms in {len(rows)} kernels, {times.threads} thread(s), {times.runs} runs"
-    return table(["median ms", "share", "kernel: nodes"], rows, title=title)
+    slowest = sorted(times.layers, key=lambda layer: layer.ms, reverse=True)
+    rows = [
+        [
+            f"{layer.ms:.3f}",
+            f"{100 * layer.ms / times.total_ms:.1f} %",
+            f"{layer.gflops:.0f}" if layer.macs else "",
+            f"{100 * times.of_peak(layer):.0f} %" if layer.macs else "",
+            f"{layer.bytes / 1e6:.2f}",
+            f"{layer.kernel}: {layer.nodes}",
+        ]
+        for layer in slowest
+    ]
+    title = (
+        f"{times.model}: {times.total_ms:.3f} ms in {len(rows)} kernels, {times.threads} thread(s), "
+        f"{times.runs} runs; peak {times.peak.gflops:.0f} GFLOP/s, {times.peak.gbytes_s:.0f} GB/s"
+    )
+    return table(["median ms", "share", "GFLOP/s", "of peak", "MB", "kernel: nodes"], rows, title=title)
 
 
 def comparison_html(benchmark: Benchmark) -> str:

@@ -1,5 +1,6 @@
 """Links the object of a compiled model, its generated glue and the C runtime into one shared library."""
 
+import os
 import re
 import subprocess
 import tempfile
@@ -105,9 +106,10 @@ def _csrc() -> Path:
 
 def _run(command: list[str], folder: Path) -> None:
     compiler = command[0]
+    inside = {**os.environ, "TMPDIR": str(folder)}  # an interrupted compiler leaves its temporary files there
     try:
         result = subprocess.run(
-            command, check=False, cwd=folder, capture_output=True, text=True, errors="replace"
+            command, check=False, cwd=folder, env=inside, capture_output=True, text=True, errors="replace"
         )
     except OSError as error:
         raise TargetError(_missing_compiler(compiler)) from error

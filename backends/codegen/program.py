@@ -50,6 +50,13 @@ class Kernel:
     written: frozenset[Buffer]
     layer: str
     """The ONNX nodes it computes, for reports."""
+    macs: int = 0
+    """Multiply-accumulates of those nodes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers it reads and writes, each counted once and in full."""
+        return sum(buffer.nbytes for buffer in self.buffers)
 
 
 @dataclass(eq=False)

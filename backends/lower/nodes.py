@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from graphopt import edit
+from graphopt.backends.codegen.program import Kernel, Step
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.inference import evaluate, infer_outputs, note_shapes
 from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Pointwise, Refused
 from graphopt.backends.lower.pointwise import lower_pointwise
 from graphopt.errors import UnsupportedNode
+from graphopt.model.statistics import macs
 
 
 def lower_nodes(ctx: Lowering, nodes: Iterable[ir.Node], refused: list[UnsupportedNode]) -> None:
@@ -38,9 +40,18 @@ def lower_nodes(ctx: Lowering, nodes: Iterable[ir.Node], refused: list[Unsupport
 
 def _lower_or_evaluate(ctx: Lowering, node: ir.Node) -> None:
     infer_outputs(ctx, node)
+    emitted = len(ctx.steps)
     if not evaluate(ctx, node):
         lower_node(ctx, node)
+    _count_macs(node, ctx.steps[emitted:])
     note_shapes(ctx, node)
+
+
+def _count_macs(node: ir.Node, steps: Iterable[Step]) -> None:
+    """The work of a node counts for its last kernel, unless the nodes that it consists of were counted already."""
+    kernels = [step for step in steps if isinstance(step, Kernel)]
+    if kernels and not any(kernel.macs for kernel in kernels):
+        kernels[-1].macs = macs(node)
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:

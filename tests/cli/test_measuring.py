@@ -44,6 +44,9 @@ def test_bench_per_layer(onnx_file: Path) -> None:
     assert content["layers"]
     assert content["total_ms"] == pytest.approx(sum(layer["median_ms"] for layer in content["layers"]))
     assert content["total_ms"] > 0
+    assert sum(layer["macs"] for layer in content["layers"]) == 3 * 4 * 3
+    assert all(0 <= layer["of_peak"] < 2 for layer in content["layers"])
+    assert content["peak_gbytes_s"] > 0
     assert "share" in invoke("bench", onnx_file, *QUICK, "--per-layer").stdout
 
 
