@@ -9,12 +9,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from graphopt.errors import TargetError
+from graphopt.layers import Peak
 
 SOURCE = """
 typedef float vector __attribute__((vector_size(BYTES)));
@@ -45,14 +45,6 @@ CHAINS = 12
 ROUNDS = 2_000_000
 READ_BYTES = 1 << 27
 REPEATS = 5
-
-
-@dataclass(frozen=True)
-class Peak:
-    """float32 GFLOP/s (a multiply-add counts as two) and GB/s that the threads reach together."""
-
-    gflops: float
-    gbytes_s: float
 
 
 def measure_peak(threads: int, lanes: int, cc: str = "cc") -> Peak:

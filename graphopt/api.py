@@ -28,6 +28,7 @@ from graphopt.judging import (
     verify_artifact,
     verify_rewrite,
 )
+from graphopt.layers import LayerTimes, beside_peer, measure_layers
 from graphopt.matching import match_feeds
 from graphopt.measuring import OURS, loader, reference_outputs
 from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics, validate
@@ -274,6 +275,41 @@ def compare(
         expected = reference_outputs(fixed, feeds)
         progress("measure")
         return measure(str(model), loaders, feeds, threads=threads, expected=expected, schedule=schedule)
+
+
+def profile(
+    model: str | Path,
+    *,
+    target: str = "native",
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    feeds: Feeds | None = None,
+    threads: int | None = None,
+    runs: int = 20,
+    progress: Progress = lambda stage: None,
+) -> LayerTimes:
+    """The time of every kernel of an ONNX model, next to ONNX Runtime's profile and the peak of this machine.
+
+    Raises GraphoptError.
+    """
+    from graphopt.backends.peak import measure_peak
+    from graphopt.backends.peers import onnxruntime_profile
+    from graphopt.backends.targets import native
+
+    threads = threads or default_threads()
+    bound = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {})).models[0]
+    feeds = random_feeds(bound) if feeds is None else match_feeds([bound], feeds)
+    with tempfile.TemporaryDirectory() as folder:
+        save(bound, fixed := Path(folder) / "fixed.onnx")
+        made = build(fixed, Path(folder) / "model.gopt", target, check=False, profile=True, progress=progress)
+        progress("measure")
+        with load(made.path, threads) as compiled:
+            layers = measure_layers(compiled, feeds, runs)
+        nodes = onnxruntime_profile.profile(fixed, feeds, threads, runs)
+    peak = measure_peak(threads, native().lanes)
+    total = sum(node.ms for node in nodes)
+    return LayerTimes(str(model), threads, runs, beside_peer(layers, nodes), peak, total)
 
 
 def load(path: str | Path, threads: int | None = None, verify: bool = True) -> CompiledModel:

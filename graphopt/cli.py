@@ -338,27 +338,19 @@ def _bench_streams(model: Path, streams: int, json_file: str | None, chosen: dic
 
 
 def _bench_layers(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
+    if options.is_artifact(model):
+        raise GraphoptError(f"{model} was compiled without profiling; give the ONNX model to time its layers")
     settings = options.compare_settings(chosen)
-    with _progress(json_file) as progress, _compiled(model, settings, progress, profile=True) as artifact:
-        from graphopt import report, running
-        from graphopt.backends.peak import measure_peak
-        from graphopt.backends.targets import native
-        from graphopt.bench import default_threads
-        from graphopt.layers import measure_layers
+    runs = settings.pop("schedule").runs
+    with _progress(json_file) as progress:
+        from graphopt import api, report
 
-        progress("measure")
-        runs, threads = settings["schedule"].runs, settings["threads"] or default_threads()
-        with running.opened(artifact, threads) as compiled:
-            feeds = running.feeds_for(compiled, chosen["inputs"])
-            peak = measure_peak(threads, native().lanes)
-            times = measure_layers(str(model), compiled, feeds, threads, runs, peak)
+        times = api.profile(model, runs=runs, progress=progress, **settings)
     _publish(json_file, times.to_json(), report.layer_table(times))
 
 
 @contextmanager
-def _compiled(
-    model: Path, settings: Mapping[str, Any], progress: Display, profile: bool = False
-) -> Iterator[Path]:
+def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> Iterator[Path]:
     """The artifact itself, or one made for the time being from an ONNX model."""
     if options.is_artifact(model):
         yield model
@@ -367,8 +359,7 @@ def _compiled(
 
     build = {name: settings[name] for name in ("dims", "input_shapes", "bind", "target")}
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "model.gopt"
-        yield api.build(model, made, check=False, profile=profile, progress=progress, **build).path
+        yield api.build(model, Path(folder) / "model.gopt", check=False, progress=progress, **build).path
 
 
 def _require_any_result(result: Benchmark) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,21 +12,40 @@ import numpy as np
 from graphopt.arrays import Feeds
 
 if TYPE_CHECKING:
-    from graphopt.backends.peak import Peak
     from graphopt_runtime import CompiledModel
 
 WARMUP_RUNS = 3
 
 
 @dataclass(frozen=True)
+class Peak:
+    """float32 GFLOP/s (a multiply-accumulate counts as two) and GB/s that all threads reach together."""
+
+    gflops: float
+    gbytes_s: float
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The median milliseconds of one node in a peer; ``macs`` is 0 where it multiplies no matrices."""
+
+    name: str
+    op: str
+    macs: int
+    ms: float
+
+
+@dataclass(frozen=True)
 class Layer:
-    """One kernel call. ``nodes`` are those of the optimised model, ``bytes`` the size of the buffers it touches."""
+    """One kernel call. ``nodes`` are those of the optimised model, ``bytes`` the size of the buffers it touches, ``peer_ms``
+    what ONNX Runtime takes for the same multiplications."""
 
     kernel: str
     nodes: str
     macs: int
     bytes: int
     ms: float
+    peer_ms: float | None = None
 
     @property
     def gflops(self) -> float:
@@ -34,13 +55,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """The median time of each kernel, in order of execution, and the peak of the machine with as many threads."""
+    """The median time of each kernel, in order of execution, and the peak of the machine with as many threads.
+
+    ``peer_total_ms`` is the sum over all nodes of ONNX Runtime.
+    """
 
     model: str
     threads: int
     runs: int
     layers: tuple[Layer, ...]
     peak: Peak
+    peer_total_ms: float
 
     @property
     def total_ms(self) -> float:
@@ -57,6 +82,7 @@ class LayerTimes:
             "threads": self.threads,
             "runs": self.runs,
             "total_ms": self.total_ms,
+            "peer_total_ms": self.peer_total_ms,
             "peak_gflops": self.peak.gflops,
             "peak_gbytes_s": self.peak.gbytes_s,
             "layers": [
@@ -69,19 +95,28 @@ class LayerTimes:
                     "bytes": layer.bytes,
                     "gflops": layer.gflops,
                     "of_peak": self.of_peak(layer),
+                    "peer_ms": layer.peer_ms,
                 }
                 for layer in self.layers
             ],
         }
 
 
-def measure_layers(
-    name: str, model: CompiledModel, feeds: Feeds, threads: int, runs: int, peak: Peak
-) -> LayerTimes:
+def measure_layers(model: CompiledModel, feeds: Feeds, runs: int) -> list[Layer]:
     """Run a model that was compiled with profiling. Raises InputError for any other."""
     for _ in range(WARMUP_RUNS):
         model.run(None, feeds)
     seconds = np.median([model.layer_times(feeds) for _ in range(runs)], axis=0)
     kernels = model.manifest["kernels"]
-    layers = (Layer(**each, ms=1e3 * float(spent)) for each, spent in zip(kernels, seconds, strict=True))
-    return LayerTimes(name, threads, runs, tuple(layers), peak)
+    return [Layer(**each, ms=1e3 * float(spent)) for each, spent in zip(kernels, seconds, strict=True)]
+
+
+def beside_peer(layers: Iterable[Layer], nodes: Iterable[NodeTime]) -> tuple[Layer, ...]:
+    """Layers with the times of ONNX Runtime's nodes that do as many multiplications, matched in order."""
+    waiting: defaultdict[int, deque[float]] = defaultdict(deque)
+    for node in nodes:
+        waiting[node.macs].append(node.ms)
+    return tuple(
+        replace(layer, peer_ms=waiting[layer.macs].popleft()) if layer.macs and waiting[layer.macs] else layer
+        for layer in layers
+    )

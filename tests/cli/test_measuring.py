@@ -47,6 +47,10 @@ def test_bench_per_layer(onnx_file: Path) -> None:
     assert sum(layer["macs"] for layer in content["layers"]) == 3 * 4 * 3
     assert all(0 <= layer["of_peak"] < 2 for layer in content["layers"])
     assert content["peak_gbytes_s"] > 0
+    assert content["peer_total_ms"] > 0
+    assert [layer["peer_ms"] is not None for layer in content["layers"]] == [
+        layer["macs"] > 0 for layer in content["layers"]
+    ]
     assert "share" in invoke("bench", onnx_file, *QUICK, "--per-layer").stdout
 
 

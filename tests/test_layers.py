@@ -1,0 +1,29 @@
+"""Kernels next to the nodes of ONNX Runtime that do the same work."""
+
+import pytest
+
+from graphopt.layers import Layer, LayerTimes, NodeTime, Peak, beside_peer
+
+
+def layer(macs: int, ms: float = 1.0) -> Layer:
+    return Layer("gemm", "node", macs, 0, ms)
+
+
+def test_equal_work_is_matched_in_order() -> None:
+    layers = [layer(8), layer(0), layer(8), layer(16), layer(5)]
+    nodes = [
+        NodeTime("c", "Conv", 16, 3.0),
+        NodeTime("a", "Conv", 8, 1.0),
+        NodeTime("b", "Conv", 8, 2.0),
+        NodeTime("r", "Relu", 0, 9.0),
+    ]
+    assert [each.peer_ms for each in beside_peer(layers, nodes)] == [1.0, None, 2.0, 3.0, None]
+
+
+def test_work_and_peak() -> None:
+    times = LayerTimes("m", 1, 1, (layer(2_000_000, 0.5), layer(0, 0.0)), Peak(16.0, 1.0), 2.0)
+    assert times.total_ms == 0.5
+    assert times.layers[0].gflops == pytest.approx(8.0)
+    assert times.of_peak(times.layers[0]) == pytest.approx(0.5)
+    assert times.layers[1].gflops == 0
+    assert times.to_json()["layers"][0]["share"] == 1
