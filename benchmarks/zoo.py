@@ -7,12 +7,9 @@ compiled in a process of its own; both runtimes are then timed interleaved, with
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,20 +18,7 @@ from graphopt.bench import Schedule
 from graphopt.errors import GraphoptError, UnsupportedError, VerificationError
 from graphopt.islands import quantised_values
 from graphopt.report import markdown
-from light import light_models
-
-DIMS: Mapping[str, Mapping[str, int]] = {
-    "minilm_l6_v2": {"batch": 1, "seq": 128},
-    "stories260K_llama": {"B": 1, "T": 64},
-    "superres_espcn_core": {"H": 224, "W": 224},
-    "silero_vad_16k_op15": {"batch": 1, "sequence": 576},
-}
-"""Sizes of named dimensions other than a free first one."""
-
-SHAPES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "ch_PP-OCRv3_det_infer": {"x": (1, 3, 320, 320)},
-}
-"""Whole shapes of inputs whose dimensions have no names."""
+from measured_models import binding, model_paths
 
 HEADINGS = (
     "model",
@@ -69,7 +53,7 @@ class Row:
 def measure(path: Path, folder: Path, schedule: Schedule) -> Row:
     """Compile, verify and time one model."""
     name = path.stem
-    options: dict[str, Any] = {"dims": DIMS.get(name, {}), "input_shapes": SHAPES.get(name, {})}
+    options = binding(path)
     try:
         done = api.build(path, folder / f"{name}.gopt", **options)
     except UnsupportedError as error:
@@ -111,15 +95,7 @@ def main() -> int:
     chosen = parser.parse_args()
     folder = Path("build/zoo")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = (
-        sorted((Path(os.environ["GRAPHOPT_ZOO"]) / "models").glob("*.onnx"))
-        if "GRAPHOPT_ZOO" in os.environ
-        else []
-    )
-    if chosen.light:
-        paths += list(light_models(Path("build/light")).values())
-    if chosen.names:
-        paths = [path for path in paths if any(part in path.stem for part in chosen.names)]
+    paths = model_paths(chosen.light, chosen.names)
     rows: list[Row] = []
     for path in paths:
         rows.append(measure(path, folder, Schedule(chosen.runs, chosen.blocks, 3)))

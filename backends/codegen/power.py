@@ -53,7 +53,7 @@ def _literal(y: Expr) -> float | None:
 
 
 def _by_multiplication(k: KernelBuilder, x: Expr, y: float) -> Expr | None:
-    """x**y for small whole y, and for halves of floats; None for anything else."""
+    """x**y for small whole y, and for halves and quarters of floats; None for anything else."""
     dtype = dtype_of(x)
     one = const(1, dtype)
     if y == int(y) and 0 <= y <= LARGEST_UNROLLED:
@@ -62,8 +62,23 @@ def _by_multiplication(k: KernelBuilder, x: Expr, y: float) -> Expr | None:
         return None
     if y == int(y) and y >= -LARGEST_UNROLLED:
         return one / _repeated(k, x, -int(y), one)
-    roots = {0.5: lambda: tirx.op.sqrt(x), -0.5: lambda: one / tirx.op.sqrt(x)}
-    return roots[y]() if y in roots else None
+    if abs(y) not in _ROOTS:
+        return None
+    root = _ROOTS[abs(y)](k, x)
+    return root if y > 0 else one / root
+
+
+def _three_quarters(k: KernelBuilder, x: Expr) -> Expr:
+    root = k.bind(tirx.op.sqrt(x))
+    return root * tirx.op.sqrt(root)
+
+
+_ROOTS = {
+    0.25: lambda k, x: tirx.op.sqrt(k.bind(tirx.op.sqrt(x))),
+    0.5: lambda k, x: tirx.op.sqrt(x),
+    0.75: _three_quarters,
+}
+"""Exponent -> how square roots make the power."""
 
 
 def _repeated(k: KernelBuilder, x: Expr, y: int, one: Expr) -> Expr:

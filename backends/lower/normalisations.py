@@ -8,9 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.kernels.response import LocalResponseKernel
 from graphopt.backends.lower.composite import Composite, composite
-from graphopt.backends.lower.context import Lowering
-from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, shape_of
+from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Refused, attribute, shape_of
+from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.tensor import Index, Tensor, lazy
 
 
@@ -151,7 +153,23 @@ def _lp_normalization(build: Composite) -> Sequence[ir.Value | None]:
     return [build("Where", empty, zero, build("Div", x, build("Where", empty, one, norm)))]
 
 
-def _local_response_normalization(build: Composite) -> Sequence[ir.Value | None]:
+def _local_response(ctx: Lowering, node: ir.Node) -> None:
+    """In blocks of channels where a vector on either side holds all neighbours, else from primitives."""
+    x = ctx.tensor(node.inputs[0])  # type: ignore[arg-type]
+    size = attribute(node, "size")
+    if x.dtype != "float32" or x.rank < 3 or size // 2 > ctx.lanes:
+        (ctx.values[node.outputs[0]],) = _response_of_primitives.lower(ctx, node)  # type: ignore[assignment]
+        return
+    source = ctx.blocked(x)
+    after = epilogue(ctx, node, ctx.lanes)
+    out = ctx.result(after.value, after.shape, after.result.dtype, ctx.lanes)
+    alpha, beta, bias = (attribute(node, *each) for each in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    kernel = LocalResponseKernel(ctx.lanes, source, size, alpha, beta, bias, after, storage_of(out))
+    with ctx.kernel("lrn") as k:
+        kernel.emit(k)
+
+
+def _with_neighbouring_squares(build: Composite) -> Sequence[ir.Value | None]:
     """Divides by a power of the squares summed over neighbouring channels."""
     x = build.input(0)
     assert x is not None
@@ -164,6 +182,9 @@ def _local_response_normalization(build: Composite) -> Sequence[ir.Value | None]
     alpha = _number(build.attribute("alpha", 1e-4) / size, dtype)
     base = build("Add", build("Mul", total, alpha), _number(build.attribute("bias", 1.0), dtype))
     return [build("Div", x, build("Pow", base, _number(build.attribute("beta", 0.75), dtype)))]
+
+
+_response_of_primitives = composite(_with_neighbouring_squares)
 
 
 def _dropout(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
@@ -191,7 +212,7 @@ OPERATORS: dict[str, Operator] = {
     "Dropout": Lowered(_dropout),
     "GroupNormalization": composite(_group_normalization),
     "InstanceNormalization": composite(_instance_normalization),
-    "LRN": composite(_local_response_normalization),
+    "LRN": Anchor(_local_response),
     "LpNormalization": composite(_lp_normalization),
     "MeanVarianceNormalization": composite(_mean_variance_normalization),
 }

@@ -106,6 +106,16 @@ def test_normalisations_by_channel() -> None:
     model.check()
 
 
+@pytest.mark.parametrize("beta", [0.25, 0.5, 0.6, 0.75, 1.0, 2.0])
+def test_local_response(beta: float) -> None:
+    model = Nodes(13)
+    for shape in ((1, 6, 9, 1), (2, 16, 5, 7), (1, 40, 3, 4), (1, 50, 2, 3)):
+        for size in (1, 5, 21, 41):
+            y = model.add("LRN", numbers(*shape, low=-2, high=2), size=size, alpha=0.3, beta=beta, bias=1.5)
+            model.add("Relu", y)
+    model.check()
+
+
 def test_selection() -> None:
     x = np.random.default_rng(3).integers(0, 9, (4, 6, 35)).astype(np.float32)
     model = Nodes(18)

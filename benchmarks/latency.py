@@ -1,0 +1,124 @@
+"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2]`.
+
+Every float model is compiled, then timed in interleaved blocks with ONNX Runtime and OpenVINO, each in a process of its own
+with the same number of threads. A ratio is graphopt's median over that of the faster peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graphopt import api
+from graphopt.bench import Benchmark, Measurement, Schedule
+from graphopt.errors import GraphoptError
+from graphopt.islands import quantised_values
+from graphopt.measuring import OURS
+from graphopt.report import markdown
+from measured_models import binding, model_paths
+
+PEERS = ("onnxruntime", "openvino")
+LARGE_MS = 2.0
+"""ONNX Runtime's milliseconds above which a model counts as large."""
+
+HEADINGS = ("model", "graphopt ms", "p10 - p90", *(f"{peer} ms" for peer in PEERS), "ratio to the best")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, timed."""
+
+    name: str
+    timed: Benchmark
+
+    @property
+    def ours(self) -> Measurement:
+        return self.timed.backends[OURS]
+
+    @property
+    def best_peer_ms(self) -> float:
+        peers = [self.timed.backends[name] for name in PEERS]
+        return min((peer.median_ms for peer in peers if not peer.error), default=float("inf"))
+
+    @property
+    def ratio(self) -> float:
+        return self.ours.median_ms / self.best_peer_ms
+
+    @property
+    def is_large(self) -> bool:
+        peer = self.timed.backends[PEERS[0]]
+        return not peer.error and peer.median_ms > LARGE_MS
+
+    def texts(self) -> list[str]:
+        ours = self.ours
+        return [
+            self.name,
+            f"{ours.median_ms:.3f}",
+            f"{ours.p10_ms:.3f} - {ours.p90_ms:.3f}",
+            *(_milliseconds(self.timed.backends[peer]) for peer in PEERS),
+            f"{self.ratio:.2f}",
+        ]
+
+
+def _milliseconds(one: Measurement) -> str:
+    return "-" if one.error else f"{one.median_ms:.3f}"
+
+
+def float_models(paths: Sequence[Path]) -> list[Path]:
+    """Those without quantised values, whose precision the peers share."""
+    return [path for path in paths if not quantised_values(api.read(path))]
+
+
+def measure(path: Path, threads: int, schedule: Schedule) -> Row:
+    """Compile and time one model. Raises GraphoptError for one that graphopt cannot run."""
+    timed = api.compare(
+        path, dict.fromkeys((OURS, *PEERS)), threads=threads, schedule=schedule, **binding(path)
+    )
+    if timed.backends[OURS].error:
+        raise GraphoptError(timed.backends[OURS].error)
+    return Row(path.stem, timed)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Geometric means over all, the large and the small models."""
+    groups = {
+        "all": rows,
+        f"above {LARGE_MS:g} ms": [row for row in rows if row.is_large],
+        "the others": [row for row in rows if not row.is_large],
+    }
+    means = [
+        f"{name} ({len(group)}): {np.exp(np.mean(np.log([row.ratio for row in group]))):.3f}"
+        for name, group in groups.items()
+        if group
+    ]
+    return f"Geometric mean of the ratios, {', '.join(means)}; largest {max(row.ratio for row in rows):.2f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of model names; all without")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--blocks", type=int, default=7)
+    chosen = parser.parse_args()
+    rows: list[Row] = []
+    for path in float_models(model_paths(True, chosen.names)):
+        try:
+            rows.append(measure(path, chosen.threads, Schedule(chosen.runs, chosen.blocks, 3)))
+        except GraphoptError as error:
+            print(f"{path.stem}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        print(" | ".join(rows[-1].texts()), file=sys.stderr, flush=True)
+    print(markdown(HEADINGS, [row.texts() for row in rows]))
+    if rows:
+        print(f"\n{summary(rows)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
