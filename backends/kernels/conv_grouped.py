@@ -14,8 +14,8 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
-from graphopt.backends.kernels.conv import ConvKernel, ConvShape, ConvTile, choose_tile
-from graphopt.backends.kernels.window import Tiles
+from graphopt.backends.kernels.conv import ConvKernel, Place
+from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, choose_tile
 
 Array = np.ndarray[Any, Any]
 
@@ -56,29 +56,18 @@ class GroupedConvKernel(ConvKernel):
 
     grouped: ConvShape | None = None
 
-    def _accumulate(
-        self,
-        k: KernelBuilder,
-        accumulators: Local,
-        run: Tiles,
-        n: Expr,
-        group: Expr,
-        filter_tile: Expr,
-        y: Expr,
-        x: Expr,
-    ) -> None:
-        first, last = self._touched_groups(filter_tile)
+    def _accumulate(self, k: KernelBuilder, sums: Local, place: Place) -> None:
+        first, last = self._touched_groups(place.block)
         assert self.grouped is not None
         count = k.bind((last - first + 1) * self.grouped.channels)
-        for ky, kx, columns in self._taps(k, run, y, x):
+        for ky, kx, pixels in self._taps(k, place):
             with k.loop(count, "serial", "channel") as channel:
                 block, lane = tirx.op.floordiv(channel, self.lanes), tirx.op.floormod(channel, self.lanes)
-                place = (n, group, filter_tile, y, x)
-                self._multiply(k, accumulators, run, place, (block, lane, ky, kx), columns)
+                self._multiply(k, sums, place, (block, lane, ky, kx), pixels)
 
-    def _first_channel(self, group: Expr, filter_tile: Expr) -> Expr:
+    def _first_channel(self, place: Place) -> Expr:
         assert self.grouped is not None
-        return self._touched_groups(filter_tile)[0] * self.grouped.channels
+        return self._touched_groups(place.block)[0] * self.grouped.channels
 
     def _touched_groups(self, vector: Expr) -> tuple[Expr, Expr]:
         """The first and the last group that a vector of output channels touches."""

@@ -42,9 +42,14 @@ class Geometry:
     axes: tuple[Axis, ...]
 
     @property
+    def depth(self) -> int:
+        """Multiply-adds of one output."""
+        return self.channels * math.prod(axis.kernel for axis in self.axes)
+
+    @property
     def macs(self) -> int:
-        window = math.prod(axis.output * axis.kernel for axis in self.axes)
-        return self.batch * self.groups * self.filters * self.channels * window
+        outputs = math.prod(axis.output for axis in self.axes)
+        return self.batch * self.groups * self.filters * outputs * self.depth
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class RowsKernel:
 
     def emit(self, k: KernelBuilder) -> None:
         geometry = self.geometry
-        tile = choose_tile(geometry.filters, self.row.output, self.lanes, self.registers)
+        tile = choose_tile(geometry.filters, self.row.output, geometry.depth, self.lanes, self.registers)
         filters = segments(geometry.filters, tile.rows)
         columns = segments(self.row.output, tile.vectors * self.lanes)
         outer = [axis.output for axis in geometry.axes[:-1]]

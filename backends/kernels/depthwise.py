@@ -11,8 +11,8 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.kernels.geometry import Tiles
 from graphopt.backends.kernels.sliding import SlidingKernel
-from graphopt.backends.kernels.window import Tiles
 
 
 def pack_depthwise(weights: np.ndarray[Any, Any], lanes: int) -> np.ndarray[Any, Any]:

@@ -44,6 +44,10 @@ class Epilogue:
             result = tirx.Select(index[1] < layout.shape[1], result, const(0, self.result.dtype))
         k.store(out.buffer, layout.position(index), result)
 
+    def into(self, out: Storage) -> Callable[[KernelBuilder, Index, Expr], None]:
+        """`store` into `out`."""
+        return lambda k, index, value: self.store(k, out, index, value)
+
     def _fill(self, k: KernelBuilder, index: Index) -> Expr:
         assert self._value is not None
         return self._value(index)

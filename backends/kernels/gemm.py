@@ -15,12 +15,15 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
 from graphopt.backends.kernels.panels import Panels
+from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Strided
 from graphopt.backends.tensor import Tensor, broadcast_index
 
 PARALLEL_MACS = 100_000
 """Multiply-adds below which a multiplication stays on one thread."""
+
+MOST_VECTORS, MOST_ROWS = 8, 14
 
 IN_FLIGHT = 8
 """Vector multiply-adds that are in flight at once: two a cycle, each done after four."""
@@ -37,29 +40,23 @@ class GemmTile:
     vectors: int
 
 
-def choose_tile(m: int, n: int, lanes: int, registers: int) -> GemmTile:
+def choose_tile(m: int, n: int, depth: int, lanes: int, registers: int) -> GemmTile:
     """The tile with the fewest estimated cycles over the whole result."""
-    best, best_cycles = GemmTile(1, 1), float("inf")
-    total_vectors = -(-n // lanes)
-    for vectors in range(1, min(total_vectors, 8) + 1):
-        for rows in range(1, min(m, 14) + 1):
-            if rows * vectors + min(rows, vectors) + 1 > registers:
-                continue
-            cycles = _cycles(m, rows, total_vectors, vectors)
-            if cycles < best_cycles * 0.999:
-                best, best_cycles = GemmTile(rows, vectors), cycles
-    return best
-
-
-def _cycles(m: int, rows: int, total_vectors: int, vectors: int) -> float:
-    def tile(r: int, v: int) -> float:
-        return max(r * v / 2, (r + v) / 2, 4.0) if r and v else 0.0
-
-    full_rows, rest_rows = divmod(m, rows)
-    full, rest = divmod(total_vectors, vectors)
-    return full * (full_rows * tile(rows, vectors) + tile(rest_rows, vectors)) + (
-        full_rows * tile(rows, rest) + tile(rest_rows, rest)
+    total = -(-n // lanes)
+    tiles = (
+        GemmTile(rows, vectors)
+        for vectors in range(1, min(total, MOST_VECTORS) + 1)
+        for rows in range(1, min(m, MOST_ROWS) + 1)
+        if fits(vectors, rows, registers)
     )
+
+    def cycles(tile: GemmTile) -> float:
+        def of_rows(rows: int) -> float:
+            return axis_cycles(total, tile.vectors, lambda vectors: step_cycles(vectors, rows, depth))
+
+        return axis_cycles(m, tile.rows, of_rows)
+
+    return min(tiles, key=cycles, default=GemmTile(1, 1))
 
 
 @dataclass(frozen=True)

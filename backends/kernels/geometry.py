@@ -4,11 +4,22 @@ plain ones."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import INDEX, Expr, const
+from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, const
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """`repeat` tiles of `width` outputs from `start` along one axis; interior ones read only inputs that exist."""
+
+    start: int
+    width: int
+    repeat: int
+    interior: bool
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,40 @@ class Axis:
     def source(self, position: Expr, tap: Expr) -> Expr:
         """The input that output `position` reads through a tap."""
         return position * self.stride + tap * self.dilation - self.pad
+
+    def has(self, position: int, tap: int) -> bool:
+        """Whether that input exists."""
+        return bool(0 <= self.source(position, tap) < self.input)
+
+    def tiles(self, width: int) -> list[Tiles]:
+        """The outputs cut into tiles of at most `width`: those at the borders one by one, the interior as one run."""
+        tiles: list[Tiles] = []
+        for start in range(0, self.output, width):
+            end = min(start + width, self.output)
+            interior = all(self.has(x, tap) for x in (start, end - 1) for tap in range(self.kernel))
+            last = tiles[-1] if tiles else None
+            if last and interior and last.interior and last.width == end - start:
+                tiles[-1] = replace(last, repeat=last.repeat + 1)
+            else:
+                tiles.append(Tiles(start, end - start, 1, interior))
+        return tiles
+
+    def taps_of_tile(self, k: KernelBuilder, tiles: Tiles, start: Expr) -> Iterator[tuple[Expr, list[int]]]:
+        """Loops over the taps; gives each with the outputs of the tile, counted from `start`, whose input exists."""
+        everything = list(range(tiles.width))
+        if tiles.interior:
+            with k.loop(self.kernel, "serial", "tap") as tap:
+                yield tap, everything
+        elif tiles.repeat > 1:
+            assert tiles.width == 1
+            first, count = self.taps(start)
+            with k.loop(count, "serial", "tap") as tap:
+                yield first + tap, everything
+        else:
+            for position in range(self.kernel):
+                existing = [x for x in everything if self.has(tiles.start + x, position)]
+                if existing:
+                    yield position, existing
 
     def taps(self, position: Expr) -> tuple[Expr, Expr]:
         """First tap, and number of taps, whose inputs exist for output `position`."""

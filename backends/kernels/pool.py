@@ -8,8 +8,8 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.kernels.geometry import Tiles
 from graphopt.backends.kernels.sliding import SlidingKernel, lowest
-from graphopt.backends.kernels.window import Tiles
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,6 @@ class AveragePoolKernel(SlidingKernel):
             return window.kernel[1]
         column = run.start + pixel
         if not self.count_include_pad:
-            return max(sum(window.has_column(column, tap) for tap in range(window.kernel[1])), 1)
+            return max(sum(window.axes[1].has(column, tap) for tap in range(window.kernel[1])), 1)
         limit = window.input[1] + self.ends[1]
         return sum(int(window.column(column, tap)) < limit for tap in range(window.kernel[1]))

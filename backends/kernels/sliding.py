@@ -10,7 +10,8 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
-from graphopt.backends.kernels.window import Tiles, Window, for_each_tile, row_tiles, split_index, tile_count
+from graphopt.backends.kernels.geometry import Tiles
+from graphopt.backends.kernels.window import Window, for_each_tile, split_index, tile_count
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Storage, Tensor
 
@@ -51,7 +52,7 @@ class SlidingKernel(ABC):
     def emit(self, k: KernelBuilder) -> None:
         """Add the whole kernel to `k`."""
         window = self.window
-        tiles = row_tiles(window, min(PIXELS, window.output[1]))
+        tiles = window.axes[1].tiles(PIXELS)
         batch, channels = self.input.shape[:2]
         units = [batch, -(-channels // self.lanes), window.output[0], tile_count(tiles)]
         taps = int(np.prod(units[:3])) * self.lanes * window.output[1] * int(np.prod(window.kernel))
@@ -84,7 +85,7 @@ class SlidingKernel(ABC):
                 columns = [
                     pixel
                     for pixel in range(run.width)
-                    if run.interior or self.window.has_column(run.start + pixel, kx)
+                    if run.interior or self.window.axes[1].has(run.start + pixel, kx)
                 ]
                 if columns:
                     yield first + row, kx, columns

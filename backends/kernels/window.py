@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
-from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.geometry import Axis, Tiles
 
 
 @dataclass(frozen=True)
@@ -54,38 +54,15 @@ class Window:
         """Input row that output row `y` reads through row `tap` of the window."""
         return y * self.strides[0] + tap * self.dilations[0] - self.pads[0]
 
-    def has_column(self, x: int, tap: int) -> bool:
-        """Whether that input column exists."""
-        return bool(0 <= self.column(x, tap) < self.input[1])
+    def tiles(self, rows: int, columns: int) -> tuple[list[Tiles], list[Tiles]]:
+        """Runs of tiles along both axes. Single rows are one run, whose taps are found at run time."""
+        vertical, horizontal = self.axes
+        of_rows = [Tiles(0, 1, self.output[0], False)] if rows == 1 else vertical.tiles(rows)
+        return of_rows, horizontal.tiles(columns)
 
     def row_range(self, y: Expr) -> tuple[Expr, Expr]:
         """First tap, and number of taps, whose input rows exist for output row `y`."""
         return self.axes[0].taps(y)
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """`repeat` tiles of `width` output columns from column `start`; interior ones need no check of columns."""
-
-    start: int
-    width: int
-    repeat: int
-    interior: bool
-
-
-def row_tiles(window: Window, width: int) -> list[Tiles]:
-    """Cut an output row into tiles of at most `width` columns: borders one by one, the interior as one run."""
-    tiles: list[Tiles] = []
-    for start in range(0, window.output[1], width):
-        columns = range(start, min(start + width, window.output[1]))
-        taps = range(window.kernel[1])
-        interior = all(window.has_column(x, tap) for x in (columns[0], columns[-1]) for tap in taps)
-        last = tiles[-1] if tiles else None
-        if last and interior and last.interior and last.width == len(columns):
-            tiles[-1] = Tiles(last.start, last.width, last.repeat + 1, True)
-        else:
-            tiles.append(Tiles(start, len(columns), 1, interior))
-    return tiles
 
 
 def for_each_tile(

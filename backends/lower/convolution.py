@@ -12,8 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
-from graphopt.backends.kernels import conv
-from graphopt.backends.kernels.conv import ConvKernel, ConvShape
+from graphopt.backends.kernels.conv import ConvKernel, pack_weights, pad_bias
 from graphopt.backends.kernels.conv_grouped import (
     GroupedConvKernel,
     choose_grouped_tile,
@@ -21,6 +20,7 @@ from graphopt.backends.kernels.conv_grouped import (
     ungrouped_weights,
 )
 from graphopt.backends.kernels.conv_rows import Geometry
+from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten_pointwise
 from graphopt.backends.kernels.depthwise import DepthwiseKernel, pack_depthwise
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.lower.channels import channel_blocks
@@ -124,12 +124,12 @@ def _depthwise(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
 def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     lanes = ctx.lanes
     source = scalar_source(ctx, convolution.input, convolution.geometry)
-    shape = conv.flatten_pointwise(direct_shape(convolution.geometry))
+    shape = flatten_pointwise(direct_shape(convolution.geometry))
     weights, bias = as_images(convolution.weights), constant_of(convolution.bias)
     after = epilogue(ctx, node, lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
     make: Callable[..., ConvKernel] = ConvKernel
-    tile = conv.choose_tile(shape, lanes)
+    tile = choose_tile(shape, lanes)
     if not shape.is_aligned(lanes):
         make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, lanes)
         weights, shape = ungrouped_weights(weights, shape, lanes), ungrouped(shape, lanes)
@@ -138,10 +138,9 @@ def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
         tile,
         lanes,
         source,
-        weights=ctx.constant_buffer(conv.pack_weights(weights, shape, tile, lanes)),
-        bias=None if bias is None else ctx.constant_buffer(conv.pad_bias(bias, shape, lanes)),
-        epilogue=after,
-        out=out,
+        weights=ctx.constant_buffer(pack_weights(weights, shape, tile, lanes)),
+        bias=None if bias is None else ctx.constant_buffer(pad_bias(bias, shape, lanes)),
+        store=after.into(out),
     )
     with ctx.kernel("conv") as k:
         kernel.emit(k)

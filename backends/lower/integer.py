@@ -10,12 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.kernels import conv
-from graphopt.backends.kernels.conv import ConvShape
+from graphopt.backends.kernels.conv import ConvKernel, pack_weights
+from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten_pointwise
 from graphopt.backends.kernels.depthwise import pack_depthwise
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.integer_conv import (
-    IntegerConvKernel,
     IntegerDepthwiseKernel,
     Store,
     emit_plain_conv,
@@ -185,11 +184,15 @@ def _direct(
 ) -> None:
     lanes = ctx.lanes
     source = ctx.store(x, x.block)
-    shape = conv.flatten_pointwise(shape)
-    tile = conv.choose_tile(shape, lanes)
-    packed = ctx.constant_buffer(conv.pack_weights(weights, shape, tile, lanes))
-    store, out = _result(ctx, node, finish, lanes)
-    kernel = IntegerConvKernel(shape, tile, lanes, source, packed, out.shape[2:], store)
+    shape = flatten_pointwise(shape)
+    tile = choose_tile(shape, lanes)
+    packed = ctx.constant_buffer(pack_weights(weights, shape, tile, lanes))
+    store, _ = _result(ctx, node, finish, lanes)
+
+    def store_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
+        store(k, index, cast(total, "int32"))
+
+    kernel = ConvKernel(shape, tile, lanes, source, packed, None, store_sum)
     with ctx.kernel("integer_conv") as k:
         kernel.emit(k)
 

@@ -129,7 +129,7 @@ def _kernel(
     if shape[-2] <= FEW and _stride(right, -2) == 1 and _stride(right, -1) != 1:
         left = _along_depth(ctx, left, -1)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
-    tile = gemm.choose_tile(shape[-2], shape[-1], lanes, REGISTERS[ctx.lanes])
+    tile = gemm.choose_tile(shape[-2], shape[-1], left.shape[-1], lanes, REGISTERS[ctx.lanes])
     operand = _columns(ctx, right, tile.vectors, lanes)
     return lambda store: GemmKernel(left, operand, shape, tile, lanes, accumulator, store)
 

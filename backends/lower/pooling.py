@@ -183,7 +183,7 @@ def _blocked(ctx: Lowering, node: ir.Node, x: Tensor) -> tuple[Tensor, Epilogue,
 def _destination(ctx: Lowering, node: ir.Node) -> tuple[Epilogue, Store]:
     after = epilogue(ctx, node)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
-    return after, lambda k, index, value: after.store(k, out, index, value)
+    return after, after.into(out)
 
 
 def _emit_general(ctx: Lowering, after: Epilogue, emit: Callable[[KernelBuilder], None]) -> None:

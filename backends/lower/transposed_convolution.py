@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
-from graphopt.backends.kernels import conv
-from graphopt.backends.kernels.conv import ConvKernel
+from graphopt.backends.kernels.conv import ConvKernel, pack_weights, pad_bias
 from graphopt.backends.kernels.conv_rows import Geometry
+from graphopt.backends.kernels.conv_shape import choose_tile, flatten_pointwise
 from graphopt.backends.kernels.geometry import Axis, Phase, transposed_phases
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.convolution import (
@@ -114,8 +114,8 @@ def _direct(ctx: Lowering, node: ir.Node, operands: Transposed) -> None:
         if not after.hole.size:
             return
         for phases in operands.phases:
-            shape = conv.flatten_pointwise(direct_shape(operands.geometry(phases)))
-            tile = conv.choose_tile(shape, lanes)
+            shape = flatten_pointwise(direct_shape(operands.geometry(phases)))
+            tile = choose_tile(shape, lanes)
             (y, x) = [(1, 0)] * (2 - len(phases)) + [(phase.spread, phase.start) for phase in phases]
             ConvKernel(
                 shape,
@@ -123,11 +123,10 @@ def _direct(ctx: Lowering, node: ir.Node, operands: Transposed) -> None:
                 lanes,
                 source,
                 weights=ctx.constant_buffer(
-                    conv.pack_weights(_phase_weights(operands, phases), shape, tile, lanes)
+                    pack_weights(_phase_weights(operands, phases), shape, tile, lanes)
                 ),
-                bias=None if bias is None else ctx.constant_buffer(conv.pad_bias(bias, shape, lanes)),
-                epilogue=after,
-                out=out,
+                bias=None if bias is None else ctx.constant_buffer(pad_bias(bias, shape, lanes)),
+                store=after.into(out),
                 spread=(y, x),
             ).emit(k)
 

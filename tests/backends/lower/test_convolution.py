@@ -120,3 +120,19 @@ def test_chains_pass_on_their_layout() -> None:
     few = nodes.add("Conv", deep, fixed(normal((2, 24, 3, 3))))
     nodes.add("Conv", few, fixed(normal((20, 2, 1, 1))))
     nodes.check()
+
+
+def test_small_images_and_filters_that_leave_a_smaller_tile() -> None:
+    """Tiles of several rows, with their borders; 5, 7 and 13 vectors of filters; images read in parts."""
+    nodes = Nodes()
+    for side, filters, attributes in (
+        (7, 80, {"pads": [1, 1, 1, 1]}),
+        (5, 112, {"pads": [1, 0, 2, 1]}),
+        (9, 208, {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
+        (8, 48, {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        (4, 32, {}),
+    ):
+        add_conv(nodes, (2, 33, side, side), filters, (3, 3), **attributes)
+    add_conv(nodes, (1, 160, 31, 31), 24, (3, 3), pads=[1, 1, 1, 1])
+    add_conv(nodes, (1, 200, 29, 27), 40, (1, 1))
+    nodes.check()
