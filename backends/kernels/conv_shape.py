@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from graphopt.backends.kernels.registers import REGISTERS
-from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles
+from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles, weights_cycles
 from graphopt.backends.kernels.window import Window
 
 MOST_BLOCKS, MOST_COLUMNS, MOST_ROWS = 8, 30, 4
@@ -52,7 +52,14 @@ class ConvTile:
 
 def choose_tile(shape: ConvShape, lanes: int) -> ConvTile:
     """The tile with the fewest estimated cycles over the image."""
-    return min(_tiles(shape, lanes), key=partial(_cycles, shape, lanes), default=ConvTile(1, 1))
+    return min(_tiles(shape, lanes), key=partial(_step_cycles, shape, lanes), default=ConvTile(1, 1))
+
+
+def direct_cycles(shape: ConvShape, lanes: int) -> float:
+    """Estimated cycles of the convolution on one core."""
+    repeated = shape.batch * shape.groups * shape.depth
+    weights = shape.groups * shape.filters * shape.depth
+    return repeated * _step_cycles(shape, lanes, choose_tile(shape, lanes)) + weights_cycles(weights)
 
 
 def flatten_pointwise(shape: ConvShape) -> ConvShape:
@@ -71,7 +78,8 @@ def _tiles(shape: ConvShape, lanes: int) -> Iterator[ConvTile]:
                     yield ConvTile(blocks, columns, rows)
 
 
-def _cycles(shape: ConvShape, lanes: int, tile: ConvTile) -> float:
+def _step_cycles(shape: ConvShape, lanes: int, tile: ConvTile) -> float:
+    """Cycles of one channel and tap over an image."""
     height, width = shape.window.output
 
     def of_filters(blocks: int, pixels: int) -> float:

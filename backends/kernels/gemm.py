@@ -50,13 +50,16 @@ def choose_tile(m: int, n: int, depth: int, lanes: int, registers: int) -> GemmT
         if fits(vectors, rows, registers)
     )
 
-    def cycles(tile: GemmTile) -> float:
-        def of_rows(rows: int) -> float:
-            return axis_cycles(total, tile.vectors, lambda vectors: step_cycles(vectors, rows, depth))
+    return min(tiles, key=lambda tile: gemm_cycles(m, n, depth, tile, lanes), default=GemmTile(1, 1))
 
-        return axis_cycles(m, tile.rows, of_rows)
 
-    return min(tiles, key=cycles, default=GemmTile(1, 1))
+def gemm_cycles(m: int, n: int, depth: int, tile: GemmTile, lanes: int) -> float:
+    """Estimated cycles of a product on one core."""
+
+    def of_rows(rows: int) -> float:
+        return axis_cycles(-(-n // lanes), tile.vectors, lambda vectors: step_cycles(vectors, rows, depth))
+
+    return depth * axis_cycles(m, tile.rows, of_rows)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ TILE = 30.0
 """Cycles to start and to finish a tile."""
 
 
+WEIGHT = 0.5
+"""Cycles of one core to bring a weight from memory, while all cores do so."""
+
+
 def step_cycles(vectors: int, scalars: int, depth: int) -> float:
     """Cycles of one of `depth` steps of a tile, those of its start and end shared out among them."""
     bound = max(
@@ -40,3 +44,8 @@ def axis_cycles(extent: int, tile: int, cycles_of: Callable[[int], float]) -> fl
     """Cycles along an axis cut into tiles, the last of which may be smaller."""
     full, rest = divmod(extent, tile)
     return full * cycles_of(tile) + (cycles_of(rest) if rest else 0.0)
+
+
+def weights_cycles(count: int) -> float:
+    """Cycles to bring weights from memory, where those of a whole model mostly are."""
+    return WEIGHT * count

@@ -30,6 +30,7 @@ from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.row_convolutions import RowConvolutions
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.lower.windows import axes_of, window
+from graphopt.backends.lower.winograd import choose_winograd, lower_winograd
 from graphopt.backends.tensor import Tensor, unravel
 
 FEW = 4
@@ -123,9 +124,13 @@ def _depthwise(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
 
 def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     lanes = ctx.lanes
-    source = scalar_source(ctx, convolution.input, convolution.geometry)
     shape = flatten_pointwise(direct_shape(convolution.geometry))
     weights, bias = as_images(convolution.weights), constant_of(convolution.bias)
+    faster = choose_winograd(shape, weights, lanes)
+    if faster is not None:
+        lower_winograd(ctx, node, convolution.input, weights, bias, faster)
+        return
+    source = scalar_source(ctx, convolution.input, convolution.geometry)
     after = epilogue(ctx, node, lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
     make: Callable[..., ConvKernel] = ConvKernel

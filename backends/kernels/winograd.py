@@ -1,0 +1,299 @@
+"""3x3 convolution of stride 1 by Winograd's minimal filtering: fewer multiplications, as one product for each point.
+
+Tiles of the input are transformed into the workspace, a chunk of groups of tiles at a time so that it stays in the cache. For
+every point a group is multiplied by that point's weights; the products are transformed back on the way to the output. Both
+phases give a thread the same groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.codegen.program import Buffer
+from graphopt.backends.kernels.combine import combine
+from graphopt.backends.kernels.conv_shape import ConvShape
+from graphopt.backends.kernels.gemm import GemmTile, Segment, Store, for_each_segment, segments
+from graphopt.backends.kernels.window import split_index
+from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms, transform_weights
+from graphopt.backends.layout import Blocked
+from graphopt.backends.tensor import Tensor
+
+CHUNK_BYTES = 3 << 19
+"""Transformed input that is held at a time: what the second-level caches of two cores hold."""
+
+
+@dataclass(frozen=True)
+class WinogradShape:
+    """The convolution, the transforms, and the register tile: `tile.rows` image tiles x `tile.vectors` of filters."""
+
+    conv: ConvShape
+    transforms: Transforms
+    tile: GemmTile
+    lanes: int
+
+    @property
+    def products(self) -> int:
+        """Points in both directions."""
+        return self.transforms.points**2
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Images, and rows and columns of tiles in each."""
+        height, width = self.conv.window.output
+        side = self.transforms.tile
+        return self.conv.batch, -(-height // side), -(-width // side)
+
+    @property
+    def tiles(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def channel_blocks(self) -> int:
+        return -(-self.conv.channels // self.lanes)
+
+    @property
+    def filter_blocks(self) -> int:
+        return -(-self.conv.filters // self.lanes)
+
+    @property
+    def groups(self) -> int:
+        return -(-self.tiles // self.tile.rows)
+
+    @property
+    def group_size(self) -> int:
+        """Elements of the transformed input of one group of tiles."""
+        return self.products * self.channel_blocks * self.tile.rows * self.lanes
+
+    @property
+    def groups_in_chunk(self) -> int:
+        """Groups held at a time, spread evenly over the chunks."""
+        most = max(CHUNK_BYTES // (4 * self.group_size), 2)
+        chunks = -(-self.groups // most)
+        return -(-self.groups // chunks)
+
+    @property
+    def workspace_size(self) -> int:
+        """Elements of the workspace."""
+        return self.groups_in_chunk * self.group_size
+
+
+def pack_winograd(weights: np.ndarray[Any, Any], shape: WinogradShape) -> np.ndarray[Any, Any]:
+    """`[filters, channels, 3, 3]` to `[filter tile, point, channel, tile vector]`, flat; the last tile may be smaller."""
+    lanes = shape.lanes
+    moved = transform_weights(weights, shape.transforms.tile)
+    padded = np.zeros(
+        (shape.products, shape.filter_blocks * lanes, shape.channel_blocks * lanes), weights.dtype
+    )
+    padded[:, : moved.shape[2], : moved.shape[3]] = moved.reshape(shape.products, *moved.shape[2:])
+    parts = []
+    for part in segments(padded.shape[1], shape.tile.vectors * lanes):
+        chosen = padded[:, part.start : part.start + part.repeat * part.extent]
+        blocked = chosen.reshape(shape.products, part.repeat, part.extent, -1)
+        parts.append(blocked.transpose(1, 0, 3, 2).reshape(-1))
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class WinogradKernel:
+    """Emits one convolution. `input` is blocked; `weights` are packed by `pack_winograd`, `bias` to whole vectors."""
+
+    shape: WinogradShape
+    input: Tensor
+    weights: Buffer
+    bias: Buffer | None
+    workspace: Buffer
+    store: Store
+
+    def emit(self, k: KernelBuilder) -> None:
+        shape = self.shape
+        per_chunk = shape.groups_in_chunk
+        filters = segments(shape.filter_blocks, shape.tile.vectors)
+        filter_tiles = sum(part.repeat for part in filters)
+        with k.loop(-(-shape.groups // per_chunk), "serial", "chunk") as chunk:
+            self._for_each_group(k, chunk, shape.channel_blocks, self._transform_group)
+
+            def multiply(group: Expr, slot: Expr, filter_tile: Expr) -> None:
+                for_each_segment(
+                    k, filters, filter_tile, lambda part, block: self._multiply(k, group, slot, part, block)
+                )
+
+            self._for_each_group(k, chunk, filter_tiles, lambda k, *place: multiply(*place))
+
+    def _for_each_group(
+        self,
+        k: KernelBuilder,
+        chunk: Expr,
+        units: int,
+        emit: Callable[[KernelBuilder, Expr, Expr, Expr], None],
+    ) -> None:
+        """In parallel over the groups of a chunk and `units` units of each; `emit` gets the group, its slot in the
+        workspace, and the unit."""
+        per_chunk = self.shape.groups_in_chunk
+        with k.loop(per_chunk * units, "parallel", "unit") as index:
+            slot, unit = (k.bind(i) for i in split_index(index, [per_chunk, units]))
+            group = k.bind(chunk * per_chunk + slot)
+            if self.shape.groups % per_chunk:
+                with k.when(group < self.shape.groups):
+                    emit(k, group, slot, unit)
+            else:
+                emit(k, group, slot, unit)
+
+    def _for_each_tile(
+        self, k: KernelBuilder, group: Expr, emit: Callable[[Expr, Expr, Expr, Expr], None]
+    ) -> None:
+        """`emit` gets the tile's position in its group, its image, and its first output row and column."""
+        shape, side = self.shape, self.shape.transforms.tile
+        with k.loop(shape.tile.rows, "serial", "tile") as position:
+            tile = k.bind(group * shape.tile.rows + position)
+
+            def emit_tile() -> None:
+                n, row, column = split_index(tile, shape.grid)
+                emit(position, n, k.bind(row * side), k.bind(column * side))
+
+            if shape.tiles % shape.tile.rows:
+                with k.when(tile < shape.tiles):
+                    emit_tile()
+            else:
+                emit_tile()
+
+    def _transform_group(self, k: KernelBuilder, group: Expr, slot: Expr, channel_block: Expr) -> None:
+        shape, lanes = self.shape, self.shape.lanes
+        points = shape.transforms.points
+
+        def transform(position: Expr, n: Expr, y: Expr, x: Expr) -> None:
+            columns = []
+            for column in range(points):
+                data = [self._load(k, n, channel_block, y + row, x + column) for row in range(points)]
+                columns.append(combine(k, shape.transforms.input, data, lanes))
+            for i in range(points):
+                results = combine(k, shape.transforms.input, [column[i] for column in columns], lanes)
+                for j, result in enumerate(results):
+                    at = self._transformed(slot, i * points + j, channel_block) + position * lanes
+                    k.store_vector(self.workspace, at, result, lanes)
+
+        self._for_each_tile(k, group, transform)
+
+    def _transformed(self, slot: Expr, product: Expr, channel_block: Expr) -> Expr:
+        """Where the vectors of one point and channel block of a group start in the workspace."""
+        shape = self.shape
+        return ((slot * shape.products + product) * shape.channel_blocks + channel_block) * (
+            shape.tile.rows * shape.lanes
+        )
+
+    def _load(self, k: KernelBuilder, n: Expr, block: Expr, y: Expr, x: Expr) -> Expr:
+        """A vector of the input by its padded position; zero outside of the image."""
+        assert self.input.storage is not None
+        layout, buffer = self.input.storage.layout, self.input.storage.buffer
+        assert isinstance(layout, Blocked)
+        vertical, horizontal = self.shape.conv.window.axes
+        row, column = y - vertical.pad, x - horizontal.pad
+        inside = tirx.op.all(row >= 0, row < vertical.input, column >= 0, column < horizontal.input)
+        at = layout.block_position(n, block, [row, column])
+        zero = tirx.Broadcast(const(0.0, "float32"), self.shape.lanes)
+        return k.bind(k.guard(inside, lambda: k.load_vector(buffer, at, self.shape.lanes), zero))
+
+    def _multiply(self, k: KernelBuilder, group: Expr, slot: Expr, filters: Segment, block: Expr) -> None:
+        shape, lanes, vectors = self.shape, self.shape.lanes, filters.extent
+        size = vectors * shape.tile.rows * lanes
+        products = k.local(shape.products * size, "float32")
+        block = k.bind(block)
+        with k.loop(shape.products, "serial", "product") as product:
+            sums = k.local(size, "float32")
+            zero = tirx.Broadcast(const(0.0, "float32"), lanes)
+            for at in range(0, size, lanes):
+                k.assign(sums, at, zero, lanes)
+            with k.loop(shape.channel_blocks, "serial", "block") as channel_block:
+                inputs = k.bind(self._transformed(slot, product, channel_block))
+                channel = k.bind(
+                    (block * shape.products + product * vectors) * shape.channel_blocks
+                    + channel_block * vectors
+                )
+                with k.loop(lanes, "serial", "channel") as lane:
+                    self._step(k, sums, inputs + lane, (channel * lanes + lane * vectors) * lanes, vectors)
+            for at in range(0, size, lanes):
+                k.assign(products, product * size + at, k.read_vector(sums, at, lanes), lanes)
+        with k.loop(vectors, "serial", "vector") as vector:
+            self._finish(k, group, products, size, vector, block + vector)
+
+    def _step(self, k: KernelBuilder, sums: Local, inputs: Expr, weights: Expr, vectors: int) -> None:
+        """Multiply one channel of every tile of the group by its weights for all filters of the register tile."""
+        lanes, rows = self.shape.lanes, self.shape.tile.rows
+        loaded = [k.bind(k.load_vector(self.weights, weights + v * lanes, lanes)) for v in range(vectors)]
+        for row in range(rows):
+            scalar = tirx.Broadcast(k.load(self.workspace, inputs + row * lanes), lanes)
+            for v, vector in enumerate(loaded):
+                at = (v * rows + row) * lanes
+                k.assign(sums, at, k.read_vector(sums, at, lanes) + scalar * vector, lanes)
+
+    def _finish(
+        self, k: KernelBuilder, group: Expr, products: Local, size: int, vector: Expr, block: Expr
+    ) -> None:
+        """Transform one vector of filters of every tile of the group back, and store it."""
+        shape, lanes = self.shape, self.shape.lanes
+        points, side = shape.transforms.points, shape.transforms.tile
+        bias = self._bias(k, block)
+
+        def finish(position: Expr, n: Expr, y: Expr, x: Expr) -> None:
+            first = (vector * shape.tile.rows + position) * lanes
+            columns = []
+            for j in range(points):
+                data = [
+                    k.bind(k.read_vector(products, first + (i * points + j) * size, lanes))
+                    for i in range(points)
+                ]
+                columns.append(combine(k, shape.transforms.output, data, lanes))
+            results = k.local(side * side * lanes, "float32")
+            for i in range(side):
+                row = combine(k, shape.transforms.output, [column[i] for column in columns], lanes)
+                for j, value in enumerate(row):
+                    k.assign(results, (i * side + j) * lanes, value + bias, lanes)
+            self._store(k, results, n, block, y, x)
+
+        self._for_each_tile(k, group, finish)
+
+    def _bias(self, k: KernelBuilder, block: Expr) -> Expr:
+        lanes = self.shape.lanes
+        if self.bias is None:
+            return tirx.Broadcast(const(0.0, "float32"), lanes)
+        return k.bind(k.load_vector(self.bias, block * lanes, lanes))
+
+    def _store(self, k: KernelBuilder, results: Local, n: Expr, block: Expr, y: Expr, x: Expr) -> None:
+        """Store the outputs of one tile that lie within the image."""
+        side, lanes = self.shape.transforms.tile, self.shape.lanes
+
+        def store(i: int, j: int) -> None:
+            with k.loop(lanes, "vector", "lane") as lane:
+                index = [n, block * lanes + lane, y + i, x + j]
+                self.store(k, index, results[lane + (i * side + j) * lanes])
+
+        height, width = self.shape.conv.window.output
+        for i in range(side):
+            for j in range(side):
+                conditions = [
+                    position < extent
+                    for position, extent, offset in ((y + i, height, i), (x + j, width, j))
+                    if offset and extent % side
+                ]
+                if conditions:
+                    with k.when(tirx.op.all(*conditions)):
+                        store(i, j)
+                else:
+                    store(i, j)
+
+
+def applies(shape: ConvShape) -> bool:
+    """Whether the convolution has the form that the algorithm is for."""
+    window = shape.window
+    return (
+        shape.groups == 1
+        and window.kernel == (TAPS, TAPS)
+        and window.strides == (1, 1)
+        and window.dilations == (1, 1)
+    )
