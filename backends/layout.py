@@ -83,6 +83,10 @@ class Blocked:
     def size(self, shape: tuple[int, ...]) -> int:
         return math.prod(self.physical_shape(shape))
 
+    def part(self, shape: tuple[int, ...], first: int) -> PartOfBlocked:
+        """The layout of the channels from `first`, a multiple of the block."""
+        return PartOfBlocked(shape, self.block, self.shape, first)
+
     @property
     def padded_lanes(self) -> int:
         """How many lanes of the last block lie beyond the channels."""
@@ -99,6 +103,9 @@ class PartOfBlocked(Blocked):
     def position(self, index: Sequence[Expr]) -> Expr:
         n, c, *spatial = index
         return Blocked(self.whole, self.block).position([n, c + self.first, *spatial])
+
+    def part(self, shape: tuple[int, ...], first: int) -> PartOfBlocked:
+        return PartOfBlocked(shape, self.block, self.whole, self.first + first)
 
     def block_position(self, n: Expr, block: Expr, spatial: Sequence[Expr]) -> Expr:
         return Blocked(self.whole, self.block).block_position(n, block + self.first // self.block, spatial)

@@ -57,9 +57,8 @@ def transforms(tile: int) -> Transforms:
 def transform_weights(weights: Array, tile: int) -> Array:
     """`[filters, channels, 3, 3]` to `[points, points, filters, channels]`, computed in float64."""
     matrix = transforms(tile).weights
-    return np.einsum("ij,fcjk,lk->ilfc", matrix, weights.astype(np.float64), matrix, optimize=True).astype(
-        weights.dtype
-    )
+    exact: Array = np.einsum("ij,fcjk,lk->ilfc", matrix, weights.astype(np.float64), matrix, optimize=True)
+    return exact.astype(weights.dtype)
 
 
 def relative_error(weights: Array, tile: int, samples: int = 16) -> float:

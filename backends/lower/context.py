@@ -17,8 +17,9 @@ from graphopt.backends.codegen.builder import KernelBuilder
 from graphopt.backends.codegen.function import kernel_function
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.pointwise import store_pointwise
-from graphopt.backends.layout import Blocked, PartOfBlocked, Strided, dense
+from graphopt.backends.layout import Blocked, Strided, dense
 from graphopt.backends.lower.operator import Operator
+from graphopt.backends.lower.placement import Home
 from graphopt.backends.tensor import Storage, Tensor, stored
 
 CHEAP = 2
@@ -41,6 +42,10 @@ class Lowering:
     done: set[ir.Node] = field(default_factory=set)
     outputs: dict[ir.Value, Buffer | None] = field(default_factory=dict)
     """The model's outputs, with the caller's buffer once a kernel computes straight into it."""
+    homes: Mapping[ir.Value, Home] = field(default_factory=dict)
+    """Values that a kernel computes straight into a part of another one."""
+    wholes: dict[ir.Value, Tensor] = field(default_factory=dict)
+    """The memory of values of which parts have been computed."""
     _constants: dict[tuple[str, bytes], Buffer] = field(default_factory=dict)
     _copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _counter: int = 0
@@ -99,9 +104,20 @@ class Lowering:
             self.outputs[value] = buffer
             tensor = stored(buffer, shape)
         else:
-            tensor = self.new(shape, dtype, block)
+            tensor = self._place(value, shape, dtype, block)
         self.values[value] = tensor
         return tensor
+
+    def _place(self, value: ir.Value, shape: Sequence[int], dtype: str, block: int) -> Tensor:
+        """New memory for a value, part of another one's where it has its home there."""
+        if value in self.wholes:
+            return self.wholes[value]
+        home = self.homes.get(value)
+        if home is None or block != self.lanes:
+            return self.new(shape, dtype, block)
+        if home.whole not in self.wholes:
+            self.wholes[home.whole] = self._place(home.whole, home.shape, dtype, block)
+        return self.part(self.wholes[home.whole], 1, home.start, shape)
 
     def strided(self, tensor: Tensor) -> Tensor:
         """The same tensor in memory with any strides."""
@@ -142,9 +158,7 @@ class Lowering:
         if isinstance(layout, Blocked):
             assert axis == 1
             assert start % layout.block == 0
-            return stored(
-                storage.buffer, shape, PartOfBlocked(tuple(shape), layout.block, layout.shape, start)
-            )
+            return stored(storage.buffer, shape, layout.part(tuple(shape), start))
         return stored(
             storage.buffer, shape, Strided(layout.strides, layout.offset + start * layout.strides[axis])
         )

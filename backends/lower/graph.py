@@ -10,6 +10,7 @@ from graphopt.backends.codegen.program import Buffer, Program, Role
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.nodes import lower_nodes
 from graphopt.backends.lower.operator import Refused, dtype_of_value, shape_of
+from graphopt.backends.lower.placement import find_homes
 from graphopt.backends.lower.table import OPERATORS
 from graphopt.backends.tensor import stored
 from graphopt.errors import UnsupportedError, UnsupportedNode
@@ -26,6 +27,7 @@ def lower_model(model: ir.Model, lanes: int) -> Program:
     except Refused as reason:
         raise UnsupportedError([UnsupportedNode("", "input", "", str(reason))]) from None
     ctx.outputs = dict.fromkeys(model.graph.outputs)
+    ctx.homes = find_homes(model.graph, lanes)
     refused: list[UnsupportedNode] = []
     lower_nodes(ctx, model.graph, refused)
     if refused:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
-from graphopt.backends.layout import Blocked, PartOfBlocked, Strided, row_major_strides
+from graphopt.backends.layout import Blocked, Strided, row_major_strides
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.operator import (
     Lowered,
@@ -88,8 +88,7 @@ def crop(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence
     if _is_whole_blocks(x, starts, steps, shape):
         assert x.storage is not None
         assert isinstance(x.storage.layout, Blocked)
-        part = PartOfBlocked(tuple(shape), x.storage.layout.block, x.storage.layout.shape, starts[1])
-        return stored(x.storage.buffer, shape, part, x.dtype)
+        return stored(x.storage.buffer, shape, x.storage.layout.part(tuple(shape), starts[1]), x.dtype)
 
     def read(k: KernelBuilder, index: Index) -> Expr:
         return x.read(k, [i * step + start for i, step, start in zip(index, steps, starts, strict=True)])
@@ -101,7 +100,7 @@ def crop(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence
 def _is_whole_blocks(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence[int]) -> bool:
     """Whether a part of a blocked tensor is a run of its channel blocks, all of their lanes in use."""
     layout = x.storage.layout if x.storage is not None else None
-    if not isinstance(layout, Blocked) or isinstance(layout, PartOfBlocked):
+    if not isinstance(layout, Blocked):
         return False
     elsewhere = [axis for axis in range(x.rank) if axis != 1]
     return (
@@ -152,15 +151,19 @@ def _expand(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
 
 
 def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
-    """Each part is computed straight into its place."""
+    """Each part is computed straight into its place, unless the kernel that made it has put it there already."""
     parts = [ctx.tensor(value) for value in node.inputs if value is not None]
     parts = [part for part in parts if part.size] or parts[:1]
+    value = node.outputs[0]
     axis = attribute(node, "axis") % parts[0].rank
     blocked = axis == 1 and all(p.block and p.shape[1] % p.block == 0 for p in parts)
-    out = ctx.result(node.outputs[0], shape_of(node.outputs[0]), parts[0].dtype, ctx.lanes if blocked else 0)
+    blocked = blocked or value in ctx.wholes
+    out = ctx.result(value, shape_of(value), parts[0].dtype, ctx.lanes if blocked else 0)
     start = 0
     for part in parts:
-        ctx.copy(part, ctx.part(out, axis, start, part.shape))
+        place = ctx.part(out, axis, start, part.shape)
+        if part.storage != place.storage:
+            ctx.copy(part, place)
         start += part.shape[axis]
     return [None]
 

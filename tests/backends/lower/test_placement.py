@@ -1,0 +1,63 @@
+"""Concats of channels copy nothing where the parts can be computed in place."""
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt import model as models
+from graphopt.backends.lower.graph import lower_model
+from tests.backends.lower.harness import Nodes, fixed
+
+RNG = np.random.default_rng(0)
+LANES = 16
+
+
+def conv(nodes: Nodes, x: str | np.ndarray, channels: int, filters: int) -> str:
+    weights = RNG.standard_normal((filters, channels, 1, 1)).astype(np.float32)
+    return nodes.add("Relu", nodes.add("Conv", x, fixed(weights / channels**0.5)))
+
+
+def image(channels: int) -> np.ndarray:
+    return RNG.standard_normal((2, channels, 6, 5)).astype(np.float32)
+
+
+def copies(nodes: Nodes) -> int:
+    """Kernels that only put parts of a Concat into their places."""
+    model = ir.from_proto(nodes.proto())
+    models.normalise(model)
+    return sum("Concat" in kernel.layer for kernel in lower_model(model, LANES).kernels())
+
+
+def chain(nodes: Nodes) -> str:
+    """Convolutions that read all results so far, as in DenseNet."""
+    x = conv(nodes, image(8), 8, 32)
+    for channels in (32, 48, 64):
+        x = nodes.add("Concat", x, conv(nodes, x, channels, 16), axis=1)
+    return nodes.add("MaxPool", x, kernel_shape=[1, 1])
+
+
+def test_branches_and_chains() -> None:
+    nodes = Nodes()
+    x = conv(nodes, image(8), 8, 16)
+    branches = [conv(nodes, x, 16, 32), nodes.add("MaxPool", x, kernel_shape=[1, 1]), x]
+    nodes.add("Concat", *branches, axis=1)
+    nodes.add("Concat", branches[0], branches[0], axis=-3)
+    nodes.add("Concat", branches[0], conv(nodes, x, 16, 20), axis=1)
+    nodes.add("Concat", image(16), branches[1], axis=1)
+    chain(nodes)
+    nodes.check()
+
+
+def test_nothing_is_copied_in_chains() -> None:
+    nodes = Nodes()
+    chain(nodes)
+    assert copies(nodes) == 0
+
+
+def test_parts_are_copied_where_they_cannot_be_in_place() -> None:
+    """A part in the middle of a block, and the second use of a value."""
+    for filters, expected in ((20, 2), (32, 1)):
+        nodes = Nodes()
+        first = conv(nodes, image(8), 8, filters)
+        joined = nodes.add("Concat", first, first, axis=1)
+        nodes.add("MaxPool", joined, kernel_shape=[1, 1])
+        assert copies(nodes) == expected
