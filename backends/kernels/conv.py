@@ -26,8 +26,8 @@ from graphopt.backends.tensor import Tensor
 PARALLEL_MACS = 200_000
 """Multiply-adds below which a convolution stays on one thread."""
 
-CACHED_INPUT = 1 << 19
-"""Bytes of input that are read for all filters before the next part of the image: what stays in the second-level cache."""
+CACHED = 1 << 19
+"""Bytes of input or of weights that stay in a core's second-level cache while they are read again and again."""
 
 
 def pack_weights(
@@ -144,9 +144,15 @@ class ConvKernel:
                     emit_all()
 
     def _image_parts(self, tiles: int) -> int:
-        """Into how many parts, each read for all filters at a time, the image is cut."""
+        """Into how many parts, each computed for all filters at a time, the image is cut.
+
+        Single tiles where the weights stay in the cache: threads then share out the image, as they do in the kernels
+        before and after, and read what they have written themselves.
+        """
+        if 4 * self.shape.filters * self.shape.depth <= CACHED:
+            return tiles
         read = math.prod(min(axis.input, axis.output * axis.kernel) for axis in self.shape.window.axes)
-        return min(-(-4 * self.shape.channels * read // CACHED_INPUT), tiles)
+        return min(-(-4 * self.shape.channels * read // CACHED), tiles)
 
     def _tile(self, k: KernelBuilder, place: Place) -> None:
         sums = k.local(place.vectors * self.lanes, self.dtype)

@@ -18,6 +18,9 @@ from graphopt.backends.tensor import Storage, Tensor
 PIXELS = 8
 """Output columns a tile holds in registers."""
 
+MOST_PARTS = 8
+"""Parts of an image of any height: enough for threads to share, few enough that rows are read again from the cache."""
+
 PARALLEL_TAPS = 200_000
 """Reads of the input below which a kernel stays on one thread."""
 
@@ -54,10 +57,13 @@ class SlidingKernel(ABC):
         window = self.window
         tiles = window.axes[1].tiles(PIXELS)
         batch, channels = self.input.shape[:2]
-        units = [batch, -(-channels // self.lanes), window.output[0], tile_count(tiles)]
-        taps = int(np.prod(units[:3])) * self.lanes * window.output[1] * int(np.prod(window.kernel))
+        parts = _image_parts(window.output[0])
+        rows = window.output[0] // max(parts, 1)
+        units = [batch, parts, -(-channels // self.lanes), rows, tile_count(tiles)]
+        taps = int(np.prod(units[:4])) * self.lanes * window.output[1] * int(np.prod(window.kernel))
         with k.loop(int(np.prod(units)), "parallel" if taps >= PARALLEL_TAPS else "serial", "unit") as unit:
-            n, block, y, t = (k.bind(index) for index in split_index(unit, units))
+            n, part, block, row, t = (k.bind(index) for index in split_index(unit, units))
+            y = k.bind(part * rows + row)
             for_each_tile(k, tiles, t, lambda run, x: self._tile(k, run, n, block, y, x))
 
     def index(self, n: Expr, channel: Expr, y: Expr, x: Expr) -> list[Expr]:
@@ -96,6 +102,11 @@ class SlidingKernel(ABC):
         assert isinstance(layout, Blocked)
         offset = layout.block_position(n, block, [x] if self.input.rank == 3 else [y, x])
         return k.load_vector(self.input.storage.buffer, offset, self.lanes)
+
+
+def _image_parts(rows: int) -> int:
+    """Into how many parts of equal height, each computed for all channels, the image is cut, so that threads share it out."""
+    return next((parts for parts in range(MOST_PARTS, 1, -1) if rows % parts == 0), rows)
 
 
 def lowest(dtype: str, lanes: int) -> Expr:
