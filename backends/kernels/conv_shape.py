@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles, weights_cycles
@@ -52,14 +51,27 @@ class ConvTile:
 
 def choose_tile(shape: ConvShape, lanes: int) -> ConvTile:
     """The tile with the fewest estimated cycles over the image."""
-    return min(_tiles(shape, lanes), key=partial(_step_cycles, shape, lanes), default=ConvTile(1, 1))
+    tiles = tiles_that_fit(shape, lanes)
+    return min(tiles, key=lambda tile: direct_cycles(shape, tile, lanes), default=ConvTile(1, 1))
 
 
-def direct_cycles(shape: ConvShape, lanes: int) -> float:
+def direct_cycles(shape: ConvShape, tile: ConvTile, lanes: int) -> float:
     """Estimated cycles of the convolution on one core."""
-    repeated = shape.batch * shape.groups * shape.depth
+    height, width = shape.window.output
+
+    def of_rows(rows: int) -> float:
+        def of_columns(columns: int) -> float:
+            return axis_cycles(
+                -(-shape.filters // lanes),
+                tile.blocks,
+                lambda blocks: step_cycles(blocks, rows * columns, shape.depth),
+            )
+
+        return axis_cycles(width, tile.columns, of_columns)
+
+    steps = shape.batch * shape.groups * shape.depth
     weights = shape.groups * shape.filters * shape.depth
-    return repeated * _step_cycles(shape, lanes, choose_tile(shape, lanes)) + weights_cycles(weights)
+    return steps * axis_cycles(height, tile.rows, of_rows) + weights_cycles(weights)
 
 
 def flatten_pointwise(shape: ConvShape) -> ConvShape:
@@ -67,7 +79,7 @@ def flatten_pointwise(shape: ConvShape) -> ConvShape:
     return replace(shape, window=shape.window.flattened()) if shape.window.is_pointwise else shape
 
 
-def _tiles(shape: ConvShape, lanes: int) -> Iterator[ConvTile]:
+def tiles_that_fit(shape: ConvShape, lanes: int) -> Iterator[ConvTile]:
     """Those that fit into registers. Several rows only where a row alone makes a small tile."""
     height, width = shape.window.output
     most_columns = MOST_COLUMNS if shape.channels >= lanes else FEW_CHANNELS_COLUMNS
@@ -76,21 +88,3 @@ def _tiles(shape: ConvShape, lanes: int) -> Iterator[ConvTile]:
             for rows in range(1, min(height, MOST_ROWS if columns == width else 1) + 1):
                 if fits(blocks, columns * rows, REGISTERS[lanes]):
                     yield ConvTile(blocks, columns, rows)
-
-
-def _step_cycles(shape: ConvShape, lanes: int, tile: ConvTile) -> float:
-    """Cycles of one channel and tap over an image."""
-    height, width = shape.window.output
-
-    def of_filters(blocks: int, pixels: int) -> float:
-        return step_cycles(blocks, pixels, shape.depth)
-
-    def of_rows(rows: int) -> float:
-        def of_columns(columns: int) -> float:
-            return axis_cycles(
-                -(-shape.filters // lanes), tile.blocks, lambda b: of_filters(b, rows * columns)
-            )
-
-        return axis_cycles(width, tile.columns, of_columns)
-
-    return axis_cycles(height, tile.rows, of_rows)

@@ -8,7 +8,7 @@ copy summing its share of k.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -42,15 +42,16 @@ class GemmTile:
 
 def choose_tile(m: int, n: int, depth: int, lanes: int, registers: int) -> GemmTile:
     """The tile with the fewest estimated cycles over the whole result."""
-    total = -(-n // lanes)
-    tiles = (
-        GemmTile(rows, vectors)
-        for vectors in range(1, min(total, MOST_VECTORS) + 1)
-        for rows in range(1, min(m, MOST_ROWS) + 1)
-        if fits(vectors, rows, registers)
-    )
-
+    tiles = tiles_that_fit(m, n, lanes, registers)
     return min(tiles, key=lambda tile: gemm_cycles(m, n, depth, tile, lanes), default=GemmTile(1, 1))
+
+
+def tiles_that_fit(m: int, n: int, lanes: int, registers: int) -> Iterator[GemmTile]:
+    """Those that fit into registers."""
+    for vectors in range(1, min(-(-n // lanes), MOST_VECTORS) + 1):
+        for rows in range(1, min(m, MOST_ROWS) + 1):
+            if fits(vectors, rows, registers):
+                yield GemmTile(rows, vectors)
 
 
 def gemm_cycles(m: int, n: int, depth: int, tile: GemmTile, lanes: int) -> float:

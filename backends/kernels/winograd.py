@@ -19,7 +19,15 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.combine import combine
 from graphopt.backends.kernels.conv_shape import ConvShape
-from graphopt.backends.kernels.gemm import GemmTile, Segment, Store, for_each_segment, segments
+from graphopt.backends.kernels.gemm import (
+    GemmTile,
+    Segment,
+    Store,
+    for_each_segment,
+    gemm_cycles,
+    segments,
+)
+from graphopt.backends.kernels.tile_cost import weights_cycles
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms, transform_weights
 from graphopt.backends.layout import Blocked
@@ -27,6 +35,10 @@ from graphopt.backends.tensor import Tensor
 
 CHUNK_BYTES = 3 << 19
 """Transformed input that is held at a time: what the second-level caches of two cores hold."""
+
+
+INPUT_TRANSFORM, OUTPUT_TRANSFORM = 5.0, 4.5
+"""Cycles a vector and product of the transforms, measured on Zen 5."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,11 @@ class WinogradShape:
     def workspace_size(self) -> int:
         """Elements of the workspace."""
         return self.groups_in_chunk * self.group_size
+
+
+def packed_size(shape: WinogradShape) -> int:
+    """Elements of packed weights."""
+    return shape.products * shape.filter_blocks * shape.channel_blocks * shape.lanes**2
 
 
 def pack_winograd(weights: np.ndarray[Any, Any], shape: WinogradShape) -> np.ndarray[Any, Any]:
@@ -288,7 +305,7 @@ class WinogradKernel:
                     store(i, j)
 
 
-def applies(shape: ConvShape) -> bool:
+def winograd_applies(shape: ConvShape) -> bool:
     """Whether the convolution has the form that the algorithm is for."""
     window = shape.window
     return (
@@ -297,3 +314,12 @@ def applies(shape: ConvShape) -> bool:
         and window.strides == (1, 1)
         and window.dilations == (1, 1)
     )
+
+
+def winograd_cycles(shape: WinogradShape) -> float:
+    """Estimated cycles on one core."""
+    conv, channels = shape.conv, shape.channel_blocks * shape.lanes
+    product = gemm_cycles(shape.tiles, conv.filters, channels, shape.tile, shape.lanes)
+    moving = INPUT_TRANSFORM * shape.channel_blocks + OUTPUT_TRANSFORM * shape.filter_blocks
+    weights = weights_cycles(shape.products * conv.filters * conv.channels)
+    return shape.products * (product + shape.tiles * moving) + weights

@@ -20,6 +20,7 @@ from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.layout import Blocked, Strided, dense
 from graphopt.backends.lower.operator import Operator
 from graphopt.backends.lower.placement import Home
+from graphopt.backends.schedules.choice import Rules, Schedules
 from graphopt.backends.tensor import Storage, Tensor, stored
 
 CHEAP = 2
@@ -42,6 +43,7 @@ class Lowering:
     done: set[ir.Node] = field(default_factory=set)
     outputs: dict[ir.Value, Buffer | None] = field(default_factory=dict)
     """The model's outputs, with the caller's buffer once a kernel computes straight into it."""
+    schedules: Schedules = field(default_factory=Rules)
     homes: Mapping[ir.Value, Home] = field(default_factory=dict)
     """Values that a kernel computes straight into a part of another one."""
     wholes: dict[ir.Value, Tensor] = field(default_factory=dict)

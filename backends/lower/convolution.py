@@ -30,7 +30,9 @@ from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.row_convolutions import RowConvolutions
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.lower.windows import axes_of, window
-from graphopt.backends.lower.winograd import choose_winograd, lower_winograd
+from graphopt.backends.lower.winograd import is_accurate, lower_winograd
+from graphopt.backends.schedules import conv
+from graphopt.backends.schedules.workload import Config
 from graphopt.backends.tensor import Tensor, unravel
 
 FEW = 4
@@ -126,15 +128,17 @@ def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     lanes = ctx.lanes
     shape = flatten_pointwise(direct_shape(convolution.geometry))
     weights, bias = as_images(convolution.weights), constant_of(convolution.bias)
-    faster = choose_winograd(shape, weights, lanes)
-    if faster is not None:
-        lower_winograd(ctx, node, convolution.input, weights, bias, faster)
+    config = _schedule(ctx, convolution, shape, weights)
+    tile = choose_tile(shape, lanes) if config is None else conv.direct_tile(config)
+    if tile is None:
+        assert config is not None
+        chosen = conv.winograd_shape(shape, config, lanes)
+        lower_winograd(ctx, node, convolution.input, weights, bias, chosen)
         return
     source = scalar_source(ctx, convolution.input, convolution.geometry)
     after = epilogue(ctx, node, lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
     make: Callable[..., ConvKernel] = ConvKernel
-    tile = choose_tile(shape, lanes)
     if not shape.is_aligned(lanes):
         make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, lanes)
         weights, shape = ungrouped_weights(weights, shape, lanes), ungrouped(shape, lanes)
@@ -151,11 +155,27 @@ def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
         kernel.emit(k)
 
 
+def _schedule(ctx: Lowering, convolution: Convolution, shape: ConvShape, weights: Array) -> Config | None:
+    """The schedule of an aligned convolution; Winograd's only where it is accurate. None for any other."""
+    if not shape.is_aligned(ctx.lanes) or not shape.macs:
+        return None
+
+    def usable(config: Config) -> bool:
+        return conv.direct_tile(config) is not None or is_accurate(weights, int(config["side"]))
+
+    x = convolution.input
+    blocked = x.block == ctx.lanes or _is_worth_moving(ctx, x, convolution.geometry)
+    return ctx.schedules.choose(conv.workload(shape, blocked), ctx.lanes, usable)
+
+
 def scalar_source(ctx: Lowering, x: Tensor, geometry: Geometry) -> Tensor:
     """The input of a kernel that reads channel by channel: in blocks if it is read often enough to pay for moving it."""
+    return channel_blocks(ctx, x) if _is_worth_moving(ctx, x, geometry) else ctx.in_memory(x)
+
+
+def _is_worth_moving(ctx: Lowering, x: Tensor, geometry: Geometry) -> bool:
     reads = math.prod(axis.kernel for axis in geometry.axes) * -(-geometry.filters // ctx.lanes)
-    is_worth_moving = x.shape[1] >= ctx.lanes // 2 and reads >= MANY_READS
-    return channel_blocks(ctx, x) if is_worth_moving else ctx.in_memory(x)
+    return x.shape[1] >= ctx.lanes // 2 and reads >= MANY_READS
 
 
 def _rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:

@@ -12,16 +12,17 @@ from graphopt.backends.lower.nodes import lower_nodes
 from graphopt.backends.lower.operator import Refused, dtype_of_value, shape_of
 from graphopt.backends.lower.placement import find_homes
 from graphopt.backends.lower.table import OPERATORS
+from graphopt.backends.schedules.choice import Rules, Schedules
 from graphopt.backends.tensor import stored
 from graphopt.errors import UnsupportedError, UnsupportedNode
 
 
-def lower_model(model: ir.Model, lanes: int) -> Program:
-    """The program of a model whose shapes are all fixed.
+def lower_model(model: ir.Model, lanes: int, schedules: Schedules | None = None) -> Program:
+    """The program of a model whose shapes are all fixed; schedules are chosen by rules unless somebody else is given.
 
     Raises UnsupportedError with every node that cannot be lowered and the reason, before any code is generated.
     """
-    ctx = Lowering(lanes, dict(model.opset_imports), OPERATORS)
+    ctx = Lowering(lanes, dict(model.opset_imports), OPERATORS, schedules=schedules or Rules())
     try:
         inputs = [_bind_input(ctx, value) for value in model.graph.inputs if not value.is_initializer()]
     except Refused as reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.views import reshape, transpose
+from graphopt.backends.schedules import gemm as schedules
 from graphopt.backends.tensor import Tensor, broadcast_index, strided_view, unravel
 
 FEW = 2
@@ -129,9 +131,19 @@ def _kernel(
     if shape[-2] <= FEW and _stride(right, -2) == 1 and _stride(right, -1) != 1:
         left = _along_depth(ctx, left, -1)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
-    tile = gemm.choose_tile(shape[-2], shape[-1], left.shape[-1], lanes, REGISTERS[ctx.lanes])
+    tile = _tile(ctx, product, lanes, accumulator)
     operand = _columns(ctx, right, tile.vectors, lanes)
     return lambda store: GemmKernel(left, operand, shape, tile, lanes, accumulator, store)
+
+
+def _tile(ctx: Lowering, product: Product, lanes: int, accumulator: str) -> gemm.GemmTile:
+    *batch, m, n = product.shape
+    depth = product.left.shape[-1]
+    if accumulator != "float32" or not math.prod((*product.shape, depth)):
+        return gemm.choose_tile(m, n, depth, lanes, REGISTERS[ctx.lanes])
+    packed = _stride(product.right, -1) != 1 or product.right.constant is not None
+    workload = schedules.workload(math.prod(batch), m, n, depth, packed)
+    return schedules.tile_of(ctx.schedules.choose(workload, lanes, lambda config: True))
 
 
 def _columns(ctx: Lowering, right: Tensor, vectors: int, lanes: int) -> Tensor | Panels:

@@ -1,12 +1,18 @@
 """Winograd convolutions against ONNX Runtime, and when they are not chosen."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from graphopt import model as models
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.window import Window
 from graphopt.backends.lower import winograd
-from graphopt.backends.lower.winograd import choose_winograd
+from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.lower.winograd import is_accurate
+from graphopt.backends.schedules import conv
+from graphopt.backends.schedules.choice import Rules
+from graphopt.backends.schedules.workload import Config
 from tests.backends.lower.harness import Nodes, fixed
 
 RNG = np.random.default_rng(0)
@@ -31,8 +37,9 @@ def weights(filters: int, channels: int) -> np.ndarray:
 @pytest.mark.parametrize("side", [2, 4])
 def test_geometries(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Odd images and groups of tiles, padding of every kind, channels and filters that do not fill vectors."""
-    monkeypatch.setattr(winograd, "POINTS", [side])
-    monkeypatch.setattr(winograd, "direct_cycles", lambda shape, lanes: float("inf"))
+    monkeypatch.setattr(conv, "POINTS", [side])
+    monkeypatch.setattr(conv, "_direct", lambda shape, lanes: [])
+    conv.candidates.cache_clear()
     nodes = Nodes()
     for image, filters, pads in (
         ((1, 16, 8, 8), 16, [1, 1, 1, 1]),
@@ -47,12 +54,16 @@ def test_geometries(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
         nodes.add("Relu", y)
         nodes.add("Conv", *operands, pads=pads)
     nodes.check()
+    conv.candidates.cache_clear()
+
+
+def rule(shape: ConvShape) -> Config:
+    return Rules().choose(conv.workload(shape, True), 16, lambda config: True)
 
 
 def test_chosen_for_deep_convolutions_over_large_images() -> None:
-    chosen = choose_winograd(shape(64, 64, 56), weights(64, 64), 16)
-    assert chosen is not None
-    assert chosen.transforms.tile == 4
+    chosen = rule(shape(64, 64, 56))
+    assert (chosen["algorithm"], chosen["side"]) == (conv.WINOGRAD, 4)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +77,23 @@ def test_chosen_for_deep_convolutions_over_large_images() -> None:
     ],
 )
 def test_not_chosen_for_other_windows_or_where_it_would_be_slower(unsuited: ConvShape) -> None:
-    filters = RNG.standard_normal((unsuited.filters, unsuited.channels, *unsuited.window.kernel))
-    assert choose_winograd(unsuited, filters.astype(np.float32), 16) is None
+    assert rule(unsuited)["algorithm"] == conv.DIRECT
+
+
+def test_not_used_for_weights_that_lose_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = []
+    for limit in (winograd.LARGEST_ERROR, 0.0):
+        monkeypatch.setattr(winograd, "LARGEST_ERROR", limit)
+        nodes = Nodes()
+        image = RNG.standard_normal((1, 64, 40, 40)).astype(np.float32)
+        nodes.add("Conv", image, fixed(weights(64, 64)), pads=[1, 1, 1, 1])
+        model = ir.from_proto(nodes.proto())
+        models.normalise(model)
+        kernels.append([kernel.name for kernel in lower_model(model, 16).kernels()])
+    assert "winograd" in kernels[0]
+    assert "winograd" not in kernels[1]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_not_chosen_for_weights_that_lose_accuracy() -> None:
-    huge = np.full((64, 64, 3, 3), 3e38, np.float32)
-    assert choose_winograd(shape(64, 64, 56), huge, 16) is None
+def test_weights_that_overflow_are_not_accurate() -> None:
+    assert not is_accurate(np.full((16, 16, 3, 3), 3e38, np.float32), 4)

@@ -1,0 +1,139 @@
+"""Schedules of aligned float32 convolutions: the direct kernel with its register tile, and Winograd's variants with theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+from graphopt.backends.kernels import gemm
+from graphopt.backends.kernels.conv import ConvKernel
+from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, direct_cycles, tiles_that_fit
+from graphopt.backends.kernels.registers import REGISTERS
+from graphopt.backends.kernels.window import Window
+from graphopt.backends.kernels.winograd import (
+    WinogradKernel,
+    WinogradShape,
+    packed_size,
+    winograd_applies,
+    winograd_cycles,
+)
+from graphopt.backends.kernels.winograd_transforms import POINTS, transforms
+from graphopt.backends.layout import Blocked, Layout, dense
+from graphopt.backends.schedules.standalone import Standalone
+from graphopt.backends.schedules.workload import Config, Workload
+from graphopt.backends.tensor import stored
+
+FAMILY = "conv"
+DIRECT, WINOGRAD = "direct", "winograd"
+
+
+def workload(shape: ConvShape, blocked: bool) -> Workload:
+    """The workload of a convolution whose input lies in channel blocks, or in rows."""
+    window = shape.window
+    pairs = {
+        "input": window.input,
+        "output": window.output,
+        "kernel": window.kernel,
+        "stride": window.strides,
+        "pad": window.pads,
+        "dilation": window.dilations,
+    }
+    facts = {
+        "batch": shape.batch,
+        "groups": shape.groups,
+        "channels": shape.channels,
+        "filters": shape.filters,
+        **{f"{name}_{axis}": pair[i] for name, pair in pairs.items() for i, axis in enumerate("hw")},
+        "blocked": int(blocked),
+    }
+    return Workload.of(FAMILY, facts)
+
+
+def shape_of(workload: Workload) -> ConvShape:
+    """The convolution of a workload."""
+    names = ("input", "output", "kernel", "stride", "pad", "dilation")
+    window = Window(*((workload[f"{name}_h"], workload[f"{name}_w"]) for name in names))
+    return ConvShape(workload["batch"], workload["groups"], workload["channels"], workload["filters"], window)
+
+
+@cache
+def candidates(workload: Workload, lanes: int) -> list[tuple[float, Config]]:
+    """Estimated cycles and schedule, the fastest first."""
+    shape = shape_of(workload)
+    found = [*_direct(shape, lanes), *_winograd(shape, lanes)]
+    return sorted(found, key=lambda candidate: candidate[0])
+
+
+def _direct(shape: ConvShape, lanes: int) -> Iterator[tuple[float, Config]]:
+    for tile in tiles_that_fit(shape, lanes):
+        config: Config = {
+            "algorithm": DIRECT,
+            "blocks": tile.blocks,
+            "columns": tile.columns,
+            "rows": tile.rows,
+        }
+        yield direct_cycles(shape, tile, lanes), config
+
+
+def _winograd(shape: ConvShape, lanes: int) -> Iterator[tuple[float, Config]]:
+    if not winograd_applies(shape):
+        return
+    for side in POINTS:
+        draft = WinogradShape(shape, transforms(side), gemm.GemmTile(1, 1), lanes)
+        for tile in gemm.tiles_that_fit(draft.tiles, shape.filters, lanes, REGISTERS[lanes]):
+            config: Config = {
+                "algorithm": WINOGRAD,
+                "side": side,
+                "tiles": tile.rows,
+                "vectors": tile.vectors,
+            }
+            yield winograd_cycles(replace(draft, tile=tile)), config
+
+
+def direct_tile(config: Config) -> ConvTile | None:
+    """The register tile of a direct schedule, None for any other."""
+    if config["algorithm"] != DIRECT:
+        return None
+    return ConvTile(int(config["blocks"]), int(config["columns"]), int(config["rows"]))
+
+
+def winograd_shape(shape: ConvShape, config: Config, lanes: int) -> WinogradShape:
+    """The variant that a Winograd schedule describes."""
+    tile = gemm.GemmTile(int(config["tiles"]), int(config["vectors"]))
+    return WinogradShape(shape, transforms(int(config["side"])), tile, lanes)
+
+
+def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
+    """A program of the kernel alone, followed by a Relu; without borders, whose code takes long to compile."""
+    shape = _without_borders(shape_of(workload))
+    program = Standalone()
+    inside = (shape.batch, shape.groups * shape.channels, *shape.window.input)
+    outside = (shape.batch, shape.groups * shape.filters, *shape.window.output)
+    tile = direct_tile(config)
+    blocked = workload["blocked"] or tile is None
+    layout: Layout = Blocked(inside, lanes) if blocked else dense(inside)
+    source = stored(program.input(layout.size(inside)), inside, layout)
+    out = Blocked(outside, lanes)
+    store = program.relu(program.output(out.size(outside)), out)
+    if tile is not None:
+        vectors = -(-shape.filters // lanes) * -(-shape.channels // lanes) * lanes
+        weights = program.constant(shape.groups * vectors * lanes * math.prod(shape.window.kernel), "float32")
+        program.emit(ConvKernel(shape, tile, lanes, source, weights, None, store).emit)
+    else:
+        chosen = winograd_shape(shape, config, lanes)
+        weights = program.constant(packed_size(chosen), "float32")
+        workspace = program.temporary(chosen.workspace_size)
+        program.emit(WinogradKernel(chosen, source, weights, None, workspace, store).emit)
+    return program
+
+
+def _without_borders(shape: ConvShape) -> ConvShape:
+    """The same convolution of an image that holds its padding."""
+    window = shape.window
+    extents = [
+        (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1 for axis in window.axes
+    ]
+    padded = (max(extents[0], 1), max(extents[1], 1))
+    return replace(shape, window=replace(window, input=padded, pads=(0, 0)))

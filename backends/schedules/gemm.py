@@ -1,0 +1,58 @@
+"""Schedules of float32 products: the register tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.kernels.gemm import GemmKernel, GemmTile, gemm_cycles, tiles_that_fit
+from graphopt.backends.kernels.panels import Panels, panel_count
+from graphopt.backends.kernels.registers import REGISTERS
+from graphopt.backends.layout import dense
+from graphopt.backends.schedules.standalone import Standalone
+from graphopt.backends.schedules.workload import Config, Workload
+from graphopt.backends.tensor import Tensor, stored
+
+FAMILY = "gemm"
+
+
+def workload(batch: int, m: int, n: int, k: int, packed: bool) -> Workload:
+    """`[batch, m, k]` by `[batch, k, n]`, the right operand packed into panels or read in place."""
+    return Workload.of(FAMILY, {"batch": batch, "m": m, "n": n, "k": k, "packed": int(packed)})
+
+
+@cache
+def candidates(workload: Workload, lanes: int) -> list[tuple[float, Config]]:
+    """Estimated cycles and schedule, the fastest first."""
+    m, n, k = (workload[name] for name in "mnk")
+    found: list[tuple[float, Config]] = [
+        (gemm_cycles(m, n, k, tile, lanes), {"rows": tile.rows, "vectors": tile.vectors})
+        for tile in tiles_that_fit(m, n, lanes, REGISTERS[lanes])
+    ]
+    return sorted(found, key=lambda candidate: candidate[0])
+
+
+def tile_of(config: Config) -> GemmTile:
+    """The register tile of a schedule."""
+    return GemmTile(int(config["rows"]), int(config["vectors"]))
+
+
+def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
+    """A program of the kernel alone, followed by a Relu."""
+    tile, program = tile_of(config), Standalone()
+    batch, m, n, k = (workload[name] for name in ("batch", "m", "n", "k"))
+    left = stored(program.input(batch * m * k), (batch, m, k))
+    right: Tensor | Panels = stored(program.input(batch * k * n), (batch, k, n))
+    if workload["packed"]:
+        count = panel_count(n, tile.vectors, lanes)
+        weights = program.constant(batch * count * k * tile.vectors * lanes, "float32")
+        right = Panels(weights, (batch,), count, k, tile.vectors, lanes)
+    out = dense((batch, m, n))
+    relu = program.relu(program.output(batch * m * n), out)
+
+    def store(builder: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+        relu(builder, index, value)
+
+    program.emit(GemmKernel(left, right, (batch, m, n), tile, lanes, "float32", store).emit)
+    return program

@@ -1,0 +1,65 @@
+"""A program of one kernel, made to measure it: its operands have the right sizes and any contents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
+from graphopt.backends.codegen.function import kernel_function
+from graphopt.backends.codegen.program import Buffer, Kernel, Program, Role, Step
+from graphopt.backends.layout import Layout
+from graphopt.backends.tensor import Index
+
+
+class Standalone:
+    """Collects the buffers and the kernel of a program."""
+
+    def __init__(self) -> None:
+        self._inputs: list[Buffer] = []
+        self._outputs: list[Buffer] = []
+        self._steps: list[Step] = []
+
+    @property
+    def program(self) -> Program:
+        return Program(self._inputs, self._outputs, self._steps)
+
+    def input(self, size: int) -> Buffer:
+        """A float32 operand of the caller."""
+        self._inputs.append(Buffer(f"input{len(self._inputs)}", size, "float32", Role.INPUT))
+        return self._inputs[-1]
+
+    def output(self, size: int) -> Buffer:
+        """The float32 result of the caller."""
+        self._outputs.append(Buffer(f"output{len(self._outputs)}", size, "float32", Role.OUTPUT))
+        return self._outputs[-1]
+
+    def constant(self, size: int, dtype: str) -> Buffer:
+        """Weights."""
+        return Buffer("weights", size, dtype, Role.CONSTANT, _contents(size, dtype))
+
+    def temporary(self, size: int) -> Buffer:
+        """float32 scratch memory."""
+        return Buffer("temporary", size, "float32")
+
+    def relu(self, out: Buffer, layout: Layout) -> Callable[[KernelBuilder, Index, Expr], None]:
+        """Stores what is positive of an element."""
+
+        def store(k: KernelBuilder, index: Index, value: Expr) -> None:
+            k.store(out, layout.position(index), tirx.op.max(value, const(0.0, "float32")))
+
+        return store
+
+    def emit(self, emit: Callable[[KernelBuilder], None]) -> None:
+        """Add the kernel."""
+        builder = KernelBuilder()
+        emit(builder)
+        function, buffers = kernel_function(builder)
+        self._steps.append(Kernel("candidate", function, buffers, frozenset(builder.written), ""))
+
+
+def _contents(size: int, dtype: str) -> np.ndarray:
+    """Numbers that are not zero, infinite or denormal."""
+    return np.full(size, 0.01, dtype)
