@@ -8,6 +8,7 @@ GraphoptError               exit code 2, the message is complete and meant for t
 ├── DataError               calibration or evaluation data
 ├── ArtifactError           a damaged or foreign .gopt file
 ├── TargetError             an unknown target or a missing compiler
+├── TuningError             a tuning database that is damaged, or lacks a required schedule
 ├── OutputError             a file that cannot be written
 └── VerificationError       a result differs from its reference; exit code 1
 """
@@ -26,6 +27,7 @@ __all__ = [
     "OutputError",
     "ShapeError",
     "TargetError",
+    "TuningError",
     "UnsupportedError",
     "UnsupportedNode",
     "VerificationError",
@@ -69,6 +71,10 @@ class DataError(GraphoptError):
 
 class TargetError(GraphoptError):
     """The target is unknown or its compiler is missing."""
+
+
+class TuningError(GraphoptError):
+    """A tuning database cannot be used, or has no measurement where one is required."""
 
 
 class OutputError(GraphoptError):

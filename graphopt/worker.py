@@ -1,7 +1,5 @@
 """One backend in a process of its own: loading, timed blocks and peak memory, asked for over a pipe."""
 
-import multiprocessing
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphopt.arrays import Feeds
+from graphopt.child import Child, ChildDied
 
-# What a backend prints goes here: standard output belongs to `--json -`.
-STDERR = 2
-# Seconds a process may take to end by itself.
-GRACE_S = 2.0
 # Idle threads of a backend spin for some milliseconds before they sleep; until then they disturb the next
 # one.
 SETTLE_S = 0.1
@@ -48,42 +43,23 @@ class Worker:
     def __init__(self, loader: Loader, feeds: Feeds, timeout_s: float) -> None:
         self.error = ""
         self._timeout_s = timeout_s
-        self._pipe, theirs = multiprocessing.Pipe()
-        with theirs:
-            handle = theirs.fileno()
-            command = [sys.executable, "-P", "-m", "graphopt.worker", str(handle)]
-            self._process = subprocess.Popen(
-                command, pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=STDERR, process_group=0
-            )
-        self._pipe.send((loader, dict(feeds)))
+        self._child = Child("graphopt.worker")
+        self._child.send((loader, dict(feeds)))
 
     def ask(self, command: str, argument: int = 0) -> Any:
         """The worker's answer, or None after a failure."""
         if self.error:
             return None
         try:
-            self._pipe.send((command, argument))
-            if not self._pipe.poll(self._timeout_s):
-                return self._fail(f"no answer within {self._timeout_s:g} s")
-            answer, failure = self._pipe.recv()
-        except (EOFError, OSError):
-            return self._fail(f"the process died with exit code {self._wait()}")
-        return self._fail(failure) if failure else answer
+            self._child.send((command, argument))
+            answer, self.error = self._child.receive(self._timeout_s)
+        except ChildDied as failure:
+            self.error = str(failure)
+        return None if self.error else answer
 
     def stop(self) -> None:
         """End the process, by force if it does not listen."""
-        self._pipe.close()
-        self._wait()
-
-    def _wait(self) -> int:
-        try:
-            return self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-    def _fail(self, reason: str) -> None:
-        self.error = reason
+        self._child.stop()
 
 
 def serve(pipe: Connection) -> None:

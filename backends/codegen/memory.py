@@ -39,7 +39,7 @@ def plan_memory(programs: Sequence[Program]) -> list[MemoryPlan]:
     weights, weights_bytes = _place_constants(programs)
     plans = []
     for program in programs:
-        arena, arena_bytes = _place_temporaries(program)
+        arena, arena_bytes = place_temporaries(program)
         plans.append(MemoryPlan(arena, arena_bytes, weights, weights_bytes))
     return plans
 
@@ -73,7 +73,8 @@ def _digest(buffer: Buffer) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(buffer.data).reshape(-1).view(np.uint8).data).digest()
 
 
-def _place_temporaries(program: Program) -> tuple[dict[Buffer, int], int]:
+def place_temporaries(program: Program) -> tuple[dict[Buffer, int], int]:
+    """Offsets in the arena, and its size."""
     lifetimes = _lifetimes(program)
     placed: list[tuple[int, int, _Lifetime]] = []
     offsets: dict[Buffer, int] = {}

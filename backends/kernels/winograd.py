@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from graphopt.backends.kernels.gemm import (
     gemm_cycles,
     segments,
 )
+from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.tile_cost import weights_cycles
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms, transform_weights
@@ -182,18 +184,19 @@ class WinogradKernel:
 
     def _transform_group(self, k: KernelBuilder, group: Expr, slot: Expr, channel_block: Expr) -> None:
         shape, lanes = self.shape, self.shape.lanes
-        points = shape.transforms.points
+        points, matrix = shape.transforms.points, shape.transforms.input
 
         def transform(position: Expr, n: Expr, y: Expr, x: Expr) -> None:
-            columns = []
-            for column in range(points):
+            half = k.local(shape.products * lanes, "float32")
+            with k.loop(points, "serial", "column") as column:
                 data = [self._load(k, n, channel_block, y + row, x + column) for row in range(points)]
-                columns.append(combine(k, shape.transforms.input, data, lanes))
-            for i in range(points):
-                results = combine(k, shape.transforms.input, [column[i] for column in columns], lanes)
-                for j, result in enumerate(results):
-                    at = self._transformed(slot, i * points + j, channel_block) + position * lanes
-                    k.store_vector(self.workspace, at, result, lanes)
+                for i, value in enumerate(combine(k, matrix, data, lanes)):
+                    k.assign(half, (i * points + column) * lanes, value, lanes)
+            with k.loop(points, "serial", "row") as row:
+                data = [k.bind(k.read_vector(half, (row * points + j) * lanes, lanes)) for j in range(points)]
+                for j, value in enumerate(combine(k, matrix, data, lanes)):
+                    at = self._transformed(slot, row * points + j, channel_block) + position * lanes
+                    k.store_vector(self.workspace, at, value, lanes)
 
         self._for_each_tile(k, group, transform)
 
@@ -211,10 +214,23 @@ class WinogradKernel:
         assert isinstance(layout, Blocked)
         vertical, horizontal = self.shape.conv.window.axes
         row, column = y - vertical.pad, x - horizontal.pad
-        inside = tirx.op.all(row >= 0, row < vertical.input, column >= 0, column < horizontal.input)
+        conditions = [*self._inside(row, vertical), *self._inside(column, horizontal)]
         at = layout.block_position(n, block, [row, column])
+        if not conditions:
+            return k.bind(k.load_vector(buffer, at, self.shape.lanes))
         zero = tirx.Broadcast(const(0.0, "float32"), self.shape.lanes)
-        return k.bind(k.guard(inside, lambda: k.load_vector(buffer, at, self.shape.lanes), zero))
+        return k.bind(
+            k.guard(tirx.op.all(*conditions), lambda: k.load_vector(buffer, at, self.shape.lanes), zero)
+        )
+
+    def _inside(self, position: Expr, axis: Axis) -> list[Expr]:
+        """What must hold for an input to exist, as far as tiles reach beyond."""
+        side = self.shape.transforms.tile
+        last = -(-axis.output // side) * side + TAPS - 2 - axis.pad
+        return [
+            *([position >= 0] if axis.pad > 0 else []),
+            *([position < axis.input] if last >= axis.input else []),
+        ]
 
     def _multiply(self, k: KernelBuilder, group: Expr, slot: Expr, filters: Segment, block: Expr) -> None:
         shape, lanes, vectors = self.shape, self.shape.lanes, filters.extent
@@ -254,24 +270,25 @@ class WinogradKernel:
     ) -> None:
         """Transform one vector of filters of every tile of the group back, and store it."""
         shape, lanes = self.shape, self.shape.lanes
-        points, side = shape.transforms.points, shape.transforms.tile
+        points, side, matrix = shape.transforms.points, shape.transforms.tile, shape.transforms.output
         bias = self._bias(k, block)
 
         def finish(position: Expr, n: Expr, y: Expr, x: Expr) -> None:
             first = (vector * shape.tile.rows + position) * lanes
-            columns = []
-            for j in range(points):
+            half = k.local(side * points * lanes, "float32")
+            with k.loop(points, "serial", "column") as j:
                 data = [
                     k.bind(k.read_vector(products, first + (i * points + j) * size, lanes))
                     for i in range(points)
                 ]
-                columns.append(combine(k, shape.transforms.output, data, lanes))
-            results = k.local(side * side * lanes, "float32")
-            for i in range(side):
-                row = combine(k, shape.transforms.output, [column[i] for column in columns], lanes)
-                for j, value in enumerate(row):
-                    k.assign(results, (i * side + j) * lanes, value + bias, lanes)
-            self._store(k, results, n, block, y, x)
+                for i, value in enumerate(combine(k, matrix, data, lanes)):
+                    k.assign(half, (i * points + j) * lanes, value, lanes)
+            with k.loop(side, "serial", "row") as i:
+                data = [k.bind(k.read_vector(half, (i * points + j) * lanes, lanes)) for j in range(points)]
+                results = k.local(side * lanes, "float32")
+                for j, value in enumerate(combine(k, matrix, data, lanes)):
+                    k.assign(results, j * lanes, value + bias, lanes)
+                self._store_row(k, results, n, block, y + i, x)
 
         self._for_each_tile(k, group, finish)
 
@@ -281,28 +298,24 @@ class WinogradKernel:
             return tirx.Broadcast(const(0.0, "float32"), lanes)
         return k.bind(k.load_vector(self.bias, block * lanes, lanes))
 
-    def _store(self, k: KernelBuilder, results: Local, n: Expr, block: Expr, y: Expr, x: Expr) -> None:
-        """Store the outputs of one tile that lie within the image."""
+    def _store_row(self, k: KernelBuilder, results: Local, n: Expr, block: Expr, y: Expr, x: Expr) -> None:
+        """Store the outputs of one row of a tile that lie within the image."""
         side, lanes = self.shape.transforms.tile, self.shape.lanes
-
-        def store(i: int, j: int) -> None:
-            with k.loop(lanes, "vector", "lane") as lane:
-                index = [n, block * lanes + lane, y + i, x + j]
-                self.store(k, index, results[lane + (i * side + j) * lanes])
-
         height, width = self.shape.conv.window.output
-        for i in range(side):
+
+        def store(j: int) -> None:
+            with k.loop(lanes, "vector", "lane") as lane:
+                self.store(k, [n, block * lanes + lane, y, x + j], results[lane + j * lanes])
+
+        with ExitStack() as inside:
+            if height % side:
+                inside.enter_context(k.when(y < height))
             for j in range(side):
-                conditions = [
-                    position < extent
-                    for position, extent, offset in ((y + i, height, i), (x + j, width, j))
-                    if offset and extent % side
-                ]
-                if conditions:
-                    with k.when(tirx.op.all(*conditions)):
-                        store(i, j)
+                if j and width % side:
+                    with k.when(x + j < width):
+                        store(j)
                 else:
-                    store(i, j)
+                    store(j)
 
 
 def winograd_applies(shape: ConvShape) -> bool:

@@ -107,7 +107,7 @@ def winograd_shape(shape: ConvShape, config: Config, lanes: int) -> WinogradShap
 
 def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
     """A program of the kernel alone, followed by a Relu; without borders, whose code takes long to compile."""
-    shape = _without_borders(shape_of(workload))
+    shape = _without_borders(shape_of(workload), int(config.get("side", 1)))
     program = Standalone()
     inside = (shape.batch, shape.groups * shape.channels, *shape.window.input)
     outside = (shape.batch, shape.groups * shape.filters, *shape.window.output)
@@ -129,11 +129,13 @@ def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
     return program
 
 
-def _without_borders(shape: ConvShape) -> ConvShape:
-    """The same convolution of an image that holds its padding."""
+def _without_borders(shape: ConvShape, side: int) -> ConvShape:
+    """The same convolution of an image that holds its padding and consists of whole tiles of a side."""
     window = shape.window
-    extents = [
-        (axis.output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1 for axis in window.axes
+    height, width = (-(-extent // side) * side for extent in window.output)
+    inputs = [
+        (output - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+        for output, axis in zip((height, width), window.axes, strict=True)
     ]
-    padded = (max(extents[0], 1), max(extents[1], 1))
-    return replace(shape, window=replace(window, input=padded, pads=(0, 0)))
+    whole = replace(window, input=(inputs[0], inputs[1]), output=(height, width), pads=(0, 0))
+    return replace(shape, window=whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
@@ -37,8 +36,8 @@ class Standalone:
         return self._outputs[-1]
 
     def constant(self, size: int, dtype: str) -> Buffer:
-        """Weights."""
-        return Buffer("weights", size, dtype, Role.CONSTANT, _contents(size, dtype))
+        """Weights, whose values do not matter."""
+        return Buffer("weights", size, dtype, Role.CONSTANT)
 
     def temporary(self, size: int) -> Buffer:
         """float32 scratch memory."""
@@ -58,8 +57,3 @@ class Standalone:
         emit(builder)
         function, buffers = kernel_function(builder)
         self._steps.append(Kernel("candidate", function, buffers, frozenset(builder.written), ""))
-
-
-def _contents(size: int, dtype: str) -> np.ndarray:
-    """Numbers that are not zero, infinite or denormal."""
-    return np.full(size, 0.01, dtype)

@@ -1,0 +1,128 @@
+"""Measured schedules in one file of text lines, that grows by a line a trial and survives being cut off anywhere.
+
+The first line names the format. Every other one is a JSON object: workload, target, versions, schedule, and its time in
+microseconds, or null where it failed. Files are merged by concatenating their lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from graphopt.backends.schedules.workload import Config, Workload
+from graphopt.errors import TuningError
+
+HEADER = json.dumps({"graphopt tuning database": 1})
+
+
+def versions() -> str:
+    """Of what decides how fast a schedule is."""
+    return f"graphopt {version('graphopt')} tvm {version('apache-tvm')}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measurement; `microseconds` is None for a schedule that failed."""
+
+    workload: Workload
+    target: str
+    config: Config
+    microseconds: float | None
+    versions: str
+
+    def line(self) -> str:
+        """The line that stands for it."""
+        return json.dumps(
+            {
+                "workload": str(self.workload),
+                "target": self.target,
+                "versions": self.versions,
+                "schedule": dict(self.config),
+                "us": None if self.microseconds is None else round(self.microseconds, 4),
+            }
+        )
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """The trial of a line. Raises ValueError, KeyError or TypeError for any other text."""
+        content: dict[str, Any] = json.loads(line)
+        spent = content["us"]
+        return cls(
+            Workload.parse(content["workload"]),
+            str(content["target"]),
+            {str(name): value for name, value in content["schedule"].items()},
+            None if spent is None else float(spent),
+            str(content["versions"]),
+        )
+
+
+class Database:
+    """The trials of a file, and of those that are added. Reads nothing that another version of graphopt or TVM measured."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises TuningError for a file that is no database, or that cannot be read."""
+        self.path = path
+        self._times: defaultdict[tuple[str, Workload], dict[str, float | None]] = defaultdict(dict)
+        self._length = 0
+        for trial in self._read() if path.exists() else ():
+            if trial.versions == versions():
+                self._note(trial)
+
+    def times(self, target: str, workload: Workload) -> list[tuple[Config, float | None]]:
+        """The measured schedules of a workload, the fastest first and failed ones last."""
+        found = self._times.get((target, workload), {})
+        ordered = sorted(found.items(), key=lambda item: (item[1] is None, item[1] or 0.0, item[0]))
+        return [(json.loads(config), spent) for config, spent in ordered]
+
+    def fastest(self, target: str) -> dict[Workload, list[Config]]:
+        """The schedules that worked, the fastest first, of every workload."""
+        return {
+            workload: [config for config, spent in self.times(target, workload) if spent is not None]
+            for known, workload in self._times
+            if known == target
+        }
+
+    def add(self, trials: Iterable[Trial]) -> None:
+        """Append trials to the file; whatever happens to this process then, they stay. Raises TuningError if that fails."""
+        trials = list(trials)
+        text = "".join(f"{trial.line()}\n" for trial in trials)
+        try:
+            with self.path.open("ab") as file:
+                file.truncate(self._length)
+                if not self._length:
+                    text = f"{HEADER}\n{text}"
+                self._length += file.write(text.encode())
+        except OSError as error:
+            raise TuningError(f"cannot write {self.path}: {error.strerror or error}") from error
+        for trial in trials:
+            self._note(trial)
+
+    def _note(self, trial: Trial) -> None:
+        times = self._times[trial.target, trial.workload]
+        key = json.dumps(dict(trial.config), sort_keys=True)
+        known = times.get(key)
+        if known is None or (trial.microseconds is not None and trial.microseconds < known):
+            times[key] = trial.microseconds
+
+    def _read(self) -> Iterator[Trial]:
+        """Trials of the file. A last line that was cut off is left out, and later written over."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise TuningError(f"cannot read {self.path}: {error.strerror or error}") from error
+        self._length = content.rfind(b"\n") + 1
+        lines = content[: self._length].splitlines()
+        if not f"{HEADER}\n".encode().startswith(content[: len(HEADER) + 1]):
+            raise TuningError(f"{self.path} is not a tuning database of this version of graphopt")
+        for number, line in enumerate(lines[1:], 2):
+            if line == HEADER.encode():
+                continue
+            try:
+                yield Trial.parse(line.decode())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise TuningError(f"{self.path}: line {number} is no trial: {line[:80]!r}") from error

@@ -1,0 +1,36 @@
+"""What the search and the process that measures say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FLUSH = 0
+"""Variant of the program that reads as much memory as the rest of a model would."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A library of programs: variant 0 empties the caches, variant i + 1 is candidate i. Sizes are in bytes."""
+
+    path: Path
+    inputs: list[list[int]]
+    outputs: list[list[int]]
+    weights: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pairs of variants to time, a candidate and its reference each."""
+
+    built: Built
+    pairs: list[tuple[int, int]]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Microseconds, medians of runs that took turns."""
+
+    candidate: float
+    reference: float

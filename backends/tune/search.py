@@ -1,0 +1,222 @@
+"""The search: which candidates of which task to measure next, until the budget is spent or gains fade.
+
+Every step gives each builder a batch of candidates of one task, chosen by what it may still save over the whole model, and
+measures the batches one after the other while nothing is built. Candidates are timed in turns with the best schedule so far,
+so that drift of the machine cancels out.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphopt.backends.schedules.choice import FAMILIES
+from graphopt.backends.schedules.workload import Config, Workload
+from graphopt.backends.targets import Target
+from graphopt.backends.tune.builders import Builders
+from graphopt.backends.tune.building import Candidate
+from graphopt.backends.tune.database import Database, Trial, versions
+from graphopt.backends.tune.measuring import Measurer
+from graphopt.backends.tune.protocol import Answer, Built
+from graphopt.backends.tune.tasks import Task
+
+BATCH = 8
+"""Candidates that are built into one library."""
+
+WORTHWHILE = 2.0
+"""Candidates estimated slower than the best estimate by more than this factor are left out."""
+
+MOST_CANDIDATES = 96
+"""Candidates of a task, the best estimates first."""
+
+HOPE, LEAST_HOPE = 0.2, 0.004
+"""Share of a task's time that the next batch may save: at first, and below which the task is done."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What ends the search: trials, seconds."""
+
+    trials: int
+    seconds: float = float("inf")
+
+
+@dataclass
+class State:
+    """What is known of a task; `best` is its fastest schedule with its time, `rule` that of the rule."""
+
+    task: Task
+    queue: list[Config]
+    rule: Config
+    times: dict[str, float] = field(default_factory=dict)
+    hope: float = HOPE
+
+    @property
+    def best(self) -> tuple[Config, float] | None:
+        if not self.times:
+            return None
+        key = min(self.times, key=lambda config: self.times[config])
+        return json.loads(key), self.times[key]
+
+    @property
+    def rule_us(self) -> float | None:
+        """Microseconds of the rule's schedule."""
+        return self.times.get(_key(self.rule))
+
+    @property
+    def saving(self) -> float:
+        """Microseconds of the whole model that the next batch may save; unknown ones first."""
+        if not self.queue:
+            return 0.0
+        return float("inf") if self.best is None else self.task.count * self.best[1] * self.hope
+
+    @property
+    def done(self) -> bool:
+        return not self.queue or self.hope < LEAST_HOPE
+
+    def next_batch(self) -> list[Candidate]:
+        """The reference, which is the best schedule so far or the rule's, then new candidates."""
+        reference = self.rule if self.best is None else self.best[0]
+        self.queue = [config for config in self.queue if config != reference]
+        chosen, self.queue = self.queue[:BATCH], self.queue[BATCH:]
+        return [Candidate(self.task.workload, config) for config in (reference, *chosen)]
+
+    def note(self, config: Config, microseconds: float) -> None:
+        """A new time."""
+        key = _key(config)
+        self.times[key] = min(microseconds, self.times.get(key, microseconds))
+
+
+def _key(config: Config) -> str:
+    return json.dumps(dict(config), sort_keys=True)
+
+
+class Search:
+    """Tunes tasks for a target; all trials go into the database at once."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        target: Target,
+        database: Database,
+        builders: Builders,
+        flush_bytes: int,
+    ) -> None:
+        self.target, self.database = target, database
+        self.states = [self._state(task) for task in tasks]
+        self.trials = 0
+        self._builders, self._flush_bytes = builders, flush_bytes
+
+    def run(self, budget: Budget, threads: int, progress: Progress) -> None:
+        """Search until the budget is spent or nothing is to be gained any more."""
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="graphopt-tune-") as name, Measurer(threads) as measurer:
+            while True:
+                passed = time.monotonic() - started
+                states = self._next(budget.trials - self.trials)
+                if not states or passed >= budget.seconds:
+                    return
+                progress(self._report(budget, passed, states[0]))
+                self._step(states, Path(name), measurer)
+
+    def _state(self, task: Task) -> State:
+        """What the database knows of a task already is not measured again."""
+        found = FAMILIES[task.workload.family].candidates(task.workload, self.target.lanes)
+        limit = WORTHWHILE * found[0][0]
+        queue = [config for cycles, config in found[:MOST_CANDIDATES] if cycles <= limit]
+        state = State(task, queue, queue[0])
+        for config, microseconds in self.database.times(self.target.name, task.workload):
+            state.queue = [other for other in state.queue if other != config]
+            if microseconds is not None:
+                state.note(config, microseconds)
+        return state
+
+    def _next(self, trials: int) -> list[State]:
+        """The most promising tasks, one a builder."""
+        open_states = sorted((s for s in self.states if not s.done), key=lambda s: -s.saving)
+        return open_states[: min(self._builders.count, -(-trials // BATCH))] if trials > 0 else []
+
+    def _step(self, states: Sequence[State], folder: Path, measurer: Measurer) -> None:
+        """Build a batch of every task, then measure them."""
+        batches = [state.next_batch() for state in states]
+        libraries = [
+            self._builders.submit(batch, self.target, self._flush_bytes, folder / f"{i}.so")
+            for i, batch in enumerate(batches)
+        ]
+        for state, batch, library in zip(states, batches, libraries, strict=True):
+            self._measure(state, batch, library, measurer)
+
+    def _measure(
+        self, state: State, batch: list[Candidate], library: Future[Built], measurer: Measurer
+    ) -> None:
+        """Time the new candidates next to the reference, and that one alone where it is new."""
+        before = state.best
+        first = 0 if before is None else 1
+        pairs = [(i + 1, 1) for i in range(first, len(batch))]
+        for candidate, answer in zip(batch[first:], self._answers(library, pairs, measurer), strict=True):
+            known = state.times.get(_key(batch[0].config))
+            spent = None
+            if answer is not None:
+                spent = answer.candidate if known is None else answer.candidate * known / answer.reference
+                state.note(candidate.config, spent)
+            self._record(candidate, spent)
+        after = state.best
+        if after is None:
+            state.queue = []
+            return
+        reference = state.rule_us if before is None else before[1]
+        gained = 0.0 if reference is None else 1 - after[1] / reference
+        state.hope = max(gained, state.hope / 2)
+
+    def _answers(
+        self, library: Future[Built], pairs: list[tuple[int, int]], measurer: Measurer
+    ) -> Iterator[Answer | None]:
+        """Times of the pairs of variants; None for each where the library could not be built."""
+        try:
+            built = library.result()
+        except Exception:  # noqa: BLE001 - whatever a candidate does to a builder is its failure, not the search's
+            return iter([None] * len(pairs))
+        return measurer.measure(built, pairs)
+
+    def _record(self, candidate: Candidate, microseconds: float | None) -> None:
+        self.trials += 1
+        self.database.add(
+            [Trial(candidate.workload, self.target.name, candidate.config, microseconds, versions())]
+        )
+
+    def _report(self, budget: Budget, passed: float, state: State) -> str:
+        tasks_done = sum(other.done for other in self.states)
+        left = budget.seconds - passed
+        if self.trials:
+            left = min(left, passed / self.trials * max(budget.trials - self.trials, 0))
+        best = "" if state.best is None else f", best {state.best[1]:.1f} us"
+        end = f", at most {left:.0f} s left" if left < float("inf") else ""
+        return (
+            f"tune: trial {self.trials} of {budget.trials}, {tasks_done} of {len(self.states)} tasks done; "
+            f"{short(state.task.workload)}{best}{end}"
+        )
+
+
+def short(workload: Workload) -> str:
+    """A workload in few words."""
+    if workload.family == "gemm":
+        return "gemm " + "x".join(str(workload[name]) for name in ("batch", "m", "n", "k"))
+    facts = dict(workload.facts)
+    return (
+        "conv {batch}x{channels}x{input_h}x{input_w} -> {filters}x{output_h}x{output_w}, "
+        "{kernel_h}x{kernel_w}".format(**facts)
+    )
+
+
+def savings(states: Sequence[State]) -> Iterator[tuple[State, float, float]]:
+    """Every measured task with the microseconds of its rule and of its best schedule."""
+    for state in states:
+        if state.best is not None and state.rule_us is not None:
+            yield state, state.rule_us, state.best[1]
