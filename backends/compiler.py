@@ -16,6 +16,7 @@ from graphopt.backends.codegen.llvm import generate
 from graphopt.backends.codegen.memory import plan_memory, weights_blob
 from graphopt.backends.codegen.program import Kernel, Program
 from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target
 
 Progress = Callable[[str], None]
@@ -39,13 +40,16 @@ def compile_models(
     target: Target,
     progress: Progress = lambda stage: None,
     profile: bool = False,
+    schedules: Schedules | None = None,
 ) -> Library:
     """Compile shape variants of one model. With `profile` (one variant only) the library measures each kernel.
+
+    Schedules are chosen by rules unless somebody else is given.
 
     Raises UnsupportedError listing every node that cannot be lowered, TargetError without a C compiler.
     """
     progress("lower")
-    programs = [lower_model(model, target.lanes) for model in models]
+    programs = [lower_model(model, target.lanes, schedules) for model in models]
     plans = plan_memory(programs)
     code = generate(programs, plans, target.llvm(), progress, profile)
     progress("link")

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from graphopt import artifact, manifest
 from graphopt.arrays import Feeds
 from graphopt.bench import default_threads, measure
-from graphopt.errors import ModelError, VerificationError
+from graphopt.errors import ModelError, TargetError, TuningError, VerificationError
 from graphopt.judging import (
     blame_pass,
     explain,
@@ -36,6 +36,7 @@ from graphopt.model import load as load_model
 from graphopt.pipeline import Context, Hook, Report
 from graphopt.presets import run_preset
 from graphopt.random_feeds import random_feeds
+from graphopt.tuning import Tuning, TuningReport
 from graphopt.variants import Binding, Sizes, make_variants
 from graphopt.verify import Verdict
 
@@ -145,12 +146,14 @@ def build(
     hooks: Sequence[Hook] = (),
     seed: int = 0,
     profile: bool = False,
+    tuning: Tuning | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compilation:
     """Compile an ONNX model into an artifact, verified against ONNX Runtime before it is written.
 
     `dims` gives sizes to named dimensions, several sizes making shape variants; `bind` turns inputs into constants;
-    `inputs` are real feeds to verify on besides random ones. Raises GraphoptError; nothing is written then.
+    `inputs` are real feeds to verify on besides random ones; `tuning` says where measured schedules come from, rules
+    choosing them without. Raises GraphoptError; nothing is written then.
     """
     from graphopt.backends.targets import find_target
 
@@ -165,8 +168,11 @@ def build(
     watch.stage("optimize")
     originals = [variant.clone() for variant in variants.models] if check else []
     reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
+    if tuning is not None and tuning.budget is not None:
+        watch.stage("tune")
+        _search(variants.models, chosen, tuning, progress)
     watch.stage("compile")
-    library = _generate(variants.models, chosen, progress, profile)
+    library = _generate(variants.models, chosen, progress, profile, tuning)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
         artifact.write(
@@ -195,6 +201,31 @@ def build(
         library.layers,
         watch.seconds,
     )
+
+
+def tune(
+    model: Model,
+    tuning: Tuning,
+    target: str = "native",
+    *,
+    dims: Mapping[str, Sizes] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    preset: str = COMPILE_PRESET,
+    progress: Progress = lambda stage: None,
+) -> TuningReport:
+    """Measure schedules for the kernels of a model and keep them in the database, from which `build` takes them.
+
+    Raises GraphoptError.
+    """
+    from graphopt.backends.targets import find_target
+
+    progress("optimize")
+    variants = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {}))
+    for variant in variants.models:
+        run_preset(variant, preset, (), Context(0, progress))
+    progress("tune")
+    return _search(variants.models, find_target(target), tuning, progress)
 
 
 def optimize(
@@ -335,8 +366,36 @@ def read(model: Model) -> ir.Model:
     return source
 
 
-def _generate(models: Sequence[ir.Model], target: Target, progress: Progress, profile: bool) -> Library:
+def _generate(
+    models: Sequence[ir.Model],
+    target: Target,
+    progress: Progress,
+    profile: bool,
+    tuning: Tuning | None,
+) -> Library:
     """Imports TVM, which takes seconds; before that, what is wrong with a model has been found."""
     from graphopt.backends.compiler import compile_models
+    from graphopt.backends.schedules.choice import Measured
+    from graphopt.backends.tune.database import Database
 
-    return compile_models(models, target, progress, profile)
+    if tuning is None:
+        return compile_models(models, target, progress, profile)
+    schedules = Measured(Database(tuning.database).fastest(target.name))
+    library = compile_models(models, target, progress, profile, schedules)
+    if tuning.required and schedules.missing:
+        lines = "\n".join(f"  {workload}" for workload in schedules.missing)
+        raise TuningError(f"{tuning.database} has no schedule of target {target.name} for:\n{lines}")
+    return library
+
+
+def _search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress: Progress) -> TuningReport:
+    """Raises TargetError where the target does not run on this machine."""
+    from graphopt.backends.targets import runs_here
+    from graphopt.backends.tune.database import Database
+    from graphopt.backends.tune.session import tune_models
+
+    if (reason := runs_here(target)) is not None:
+        raise TargetError(f"cannot tune for {target.name} here: {reason}")
+    assert tuning.budget is not None
+    database = Database(tuning.database)
+    return tune_models(models, target, database, tuning.budget, tuning.threads or default_threads(), progress)

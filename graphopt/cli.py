@@ -104,6 +104,7 @@ def _example(text: str) -> Callable[[click.Command], click.Command]:
 @options.preset("O3", COMPILE_PRESET_HELP)
 @options.input_data("Real inputs to verify on, besides random ones.")
 @options.verification
+@options.tuning
 @options.pass_hooks
 @options.json_file
 def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:
@@ -113,7 +114,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     """
     output = output or model.with_suffix(".gopt")
     options.require_writable(output)
-    settings = options.build_settings(chosen)
+    settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
     with _progress(json_file) as progress:
         from graphopt import api, report
 
@@ -130,6 +131,48 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
         report.refusal_table(done.report),
         line=line,
     )
+
+
+@_example("graphopt tune resnet50.onnx --trials 1000 --seconds 300 --db resnet50.tune")
+@main.command()
+@click.argument("model", type=options.ONNX_MODEL)
+@click.option(
+    "--db", type=options.OUTPUT, help="Where schedules are kept, and added to; MODEL.tune by default."
+)
+@click.option(
+    "--trials", type=click.IntRange(1), default=1000, show_default=True, help="Most schedules to measure."
+)
+@click.option("--seconds", type=click.FloatRange(1), default=float("inf"), help="Most seconds to take.")
+@options.target
+@options.dims(several=True)
+@options.input_shapes
+@options.bind
+@options.preset("O3", COMPILE_PRESET_HELP)
+@options.threads
+@options.json_file
+def tune(
+    model: Path,
+    db: Path | None,
+    trials: int,
+    seconds: float,
+    target: str,
+    json_file: str | None,
+    **chosen: Any,
+) -> None:
+    """Measure schedules for the kernels of MODEL.onnx on this machine, until gains fade or the budget is spent.
+
+    The database grows by a line a trial; an interrupted search goes on where it was. `compile --tune-db` uses it.
+    """
+    db = db or model.with_suffix(".tune")
+    options.require_writable(db)
+    settings = options.shape_settings(chosen)
+    with _progress(json_file) as progress:
+        from graphopt import api, report
+        from graphopt.tuning import Budget, Tuning
+
+        tuning = Tuning(db, Budget(trials, seconds), chosen["threads"])
+        done = api.tune(model, tuning, target, preset=chosen["preset"], progress=progress, **settings)
+    _publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
 
 
 @_example("graphopt optimize model.onnx -o smaller.onnx")

@@ -12,7 +12,15 @@ import click
 import numpy as np
 
 from graphopt.arrays import Array
-from graphopt.errors import ArtifactError, DataError, GraphoptError, ModelError, OutputError, ShapeError
+from graphopt.errors import (
+    ArtifactError,
+    DataError,
+    GraphoptError,
+    ModelError,
+    OutputError,
+    ShapeError,
+    TuningError,
+)
 
 ZIP_MAGIC = b"PK"
 SIZE = re.compile("[0-9]{1,10}")
@@ -164,6 +172,22 @@ def verification(command: Command) -> Command:
     )
 
 
+def tuning(command: Command) -> Command:
+    """`--tune`, `--tune-db`, `--require-tuned` and `--threads` of a search."""
+    command = click.option(
+        "--require-tuned", is_flag=True, help="Fail where the database lacks a schedule, naming it."
+    )(command)
+    command = threads(command)
+    command = click.option(
+        "--tune-db",
+        type=OUTPUT,
+        help="Measured schedules to use; with --tune, to add to. Default with --tune: OUTPUT.tune.",
+    )(command)
+    return click.option(
+        "--tune", "trials", type=click.IntRange(1), metavar="TRIALS", help="Measure schedules first."
+    )(command)
+
+
 def pass_hooks(command: Command) -> Command:
     """`--dump` and `--stop-after`."""
     folder = click.Path(file_okay=False, path_type=Path)
@@ -187,11 +211,31 @@ def schedule(command: Command) -> Command:
 
 def build_settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `api.build`. Raises GraphoptError for text that says nothing."""
+    return {**optimize_settings({**chosen, "dims": ()}), **shape_settings(chosen)}
+
+
+def shape_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments that fix shapes, several ones included. Raises GraphoptError for text that says nothing."""
     return {
-        **optimize_settings({**chosen, "dims": ()}),
         "dims": {name: _sizes(text) for name, text in _pairs(chosen["dims"], "--dim")},
+        "input_shapes": _shapes(chosen["input_shapes"]),
         "bind": _values(chosen["bind"]),
     }
+
+
+def tuning_settings(chosen: dict[str, Any], output: Path) -> Any:
+    """The `Tuning` of compile, None without any. Raises GraphoptError for options that do not fit each other."""
+    from graphopt.tuning import Budget, Tuning
+
+    database, trials, required = (chosen[name] for name in ("tune_db", "trials", "require_tuned"))
+    if database is None and trials is None:
+        if required:
+            raise TuningError("--require-tuned needs --tune-db FILE")
+        return None
+    if database is not None and trials is None and not database.exists():
+        raise TuningError(f"there is no tuning database {database}; `graphopt tune` or --tune makes one")
+    budget = None if trials is None else Budget(trials)
+    return Tuning(database or output.with_suffix(".tune"), budget, chosen["threads"], required)
 
 
 def optimize_settings(chosen: dict[str, Any]) -> dict[str, Any]:

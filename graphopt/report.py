@@ -16,6 +16,7 @@ from graphopt.layers import LayerTimes
 from graphopt.model import Statistics
 from graphopt.pipeline import Report
 from graphopt.streams import Load
+from graphopt.tuning import TuningReport
 
 __all__ = [
     "COLUMNS",
@@ -31,6 +32,7 @@ __all__ = [
     "show",
     "statistics_table",
     "table",
+    "tuning_table",
     "write_json",
     "write_text",
 ]
@@ -96,6 +98,21 @@ def layer_table(times: LayerTimes) -> Table:
         rows,
         title=title,
     )
+
+
+def tuning_table(tuning: TuningReport) -> Table:
+    """Workloads, those that take most of the time first, with what tuning gained."""
+    rows = [
+        [
+            task.name,
+            str(task.count),
+            f"{task.rule_us:.1f}",
+            f"{task.best_us:.1f}",
+            " ".join(f"{name}={value}" for name, value in task.schedule.items()),
+        ]
+        for task in tuning.tasks
+    ]
+    return table(["workload", "times", "rule us", "best us", "schedule"], rows)
 
 
 def comparison_html(benchmark: Benchmark) -> str:

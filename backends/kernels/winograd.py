@@ -39,6 +39,9 @@ CHUNK_BYTES = 3 << 19
 """Transformed input that is held at a time: what the second-level caches of two cores hold."""
 
 
+PARALLEL_MACS = 400_000
+"""Multiply-adds of the direct convolution below which it stays on one thread."""
+
 INPUT_TRANSFORM, OUTPUT_TRANSFORM = 5.0, 4.5
 """Cycles a vector and product of the transforms, measured on Zen 5."""
 
@@ -155,7 +158,8 @@ class WinogradKernel:
         """In parallel over the groups of a chunk and `units` units of each; `emit` gets the group, its slot in the
         workspace, and the unit."""
         per_chunk = self.shape.groups_in_chunk
-        with k.loop(per_chunk * units, "parallel", "unit") as index:
+        kind = "parallel" if self.shape.conv.macs >= PARALLEL_MACS else "serial"
+        with k.loop(per_chunk * units, kind, "unit") as index:
             slot, unit = (k.bind(i) for i in split_index(index, [per_chunk, units]))
             group = k.bind(chunk * per_chunk + slot)
             if self.shape.groups % per_chunk:

@@ -24,6 +24,7 @@ from graphopt.backends.tune.database import Database, Trial, versions
 from graphopt.backends.tune.measuring import Measurer
 from graphopt.backends.tune.protocol import Answer, Built
 from graphopt.backends.tune.tasks import Task
+from graphopt.tuning import Budget
 
 BATCH = 8
 """Candidates that are built into one library."""
@@ -38,14 +39,6 @@ HOPE, LEAST_HOPE = 0.2, 0.004
 """Share of a task's time that the next batch may save: at first, and below which the task is done."""
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What ends the search: trials, seconds."""
-
-    trials: int
-    seconds: float = float("inf")
 
 
 @dataclass
