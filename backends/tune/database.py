@@ -20,6 +20,10 @@ from graphopt.errors import TuningError
 HEADER = json.dumps({"graphopt tuning database": 1})
 
 
+DIGITS = 4
+"""Decimals of microseconds."""
+
+
 def versions() -> str:
     """Of what decides how fast a schedule is."""
     return f"graphopt {version('graphopt')} tvm {version('apache-tvm')}"
@@ -43,7 +47,7 @@ class Trial:
                 "target": self.target,
                 "versions": self.versions,
                 "schedule": dict(self.config),
-                "us": None if self.microseconds is None else round(self.microseconds, 4),
+                "us": None if self.microseconds is None else round(self.microseconds, DIGITS),
             }
         )
 

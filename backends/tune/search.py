@@ -20,7 +20,7 @@ from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.targets import Target
 from graphopt.backends.tune.builders import Builders
 from graphopt.backends.tune.building import Candidate
-from graphopt.backends.tune.database import Database, Trial, versions
+from graphopt.backends.tune.database import DIGITS, Database, Trial, versions
 from graphopt.backends.tune.measuring import Measurer
 from graphopt.backends.tune.protocol import Answer, Built
 from graphopt.backends.tune.tasks import Task
@@ -55,7 +55,7 @@ class State:
     def best(self) -> tuple[Config, float] | None:
         if not self.times:
             return None
-        key = min(self.times, key=lambda config: self.times[config])
+        key = min(self.times, key=lambda config: (self.times[config], config))
         return json.loads(key), self.times[key]
 
     @property
@@ -158,6 +158,7 @@ class Search:
             spent = None
             if answer is not None:
                 spent = answer.candidate if known is None else answer.candidate * known / answer.reference
+                spent = round(spent, DIGITS)
                 state.note(candidate.config, spent)
             self._record(candidate, spent)
         after = state.best
