@@ -44,7 +44,7 @@ float read_all(const float *data, long n) {
 CHAINS = 12
 ROUNDS = 2_000_000
 READ_BYTES = 1 << 27
-REPEATS = 5
+REPEATS = 20
 
 
 def measure_peak(threads: int, lanes: int, cc: str = "cc") -> Peak:

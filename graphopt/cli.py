@@ -243,14 +243,26 @@ def run(
 @options.schedule
 @click.option("--streams", type=click.IntRange(1), help="Throughput of N threads that call one loaded model.")
 @click.option("--per-layer", is_flag=True, help="The time of each kernel, slowest first.")
+@click.option("--html", type=options.OUTPUT, help="With --per-layer: a page with the roofline plot.")
+@click.option("--trace", type=options.OUTPUT, help="With --per-layer: a trace for about:tracing or Perfetto.")
 @options.json_file
-def bench(model: Path, streams: int | None, per_layer: bool, json_file: str | None, **chosen: Any) -> None:
+def bench(
+    model: Path,
+    streams: int | None,
+    per_layer: bool,
+    html: Path | None,
+    trace: Path | None,
+    json_file: str | None,
+    **chosen: Any,
+) -> None:
     """Time a compiled model, or an ONNX model compiled for the purpose.
 
     Options that fix shapes, --target and --per-layer are for an ONNX model.
     """
+    if (html or trace) and not per_layer:
+        raise click.UsageError("--html and --trace go with --per-layer.")
     if per_layer:
-        _bench_layers(model, json_file, chosen)
+        _bench_layers(model, json_file, html, trace, chosen)
     elif streams is not None:
         _bench_streams(model, streams, json_file, chosen)
     elif options.is_artifact(model):
@@ -380,15 +392,22 @@ def _bench_streams(model: Path, streams: int, json_file: str | None, chosen: dic
     _publish(json_file, load.to_json(), report.load_table(load))
 
 
-def _bench_layers(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
+def _bench_layers(
+    model: Path, json_file: str | None, html: Path | None, trace: Path | None, chosen: dict[str, Any]
+) -> None:
     if options.is_artifact(model):
         raise GraphoptError(f"{model} was compiled without profiling; give the ONNX model to time its layers")
     settings = options.compare_settings(chosen)
     runs = settings.pop("schedule").runs
     with _progress(json_file) as progress:
         from graphopt import api, report
+        from graphopt.layers import chrome_trace
 
         times = api.profile(model, runs=runs, progress=progress, **settings)
+    if html is not None:
+        report.write_text(report.layer_html(times), str(html))
+    if trace is not None:
+        report.write_json(chrome_trace(times), str(trace))
     _publish(json_file, times.to_json(), report.layer_table(times))
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 WARMUP_RUNS = 3
 
+PLAIN = ("conv", "gemm")
+"""Kernels whose multiplications are those of the operator."""
+
 
 @dataclass(frozen=True)
 class Peak:
@@ -71,6 +74,14 @@ class LayerTimes:
     def total_ms(self) -> float:
         return sum(layer.ms for layer in self.layers)
 
+    @property
+    def reached(self) -> float | None:
+        """The share of the peak over the whole time of convolutions and products; Winograd's, which save multiplications,
+        are left out. None without any."""
+        plain = [layer for layer in self.layers if layer.kernel in PLAIN]
+        spent = sum(layer.ms for layer in plain)
+        return 2e-6 * sum(layer.macs for layer in plain) / spent / self.peak.gflops if spent else None
+
     def of_peak(self, layer: Layer) -> float:
         """The share of the machine's measured float32 peak."""
         return layer.gflops / self.peak.gflops
@@ -85,6 +96,7 @@ class LayerTimes:
             "peer_total_ms": self.peer_total_ms,
             "peak_gflops": self.peak.gflops,
             "peak_gbytes_s": self.peak.gbytes_s,
+            "of_peak": self.reached,
             "layers": [
                 {
                     "kernel": layer.kernel,
@@ -100,6 +112,26 @@ class LayerTimes:
                 for layer in self.layers
             ],
         }
+
+
+def chrome_trace(times: LayerTimes) -> dict[str, Any]:
+    """The kernels one after the other as Chrome's trace events, which its about:tracing and Perfetto show; in microseconds."""
+    events, start = [], 0.0
+    for layer in times.layers:
+        events.append(
+            {
+                "name": layer.nodes,
+                "cat": layer.kernel,
+                "ph": "X",
+                "pid": 0,
+                "tid": 0,
+                "ts": start,
+                "dur": 1e3 * layer.ms,
+                "args": {"macs": layer.macs, "bytes": layer.bytes, "gflops": layer.gflops},
+            }
+        )
+        start += 1e3 * layer.ms
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"model": times.model}}
 
 
 def measure_layers(model: CompiledModel, feeds: Feeds, runs: int) -> list[Layer]:

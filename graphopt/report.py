@@ -15,6 +15,7 @@ from graphopt.bench import Benchmark, Measurement
 from graphopt.layers import LayerTimes
 from graphopt.model import Statistics
 from graphopt.pipeline import Report
+from graphopt.roofline import HEIGHT, WIDTH, roofline
 from graphopt.streams import Load
 from graphopt.tuning import TuningReport
 
@@ -24,6 +25,7 @@ __all__ = [
     "comparison_html",
     "comparison_rows",
     "comparison_table",
+    "layer_html",
     "layer_table",
     "load_table",
     "markdown",
@@ -53,6 +55,9 @@ COLUMNS: dict[str, Callable[[Measurement], str]] = {
 }
 
 
+LAYER_COLUMNS = ("median ms", "share", "GFLOP/s", "of peak", "MB", "ONNX Runtime ms", "kernel: nodes")
+
+
 def comparison_rows(benchmark: Benchmark) -> list[list[str]]:
     """A row per backend: its name and every entry of ``COLUMNS``, or its error."""
     return [[name, *_cells(one)] for name, one in benchmark.backends.items()]
@@ -76,8 +81,13 @@ def load_table(load: Load) -> Table:
 
 def layer_table(times: LayerTimes) -> Table:
     """Kernels, the slowest first, with their shares of the whole."""
+    return table(LAYER_COLUMNS, layer_rows(times), title=layer_summary(times))
+
+
+def layer_rows(times: LayerTimes) -> list[list[str]]:
+    """A row a kernel, the slowest first."""
     slowest = sorted(times.layers, key=lambda layer: layer.ms, reverse=True)
-    rows = [
+    return [
         [
             f"{layer.ms:.3f}",
             f"{100 * layer.ms / times.total_ms:.1f} %",
@@ -89,14 +99,30 @@ def layer_table(times: LayerTimes) -> Table:
         ]
         for layer in slowest
     ]
-    title = (
-        f"{times.model}: {times.total_ms:.3f} ms in {len(rows)} kernels, ONNX Runtime {times.peer_total_ms:.3f} ms; "
-        f"{times.threads} thread(s), {times.runs} runs; peak {times.peak.gflops:.0f} GFLOP/s, {times.peak.gbytes_s:.0f} GB/s"
+
+
+def layer_summary(times: LayerTimes) -> str:
+    """The whole in a line."""
+    reached = times.reached
+    share = "" if reached is None else f"; convolutions and products at {100 * reached:.0f} % of peak"
+    return (
+        f"{times.model}: {times.total_ms:.3f} ms in {len(times.layers)} kernels, "
+        f"ONNX Runtime {times.peer_total_ms:.3f} ms; {times.threads} thread(s), {times.runs} runs; "
+        f"peak {times.peak.gflops:.0f} GFLOP/s, {times.peak.gbytes_s:.0f} GB/s{share}"
     )
-    return table(
-        ["median ms", "share", "GFLOP/s", "of peak", "MB", "ONNX Runtime ms", "kernel: nodes"],
-        rows,
-        title=title,
+
+
+def layer_html(times: LayerTimes) -> str:
+    """One self-contained page: the roofline plot above the table."""
+    return _render(
+        "layers.html",
+        times=times,
+        summary=layer_summary(times),
+        plot=roofline(times),
+        width=WIDTH,
+        height=HEIGHT,
+        headings=LAYER_COLUMNS,
+        rows=layer_rows(times),
     )
 
 
@@ -117,13 +143,14 @@ def tuning_table(tuning: TuningReport) -> Table:
 
 def comparison_html(benchmark: Benchmark) -> str:
     """One self-contained page: bars of the medians above the table."""
-    from jinja2 import Environment, PackageLoader
-
     slowest = max((one.median_ms for one in benchmark.backends.values() if not one.error), default=1.0)
     bars = {name: 100 * one.median_ms / slowest for name, one in benchmark.backends.items() if not one.error}
-    template = Environment(loader=PackageLoader("graphopt"), autoescape=True).get_template("compare.html")
-    return template.render(
-        benchmark=benchmark, headings=["backend", *COLUMNS], rows=comparison_rows(benchmark), bars=bars
+    return _render(
+        "compare.html",
+        benchmark=benchmark,
+        headings=["backend", *COLUMNS],
+        rows=comparison_rows(benchmark),
+        bars=bars,
     )
 
 
@@ -189,6 +216,14 @@ def write_text(text: str, target: str) -> None:
         return
     with replacing(Path(target)) as file:
         file.write(text.encode())
+
+
+def _render(template: str, **content: Any) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    return (
+        Environment(loader=PackageLoader("graphopt"), autoescape=True).get_template(template).render(content)
+    )
 
 
 _SIZES = ("nodes", "params", "bytes", "macs")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from graphopt.layers import Layer, LayerTimes, NodeTime, Peak, beside_peer
+from graphopt.layers import Layer, LayerTimes, NodeTime, Peak, beside_peer, chrome_trace
 
 
 def layer(macs: int, ms: float = 1.0) -> Layer:
@@ -27,3 +27,16 @@ def test_work_and_peak() -> None:
     assert times.of_peak(times.layers[0]) == pytest.approx(0.5)
     assert times.layers[1].gflops == 0
     assert times.to_json()["layers"][0]["share"] == 1
+
+
+def test_share_of_peak_leaves_out_what_saves_multiplications() -> None:
+    layers = (layer(4_000_000, 1.0), Layer("winograd", "w", 10**9, 0, 1.0), Layer("pool", "p", 0, 0, 1.0))
+    times = LayerTimes("m", 1, 1, layers, Peak(16.0, 1.0), 2.0)
+    assert times.reached == pytest.approx(0.5)
+    assert LayerTimes("m", 1, 1, layers[1:], Peak(16.0, 1.0), 2.0).reached is None
+
+
+def test_trace_events_follow_each_other() -> None:
+    times = LayerTimes("m", 1, 1, (layer(8, 0.5), layer(0, 0.25)), Peak(16.0, 1.0), 2.0)
+    events = chrome_trace(times)["traceEvents"]
+    assert [(event["ts"], event["dur"]) for event in events] == [(0.0, 500.0), (500.0, 250.0)]

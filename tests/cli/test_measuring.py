@@ -1,5 +1,6 @@
 """`bench` and `compare`."""
 
+import json
 import os
 import signal
 import subprocess
@@ -52,6 +53,22 @@ def test_bench_per_layer(onnx_file: Path) -> None:
         layer["macs"] > 0 for layer in content["layers"]
     ]
     assert "share" in invoke("bench", onnx_file, *QUICK, "--per-layer").stdout
+
+
+def test_bench_per_layer_as_a_page_and_as_a_trace(onnx_file: Path) -> None:
+    page, trace = onnx_file.parent / "layers.html", onnx_file.parent / "layers.trace"
+    invoke("bench", onnx_file, *QUICK, "--per-layer", "--html", page, "--trace", trace)
+    text = page.read_text()
+    assert "<svg" in text
+    assert "gemm: " in text
+    assert "http" not in text
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert all(event["ph"] == "X" and event["dur"] >= 0 for event in events)
+
+
+def test_a_page_of_layers_needs_layers(onnx_file: Path) -> None:
+    page = onnx_file.parent / "layers.html"
+    assert "--per-layer" in invoke("bench", onnx_file, *QUICK, "--html", page, code=2).stderr
 
 
 def test_an_artifact_has_no_times_per_layer(artifact: Path) -> None:
