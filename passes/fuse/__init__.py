@@ -10,6 +10,7 @@ from graphopt.passes.fuse import (
     affine,
     attention,
     bounds,
+    concat,
     constants,
     depth_space,
     gemm,
@@ -37,7 +38,7 @@ STANDARD_RECOGNISE = [standard_only(rule) for rule in RECOGNISE]
 MERGE: list[Rule] = [*affine.RULES, *gemm.RULES, *padding.RULES, *pooling.RULES, *constants.RULES]
 """Constants and neighbours that a weighted operator or a pool can take in."""
 
-COMPILED: list[Rule] = [*gemm.WEIGHT_RULES, *quantized.RULES]
+COMPILED: list[Rule] = [*gemm.WEIGHT_RULES, *quantized.RULES, *concat.RULES]
 """What only the compiler gains by."""
 
 
