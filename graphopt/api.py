@@ -17,7 +17,8 @@ import onnx_ir as ir
 from graphopt import artifact, manifest
 from graphopt.arrays import Feeds
 from graphopt.bench import default_threads, measure
-from graphopt.errors import ModelError, TargetError, TuningError, VerificationError
+from graphopt.errors import ModelError, VerificationError
+from graphopt.generating import generate, search
 from graphopt.judging import (
     blame_pass,
     explain,
@@ -41,8 +42,6 @@ from graphopt.variants import Binding, Sizes, make_variants
 from graphopt.verify import Verdict
 
 if TYPE_CHECKING:
-    from graphopt.backends.compiler import Library
-    from graphopt.backends.targets import Target
     from graphopt.bench import Benchmark, Schedule
     from graphopt_runtime import CompiledModel
 
@@ -170,9 +169,9 @@ def build(
     reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
     if tuning is not None and tuning.budget is not None:
         watch.stage("tune")
-        _search(variants.models, chosen, tuning, progress)
+        search(variants.models, chosen, tuning, progress)
     watch.stage("compile")
-    library = _generate(variants.models, chosen, progress, profile, tuning)
+    library = generate(variants.models, chosen, progress, profile, tuning)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
         artifact.write(
@@ -225,7 +224,7 @@ def tune(
     for variant in variants.models:
         run_preset(variant, preset, (), Context(0, progress))
     progress("tune")
-    return _search(variants.models, find_target(target), tuning, progress)
+    return search(variants.models, find_target(target), tuning, progress)
 
 
 def optimize(
@@ -287,8 +286,7 @@ def compare(
     backends; the error of a single one is its result.
     """
     threads = threads or default_threads()
-    bound = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {})).models[0]
-    feeds = random_feeds(bound) if feeds is None else match_feeds([bound], feeds)
+    bound, feeds = _bound(model, Binding(dims or {}, input_shapes or {}, bind or {}), feeds)
     with tempfile.TemporaryDirectory() as folder:
         save(bound, fixed := Path(folder) / "fixed.onnx")
 
@@ -329,8 +327,7 @@ def profile(
     from graphopt.backends.targets import native
 
     threads = threads or default_threads()
-    bound = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {})).models[0]
-    feeds = random_feeds(bound) if feeds is None else match_feeds([bound], feeds)
+    bound, feeds = _bound(model, Binding(dims or {}, input_shapes or {}, bind or {}), feeds)
     with tempfile.TemporaryDirectory() as folder:
         save(bound, fixed := Path(folder) / "fixed.onnx")
         made = build(fixed, Path(folder) / "model.gopt", target, check=False, profile=True, progress=progress)
@@ -366,36 +363,7 @@ def read(model: Model) -> ir.Model:
     return source
 
 
-def _generate(
-    models: Sequence[ir.Model],
-    target: Target,
-    progress: Progress,
-    profile: bool,
-    tuning: Tuning | None,
-) -> Library:
-    """Imports TVM, which takes seconds; before that, what is wrong with a model has been found."""
-    from graphopt.backends.compiler import compile_models
-    from graphopt.backends.schedules.choice import Measured
-    from graphopt.backends.tune.database import Database
-
-    if tuning is None:
-        return compile_models(models, target, progress, profile)
-    schedules = Measured(Database(tuning.database).fastest(target.name))
-    library = compile_models(models, target, progress, profile, schedules)
-    if tuning.required and schedules.missing:
-        lines = "\n".join(f"  {workload}" for workload in schedules.missing)
-        raise TuningError(f"{tuning.database} has no schedule of target {target.name} for:\n{lines}")
-    return library
-
-
-def _search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress: Progress) -> TuningReport:
-    """Raises TargetError where the target does not run on this machine."""
-    from graphopt.backends.targets import runs_here
-    from graphopt.backends.tune.database import Database
-    from graphopt.backends.tune.session import tune_models
-
-    if (reason := runs_here(target)) is not None:
-        raise TargetError(f"cannot tune for {target.name} here: {reason}")
-    assert tuning.budget is not None
-    database = Database(tuning.database)
-    return tune_models(models, target, database, tuning.budget, tuning.threads or default_threads(), progress)
+def _bound(model: str | Path, binding: Binding, feeds: Feeds | None) -> tuple[ir.Model, Feeds]:
+    """The first variant of a model, and the feeds to measure it on."""
+    bound = make_variants(read(model), binding).models[0]
+    return bound, random_feeds(bound) if feeds is None else match_feeds([bound], feeds)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from graphopt import options
+from graphopt import cli_measuring, options
 from graphopt.errors import GraphoptError
-
-if TYPE_CHECKING:
-    from graphopt.bench import Benchmark
-    from graphopt.progress import Display
-    from graphopt.report import Table
+from graphopt.printing import announce, progress_display, publish
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -115,16 +109,16 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     output = output or model.with_suffix(".gopt")
     options.require_writable(output)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
-    with _progress(json_file) as progress:
+    with progress_display(json_file) as progress:
         from graphopt import api, report
 
         done = api.build(model, output, target, progress=progress, **settings)
-    _announce(done.notices)
+    announce(done.notices)
     line = (
         f"{done.path}: {done.path.stat().st_size / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
         f"{done.kernels} kernels, {sum(done.seconds.values()):.1f} s; {done.verdict}"
     )
-    _publish(
+    publish(
         json_file,
         done.to_json(),
         report.pass_table(done.report),
@@ -166,13 +160,13 @@ def tune(
     db = db or model.with_suffix(".tune")
     options.require_writable(db)
     settings = options.shape_settings(chosen)
-    with _progress(json_file) as progress:
+    with progress_display(json_file) as progress:
         from graphopt import api, report
         from graphopt.tuning import Budget, Tuning
 
         tuning = Tuning(db, Budget(trials, seconds), chosen["threads"])
         done = api.tune(model, tuning, target, preset=chosen["preset"], progress=progress, **settings)
-    _publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
+    publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
 
 
 @_example("graphopt optimize model.onnx -o smaller.onnx")
@@ -192,11 +186,11 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
     The result is compared with the original in ONNX Runtime before it is written; exit code 1 if they differ.
     """
     settings = options.optimize_settings(chosen)
-    with _progress(json_file) as progress:
+    with progress_display(json_file) as progress:
         from graphopt import api, report
 
         done = api.optimize(model, output, progress=progress, **settings)
-    _announce(done.notices)
+    announce(done.notices)
     content = {
         "nodes_before": done.before.nodes,
         "nodes_after": done.after.nodes,
@@ -206,7 +200,7 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
         "notices": done.notices,
     }
     line = f"{output}: {done.before.nodes} -> {done.after.nodes} nodes; {done.verdict}"
-    _publish(json_file, content, report.pass_table(done.report), report.refusal_table(done.report), line=line)
+    publish(json_file, content, report.pass_table(done.report), report.refusal_table(done.report), line=line)
 
 
 @_example("graphopt run model.gopt --input x.npy -o out.npz")
@@ -228,7 +222,7 @@ def run(
         running.save(outputs, output)
     content = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in outputs.items()}
     values = "\n".join(f"{name}: {a.dtype} {list(a.shape)}\n{a}" for name, a in outputs.items())
-    _publish(json_file, content, line=str(output) if output is not None else values)
+    publish(json_file, content, line=str(output) if output is not None else values)
 
 
 @_example("graphopt bench model.gopt --streams 4")
@@ -262,13 +256,13 @@ def bench(
     if (html or trace) and not per_layer:
         raise click.UsageError("--html and --trace go with --per-layer.")
     if per_layer:
-        _bench_layers(model, json_file, html, trace, chosen)
+        cli_measuring.bench_layers(model, json_file, html, trace, chosen)
     elif streams is not None:
-        _bench_streams(model, streams, json_file, chosen)
+        cli_measuring.bench_streams(model, streams, json_file, chosen)
     elif options.is_artifact(model):
-        _bench_artifact(model, json_file, chosen)
+        cli_measuring.bench_compiled(model, json_file, chosen)
     else:
-        _compare(model, ("graphopt",), json_file, None, chosen)
+        cli_measuring.compare(model, ("graphopt",), json_file, None, chosen)
 
 
 @_example("graphopt compare model.onnx --backend graphopt --backend onnxruntime")
@@ -294,7 +288,7 @@ def compare(
     model: Path, backends: tuple[str, ...], html: Path | None, json_file: str | None, **chosen: Any
 ) -> None:
     """Run one model on several backends side by side, interleaved, and compare their outputs."""
-    _compare(model, backends, json_file, html, chosen)
+    cli_measuring.compare(model, backends, json_file, html, chosen)
 
 
 @_example("graphopt inspect model.onnx --json -")
@@ -308,7 +302,7 @@ def inspect(model: Path, kernels: bool, json_file: str | None) -> None:
 
     look = inspection.inspect_artifact if options.is_artifact(model) else inspection.inspect_model
     found = look(model)
-    _publish(json_file, found.to_json(), *found.tables(kernels))
+    publish(json_file, found.to_json(), *found.tables(kernels))
 
 
 @_example("graphopt targets")
@@ -319,7 +313,7 @@ def targets(json_file: str | None) -> None:
     from graphopt import inspection, report
 
     rows = inspection.target_rows()
-    _publish(json_file, {"targets": rows}, report.table(list(rows[0]), [list(row.values()) for row in rows]))
+    publish(json_file, {"targets": rows}, report.table(list(rows[0]), [list(row.values()) for row in rows]))
 
 
 @_example("graphopt passes")
@@ -331,7 +325,7 @@ def passes(json_file: str | None) -> None:
 
     infos = inspection.pass_infos()
     shown = report.table(["pass", "presets", "what it does", "options"], [info.row() for info in infos])
-    _publish(json_file, {"passes": [vars(info) for info in infos]}, shown)
+    publish(json_file, {"passes": [vars(info) for info in infos]}, shown)
 
 
 @_example("graphopt doctor")
@@ -344,112 +338,6 @@ def doctor(json_file: str | None) -> None:
 
     checks = examine()
     shown = report.table(["check", "state", "detail"], [check.row() for check in checks])
-    _publish(json_file, {"checks": [check.to_json() for check in checks]}, shown)
+    publish(json_file, {"checks": [check.to_json() for check in checks]}, shown)
     if not all(check.ok for check in checks):
         sys.exit(1)
-
-
-def _compare(
-    model: Path, names: tuple[str, ...], json_file: str | None, html: Path | None, chosen: dict[str, Any]
-) -> None:
-    settings = options.compare_settings(chosen)
-    backends = options.backends(names)
-    with _progress(json_file) as progress:
-        from graphopt import api, report
-
-        result = api.compare(model, backends, progress=progress, **settings)
-    if html is not None:
-        report.write_text(report.comparison_html(result), str(html))
-    _publish(json_file, result.to_json(), report.comparison_table(result))
-    _require_any_result(result)
-
-
-def _bench_artifact(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
-    settings = options.compare_settings(chosen)
-    with _progress(json_file) as progress:
-        from graphopt import report, running
-        from graphopt.measuring import bench_artifact
-
-        progress("measure")
-        with running.opened(model) as compiled:
-            feeds = running.feeds_for(compiled, chosen["inputs"])
-        result = bench_artifact(model, feeds, settings["threads"], settings["schedule"])
-    _publish(json_file, result.to_json(), report.comparison_table(result))
-    _require_any_result(result)
-
-
-def _bench_streams(model: Path, streams: int, json_file: str | None, chosen: dict[str, Any]) -> None:
-    settings = options.compare_settings(chosen)
-    with _progress(json_file) as progress, _compiled(model, settings, progress) as artifact:
-        from graphopt import report, running
-        from graphopt.streams import measure_streams
-
-        progress("measure")
-        calls = settings["schedule"].runs * settings["schedule"].blocks
-        with running.opened(artifact, settings["threads"]) as compiled:
-            feeds = running.feeds_for(compiled, chosen["inputs"])
-            load = measure_streams(str(model), compiled, feeds, streams, calls)
-    _publish(json_file, load.to_json(), report.load_table(load))
-
-
-def _bench_layers(
-    model: Path, json_file: str | None, html: Path | None, trace: Path | None, chosen: dict[str, Any]
-) -> None:
-    if options.is_artifact(model):
-        raise GraphoptError(f"{model} was compiled without profiling; give the ONNX model to time its layers")
-    settings = options.compare_settings(chosen)
-    runs = settings.pop("schedule").runs
-    with _progress(json_file) as progress:
-        from graphopt import api, report
-        from graphopt.layers import chrome_trace
-
-        times = api.profile(model, runs=runs, progress=progress, **settings)
-    if html is not None:
-        report.write_text(report.layer_html(times), str(html))
-    if trace is not None:
-        report.write_json(chrome_trace(times), str(trace))
-    _publish(json_file, times.to_json(), report.layer_table(times))
-
-
-@contextmanager
-def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> Iterator[Path]:
-    """The artifact itself, or one made for the time being from an ONNX model."""
-    if options.is_artifact(model):
-        yield model
-        return
-    from graphopt import api
-
-    build = {name: settings[name] for name in ("dims", "input_shapes", "bind", "target")}
-    with tempfile.TemporaryDirectory() as folder:
-        yield api.build(model, Path(folder) / "model.gopt", check=False, progress=progress, **build).path
-
-
-def _require_any_result(result: Benchmark) -> None:
-    """Raises GraphoptError if no backend could run the model."""
-    errors = [f"  {name}: {one.error}" for name, one in result.backends.items()]
-    if all(one.error for one in result.backends.values()):
-        raise GraphoptError("no backend could run the model:\n" + "\n".join(errors))
-
-
-def _publish(json_file: str | None, content: Mapping[str, Any], *tables: Table, line: str = "") -> None:
-    """JSON where it is asked for; tables and a closing line unless JSON has taken standard output."""
-    from graphopt import report
-
-    if json_file is not None:
-        report.write_json(content, json_file)
-    if json_file != "-":
-        report.show(*tables)
-        if line:
-            click.echo(line)
-
-
-def _announce(notices: Sequence[str]) -> None:
-    """What was decided without being asked."""
-    for notice in notices:
-        click.echo(notice, err=True)
-
-
-def _progress(json_file: str | None) -> Display:
-    from graphopt.progress import display
-
-    return display(quiet=json_file == "-")

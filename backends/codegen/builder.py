@@ -157,7 +157,10 @@ class KernelBuilder:
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
-        """Statements that run only where `condition` holds."""
+        """Statements that run only where `condition` holds; without a branch where it is known to be True."""
+        if condition is True:
+            yield
+            return
         with self._block() as statements:
             yield
         self.append(tirx.IfThenElse(condition, _sequence(statements), None))

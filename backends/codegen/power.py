@@ -43,6 +43,16 @@ def power(k: KernelBuilder, x: Expr, y: Expr) -> Expr:
     return c_pow(x, cast(y, dtype))
 
 
+def positive_power(k: KernelBuilder, x: Expr, y: float) -> Expr:
+    """x**y of a positive float: quarters by square roots, which for other signs would not be C's pow."""
+    steps = 4 * abs(y)
+    if steps not in (1, 2, 3):
+        return power(k, x, const(y, dtype_of(x)))
+    root = k.bind(tirx.op.sqrt(x))
+    result = {1: tirx.op.sqrt(root), 2: root, 3: root * tirx.op.sqrt(root)}[int(steps)]
+    return result if y > 0 else const(1, dtype_of(x)) / result
+
+
 def c_pow(x: Expr, y: Expr) -> Expr:
     """The C library's pow. Not by `tirx.op.pow`, which warns users of every constant exponent."""
     return tirx.call_intrin(dtype_of(x), "tirx.pow", x, y)
@@ -53,7 +63,7 @@ def _literal(y: Expr) -> float | None:
 
 
 def _by_multiplication(k: KernelBuilder, x: Expr, y: float) -> Expr | None:
-    """x**y for small whole y, and for halves and quarters of floats; None for anything else."""
+    """x**y for small whole y, and for halves of floats; None for anything else."""
     dtype = dtype_of(x)
     one = const(1, dtype)
     if y == int(y) and 0 <= y <= LARGEST_UNROLLED:
@@ -62,23 +72,8 @@ def _by_multiplication(k: KernelBuilder, x: Expr, y: float) -> Expr | None:
         return None
     if y == int(y) and y >= -LARGEST_UNROLLED:
         return one / _repeated(k, x, -int(y), one)
-    if abs(y) not in _ROOTS:
-        return None
-    root = _ROOTS[abs(y)](k, x)
-    return root if y > 0 else one / root
-
-
-def _three_quarters(k: KernelBuilder, x: Expr) -> Expr:
-    root = k.bind(tirx.op.sqrt(x))
-    return root * tirx.op.sqrt(root)
-
-
-_ROOTS = {
-    0.25: lambda k, x: tirx.op.sqrt(k.bind(tirx.op.sqrt(x))),
-    0.5: lambda k, x: tirx.op.sqrt(x),
-    0.75: _three_quarters,
-}
-"""Exponent -> how square roots make the power."""
+    roots = {0.5: lambda: tirx.op.sqrt(x), -0.5: lambda: one / tirx.op.sqrt(x)}
+    return roots[y]() if y in roots else None
 
 
 def _repeated(k: KernelBuilder, x: Expr, y: int, one: Expr) -> Expr:

@@ -131,17 +131,11 @@ class ConvKernel:
             def emit_filters(f: Segment, block: Expr) -> None:
                 for_each_tile(k, rows, row_index, lambda r, y: emit_tile(f, block, r, y))
 
-            def emit_all() -> None:
-                for_each_segment(k, filters, filter_tile, emit_filters)
-
             row_index, column_index = (
                 k.bind(i) for i in split_index(tile, [tile_count(rows), tile_count(columns)])
             )
-            if parts * per_part == tiles:
-                emit_all()
-            else:
-                with k.when(tile < tiles):
-                    emit_all()
+            with k.when(parts * per_part == tiles or tile < tiles):
+                for_each_segment(k, filters, filter_tile, emit_filters)
 
     def _image_parts(self, tiles: int) -> int:
         """Into how many parts, each computed for all filters at a time, the image is cut.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
-from graphopt.backends.codegen.power import power
+from graphopt.backends.codegen.power import positive_power
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Blocked
@@ -70,7 +70,7 @@ class LocalResponseKernel:
         with k.loop(lanes, "vector", "lane") as lane:
             index = [n, block * lanes + lane, *place]
             base = k.bind(sums[lane] * const(self.alpha / self.size, "float32") + const(self.bias, "float32"))
-            factor = power(k, base, const(-self.beta, "float32"))
+            factor = positive_power(k, base, -self.beta)
             self.epilogue.store(k, self.out, index, self.input.read(k, index) * factor)
 
     def _squares(self, k: KernelBuilder, n: Expr, place: list[Expr], block: Expr) -> Expr:

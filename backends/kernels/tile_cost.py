@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MULTIPLY = 0.5
-LOAD = 0.6
-VECTOR = 2.2
+MULTIPLY, LOAD, VECTOR = 0.5, 0.6, 2.2
+"""Cycles of a multiply-add, of a load from the first-level cache, and of a vector from the second."""
+
 LATENCY = 4.0
+"""Cycles until a sum can be added to again."""
+
 STEP = 0.3
 """Cycles of the loop around a step that nothing hides."""
 
 TILE = 30.0
 """Cycles to start and to finish a tile."""
-
 
 WEIGHT = 0.5
 """Cycles of one core to bring a weight from memory, while all cores do so."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ from graphopt.backends.tensor import Tensor
 
 CHUNK_BYTES = 3 << 19
 """Transformed input that is held at a time: what the second-level caches of two cores hold."""
-
 
 PARALLEL_MACS = 400_000
 """Multiply-adds of the direct convolution below which it stays on one thread."""
@@ -139,21 +138,15 @@ class WinogradKernel:
         filters = segments(shape.filter_blocks, shape.tile.vectors)
         filter_tiles = sum(part.repeat for part in filters)
         with k.loop(-(-shape.groups // per_chunk), "serial", "chunk") as chunk:
-            self._for_each_group(k, chunk, shape.channel_blocks, self._transform_group)
+            self._for_each_group(k, chunk, shape.channel_blocks, partial(self._transform_group, k))
 
             def multiply(group: Expr, slot: Expr, filter_tile: Expr) -> None:
-                for_each_segment(
-                    k, filters, filter_tile, lambda part, block: self._multiply(k, group, slot, part, block)
-                )
+                for_each_segment(k, filters, filter_tile, partial(self._multiply, k, group, slot))
 
-            self._for_each_group(k, chunk, filter_tiles, lambda k, *place: multiply(*place))
+            self._for_each_group(k, chunk, filter_tiles, multiply)
 
     def _for_each_group(
-        self,
-        k: KernelBuilder,
-        chunk: Expr,
-        units: int,
-        emit: Callable[[KernelBuilder, Expr, Expr, Expr], None],
+        self, k: KernelBuilder, chunk: Expr, units: int, emit: Callable[[Expr, Expr, Expr], None]
     ) -> None:
         """In parallel over the groups of a chunk and `units` units of each; `emit` gets the group, its slot in the
         workspace, and the unit."""
@@ -162,11 +155,8 @@ class WinogradKernel:
         with k.loop(per_chunk * units, kind, "unit") as index:
             slot, unit = (k.bind(i) for i in split_index(index, [per_chunk, units]))
             group = k.bind(chunk * per_chunk + slot)
-            if self.shape.groups % per_chunk:
-                with k.when(group < self.shape.groups):
-                    emit(k, group, slot, unit)
-            else:
-                emit(k, group, slot, unit)
+            with k.when(self.shape.groups % per_chunk == 0 or group < self.shape.groups):
+                emit(group, slot, unit)
 
     def _for_each_tile(
         self, k: KernelBuilder, group: Expr, emit: Callable[[Expr, Expr, Expr, Expr], None]
@@ -175,16 +165,9 @@ class WinogradKernel:
         shape, side = self.shape, self.shape.transforms.tile
         with k.loop(shape.tile.rows, "serial", "tile") as position:
             tile = k.bind(group * shape.tile.rows + position)
-
-            def emit_tile() -> None:
+            with k.when(shape.tiles % shape.tile.rows == 0 or tile < shape.tiles):
                 n, row, column = split_index(tile, shape.grid)
                 emit(position, n, k.bind(row * side), k.bind(column * side))
-
-            if shape.tiles % shape.tile.rows:
-                with k.when(tile < shape.tiles):
-                    emit_tile()
-            else:
-                emit_tile()
 
     def _transform_group(self, k: KernelBuilder, group: Expr, slot: Expr, channel_block: Expr) -> None:
         shape, lanes = self.shape, self.shape.lanes
@@ -306,20 +289,11 @@ class WinogradKernel:
         """Store the outputs of one row of a tile that lie within the image."""
         side, lanes = self.shape.transforms.tile, self.shape.lanes
         height, width = self.shape.conv.window.output
-
-        def store(j: int) -> None:
-            with k.loop(lanes, "vector", "lane") as lane:
-                self.store(k, [n, block * lanes + lane, y, x + j], results[lane + j * lanes])
-
-        with ExitStack() as inside:
-            if height % side:
-                inside.enter_context(k.when(y < height))
+        with k.when(height % side == 0 or y < height):
             for j in range(side):
-                if j and width % side:
-                    with k.when(x + j < width):
-                        store(j)
-                else:
-                    store(j)
+                inside = j == 0 or width % side == 0 or x + j < width
+                with k.when(inside), k.loop(lanes, "vector", "lane") as lane:
+                    self.store(k, [n, block * lanes + lane, y, x + j], results[lane + j * lanes])
 
 
 def winograd_applies(shape: ConvShape) -> bool:

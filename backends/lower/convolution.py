@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -160,8 +160,10 @@ def _schedule(ctx: Lowering, convolution: Convolution, shape: ConvShape, weights
     if not shape.is_aligned(ctx.lanes) or not shape.macs:
         return None
 
+    accurate = cache(partial(is_accurate, weights))
+
     def usable(config: Config) -> bool:
-        return conv.direct_tile(config) is not None or is_accurate(weights, int(config["side"]))
+        return conv.direct_tile(config) is not None or accurate(int(config["side"]))
 
     x = convolution.input
     blocked = x.block == ctx.lanes or _is_worth_moving(ctx, x, convolution.geometry)

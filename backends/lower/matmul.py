@@ -21,7 +21,7 @@ from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.views import reshape, transpose
-from graphopt.backends.schedules import gemm as schedules
+from graphopt.backends.schedules import gemm as gemm_schedules
 from graphopt.backends.tensor import Tensor, broadcast_index, strided_view, unravel
 
 FEW = 2
@@ -142,8 +142,8 @@ def _tile(ctx: Lowering, product: Product, lanes: int, accumulator: str) -> gemm
     if accumulator != "float32" or not math.prod((*product.shape, depth)):
         return gemm.choose_tile(m, n, depth, lanes, REGISTERS[ctx.lanes])
     packed = _stride(product.right, -1) != 1 or product.right.constant is not None
-    workload = schedules.workload(math.prod(batch), m, n, depth, packed)
-    return schedules.tile_of(ctx.schedules.choose(workload, lanes, lambda config: True))
+    workload = gemm_schedules.workload(math.prod(batch), m, n, depth, packed)
+    return gemm_schedules.tile_of(ctx.schedules.choose(workload, lanes, lambda config: True))
 
 
 def _columns(ctx: Lowering, right: Tensor, vectors: int, lanes: int) -> Tensor | Panels:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.kernels.gemm import GemmKernel, GemmTile, gemm_cycles, tiles_that_fit
 from graphopt.backends.kernels.panels import Panels, panel_count
 from graphopt.backends.kernels.registers import REGISTERS
@@ -49,10 +47,6 @@ def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
         weights = program.constant(batch * count * k * tile.vectors * lanes, "float32")
         right = Panels(weights, (batch,), count, k, tile.vectors, lanes)
     out = dense((batch, m, n))
-    relu = program.relu(program.output(batch * m * n), out)
-
-    def store(builder: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
-        relu(builder, index, value)
-
+    store = program.relu(program.output(batch * m * n), out)
     program.emit(GemmKernel(left, right, (batch, m, n), tile, lanes, "float32", store).emit)
     return program

@@ -6,19 +6,23 @@ microseconds, or null where it failed. Files are merged by concatenating their l
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.errors import TuningError
 
 HEADER = json.dumps({"graphopt tuning database": 1})
 
+LONGEST_LINE = 1 << 16
+"""Bytes; far more than a trial takes."""
 
 DIGITS = 4
 """Decimals of microseconds."""
@@ -72,7 +76,6 @@ class Database:
         """Raises TuningError for a file that is no database, or that cannot be read."""
         self.path = path
         self._times: defaultdict[tuple[str, Workload], dict[str, float | None]] = defaultdict(dict)
-        self._length = 0
         for trial in self._read() if path.exists() else ():
             if trial.versions == versions():
                 self._note(trial)
@@ -92,15 +95,17 @@ class Database:
         }
 
     def add(self, trials: Iterable[Trial]) -> None:
-        """Append trials to the file; whatever happens to this process then, they stay. Raises TuningError if that fails."""
+        """Append trials to the file, to which other processes may append too; whatever happens to this one then, they stay.
+
+        Raises TuningError if that fails.
+        """
         trials = list(trials)
         text = "".join(f"{trial.line()}\n" for trial in trials)
         try:
-            with self.path.open("ab") as file:
-                file.truncate(self._length)
-                if not self._length:
-                    text = f"{HEADER}\n{text}"
-                self._length += file.write(text.encode())
+            with self.path.open("a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                end = _drop_torn_line(file)
+                file.write((text if end else f"{HEADER}\n{text}").encode())
         except OSError as error:
             raise TuningError(f"cannot write {self.path}: {error.strerror or error}") from error
         for trial in trials:
@@ -119,8 +124,7 @@ class Database:
             content = self.path.read_bytes()
         except OSError as error:
             raise TuningError(f"cannot read {self.path}: {error.strerror or error}") from error
-        self._length = content.rfind(b"\n") + 1
-        lines = content[: self._length].splitlines()
+        lines = content[: content.rfind(b"\n") + 1].splitlines()
         if not f"{HEADER}\n".encode().startswith(content[: len(HEADER) + 1]):
             raise TuningError(f"{self.path} is not a tuning database of this version of graphopt")
         for number, line in enumerate(lines[1:], 2):
@@ -130,3 +134,12 @@ class Database:
                 yield Trial.parse(line.decode())
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise TuningError(f"{self.path}: line {number} is no trial: {line[:80]!r}") from error
+
+
+def _drop_torn_line(file: BinaryIO) -> int:
+    """Cut off what follows the last whole line, and give its end."""
+    start = max(file.seek(0, os.SEEK_END) - LONGEST_LINE, 0)
+    file.seek(start)
+    end = start + file.read().rfind(b"\n") + 1
+    file.truncate(end)
+    return end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from multiprocessing.connection import Connection
 
@@ -49,8 +50,6 @@ class _Loaded:
 
     @staticmethod
     def _table(arrays: list[np.ndarray]) -> object:
-        import ctypes
-
         return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
@@ -64,13 +63,14 @@ def measure(loaded: _Loaded, candidate: int, reference: int) -> Answer:
         ours, theirs = np.min(times, axis=0)
         if len(times) >= 2 and ours > HOPELESS * theirs:
             break
-        if len(times) == SAMPLES and candidate != reference and _median(times) < 1:
+        if len(times) == SAMPLES and candidate != reference and _ratio(times) < 1:
             wanted = 3 * SAMPLES
     medians = 1e6 * np.median(times, axis=0)
     return Answer(float(medians[0]), float(medians[1]))
 
 
-def _median(times: list[tuple[float, float]]) -> float:
+def _ratio(times: list[tuple[float, float]]) -> float:
+    """Of the medians."""
     ours, theirs = np.median(times, axis=0)
     return float(ours / theirs)
 

@@ -74,11 +74,12 @@ class State:
     def done(self) -> bool:
         return not self.queue or self.hope < LEAST_HOPE
 
-    def next_batch(self) -> list[Candidate]:
-        """The reference, which is the best schedule so far or the rule's, then new candidates."""
+    def next_batch(self, trials: int) -> list[Candidate]:
+        """The reference, which is the best schedule so far or else the rule's, then new candidates: `trials` new ones."""
         reference = self.rule if self.best is None else self.best[0]
         self.queue = [config for config in self.queue if config != reference]
-        chosen, self.queue = self.queue[:BATCH], self.queue[BATCH:]
+        count = trials if self.best is not None else trials - 1
+        chosen, self.queue = self.queue[:count], self.queue[count:]
         return [Candidate(self.task.workload, config) for config in (reference, *chosen)]
 
     def note(self, config: Config, microseconds: float) -> None:
@@ -117,7 +118,7 @@ class Search:
                 if not states or passed >= budget.seconds:
                     return
                 progress(self._report(budget, passed, states[0]))
-                self._step(states, Path(name), measurer)
+                self._step(states, budget.trials - self.trials, Path(name), measurer)
 
     def _state(self, task: Task) -> State:
         """What the database knows of a task already is not measured again."""
@@ -136,9 +137,11 @@ class Search:
         open_states = sorted((s for s in self.states if not s.done), key=lambda s: -s.saving)
         return open_states[: min(self._builders.count, -(-trials // BATCH))] if trials > 0 else []
 
-    def _step(self, states: Sequence[State], folder: Path, measurer: Measurer) -> None:
-        """Build a batch of every task, then measure them."""
-        batches = [state.next_batch() for state in states]
+    def _step(self, states: Sequence[State], trials: int, folder: Path, measurer: Measurer) -> None:
+        """Build a batch of every task, `trials` candidates at most, then measure them."""
+        batches = [
+            state.next_batch(min(BATCH, trials - BATCH * before)) for before, state in enumerate(states)
+        ]
         libraries = [
             self._builders.submit(batch, self.target, self._flush_bytes, folder / f"{i}.so")
             for i, batch in enumerate(batches)

@@ -53,6 +53,14 @@ def test_a_file_cut_off_anywhere_loses_its_last_trial_only(tmp_path: Path, cut: 
     assert len(Database(path).times("x", GEMM)) == complete + 1
 
 
+def test_writers_do_not_lose_each_others_trials(tmp_path: Path) -> None:
+    first, second = Database(tmp_path / "db"), Database(tmp_path / "db")
+    for rows in range(3):
+        first.add([trial(2 * rows, 1.0)])
+        second.add([trial(2 * rows + 1, 1.0)])
+    assert len(Database(tmp_path / "db").times("x", GEMM)) == 6
+
+
 def test_an_empty_file_is_a_database(tmp_path: Path) -> None:
     path = tmp_path / "db"
     path.write_bytes(HEADER.encode()[:5])

@@ -1,0 +1,103 @@
+"""The commands that time models: `compare`, and the ways of `bench`. Each measures, then prints."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphopt import options
+from graphopt.errors import GraphoptError
+from graphopt.printing import progress_display, publish
+
+if TYPE_CHECKING:
+    from graphopt.bench import Benchmark
+    from graphopt.progress import Display
+
+
+def compare(
+    model: Path, names: tuple[str, ...], json_file: str | None, html: Path | None, chosen: dict[str, Any]
+) -> None:
+    """One model on several backends."""
+    settings = options.compare_settings(chosen)
+    backends = options.backends(names)
+    with progress_display(json_file) as progress:
+        from graphopt import api, report
+
+        result = api.compare(model, backends, progress=progress, **settings)
+    if html is not None:
+        report.write_text(report.comparison_html(result), str(html))
+    publish(json_file, result.to_json(), report.comparison_table(result))
+    _require_any_result(result)
+
+
+def bench_compiled(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
+    """One artifact."""
+    settings = options.compare_settings(chosen)
+    with progress_display(json_file) as progress:
+        from graphopt import report, running
+        from graphopt.measuring import bench_artifact
+
+        progress("measure")
+        with running.opened(model) as compiled:
+            feeds = running.feeds_for(compiled, chosen["inputs"])
+        result = bench_artifact(model, feeds, settings["threads"], settings["schedule"])
+    publish(json_file, result.to_json(), report.comparison_table(result))
+    _require_any_result(result)
+
+
+def bench_streams(model: Path, streams: int, json_file: str | None, chosen: dict[str, Any]) -> None:
+    """Several callers of one loaded model."""
+    settings = options.compare_settings(chosen)
+    with progress_display(json_file) as progress, _compiled(model, settings, progress) as artifact:
+        from graphopt import report, running
+        from graphopt.streams import measure_streams
+
+        progress("measure")
+        calls = settings["schedule"].runs * settings["schedule"].blocks
+        with running.opened(artifact, settings["threads"]) as compiled:
+            feeds = running.feeds_for(compiled, chosen["inputs"])
+            load = measure_streams(str(model), compiled, feeds, streams, calls)
+    publish(json_file, load.to_json(), report.load_table(load))
+
+
+def bench_layers(
+    model: Path, json_file: str | None, html: Path | None, trace: Path | None, chosen: dict[str, Any]
+) -> None:
+    """Every kernel of an ONNX model. Raises GraphoptError for an artifact, which has no profile."""
+    if options.is_artifact(model):
+        raise GraphoptError(f"{model} was compiled without profiling; give the ONNX model to time its layers")
+    settings = options.compare_settings(chosen)
+    runs = settings.pop("schedule").runs
+    with progress_display(json_file) as progress:
+        from graphopt import api, report
+        from graphopt.layers import chrome_trace
+
+        times = api.profile(model, runs=runs, progress=progress, **settings)
+    if html is not None:
+        report.write_text(report.layer_html(times), str(html))
+    if trace is not None:
+        report.write_json(chrome_trace(times), str(trace))
+    publish(json_file, times.to_json(), report.layer_table(times))
+
+
+@contextmanager
+def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> Iterator[Path]:
+    """The artifact itself, or one made for the time being from an ONNX model."""
+    if options.is_artifact(model):
+        yield model
+        return
+    from graphopt import api
+
+    build = {name: settings[name] for name in ("dims", "input_shapes", "bind", "target")}
+    with tempfile.TemporaryDirectory() as folder:
+        yield api.build(model, Path(folder) / "model.gopt", check=False, progress=progress, **build).path
+
+
+def _require_any_result(result: Benchmark) -> None:
+    """Raises GraphoptError if no backend could run the model."""
+    errors = [f"  {name}: {one.error}" for name, one in result.backends.items()]
+    if all(one.error for one in result.backends.values()):
+        raise GraphoptError("no backend could run the model:\n" + "\n".join(errors))

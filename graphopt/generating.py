@@ -1,0 +1,54 @@
+"""The way to the compiler and to the tuner. Both import TVM, which takes seconds: by then, what is wrong with a model is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from graphopt.bench import default_threads
+from graphopt.errors import TargetError, TuningError
+from graphopt.tuning import Tuning, TuningReport
+
+if TYPE_CHECKING:
+    from graphopt.backends.compiler import Library
+    from graphopt.backends.targets import Target
+
+Progress = Callable[[str], None]
+
+
+def generate(
+    models: Sequence[ir.Model],
+    target: Target,
+    progress: Progress,
+    profile: bool,
+    tuning: Tuning | None,
+) -> Library:
+    """The library of the shape variants of a model. Raises UnsupportedError, TargetError, and TuningError where a required
+    schedule is missing."""
+    from graphopt.backends.compiler import compile_models
+    from graphopt.backends.schedules.choice import Measured
+    from graphopt.backends.tune.database import Database
+
+    if tuning is None:
+        return compile_models(models, target, progress, profile)
+    schedules = Measured(Database(tuning.database).fastest(target.name))
+    library = compile_models(models, target, progress, profile, schedules)
+    if tuning.required and schedules.missing:
+        lines = "\n".join(f"  {workload}" for workload in schedules.missing)
+        raise TuningError(f"{tuning.database} has no schedule of target {target.name} for:\n{lines}")
+    return library
+
+
+def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress: Progress) -> TuningReport:
+    """Measure schedules. Raises TargetError where the target does not run on this machine, TuningError for a bad database."""
+    from graphopt.backends.targets import runs_here
+    from graphopt.backends.tune.database import Database
+    from graphopt.backends.tune.session import tune_models
+
+    if (reason := runs_here(target)) is not None:
+        raise TargetError(f"cannot tune for {target.name} here: {reason}")
+    assert tuning.budget is not None
+    database = Database(tuning.database)
+    return tune_models(models, target, database, tuning.budget, tuning.threads or default_threads(), progress)
