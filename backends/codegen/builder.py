@@ -21,11 +21,15 @@ Expr = Any
 LOOP_KINDS = {
     "serial": tirx.ForKind.SERIAL,
     "parallel": tirx.ForKind.PARALLEL,
+    "balanced": tirx.ForKind.PARALLEL,
     "vector": tirx.ForKind.VECTORIZED,
     "unroll": tirx.ForKind.UNROLLED,
 }
 
 INDEX = "int32"
+
+EXPECT_UNITS = "graphopt_expect_units"
+"""Of the C runtime."""
 
 UNNAMED = ("bool", "bfloat16")
 """Types of which TIR's passes do not understand named vectors."""
@@ -149,10 +153,12 @@ class KernelBuilder:
 
     @contextmanager
     def loop(self, extent: Expr, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
-        """A loop over [0, extent)."""
+        """A loop over [0, extent). Threads run equal parts of a parallel one, and iterations of a balanced one as they can."""
         variable = tirx.Var(self._name(name), INDEX)
         with self._block() as statements:
             yield variable
+        if kind == "balanced":
+            self.append(tirx.Evaluate(tirx.call_extern("int32", EXPECT_UNITS, _index(extent))))
         self.append(tirx.For(variable, _index(0), _index(extent), LOOP_KINDS[kind], _sequence(statements)))
 
     @contextmanager

@@ -33,7 +33,7 @@ LINK_FLAGS = (
     "-Wl,-z,relro,-z,now,-z,noexecstack",
 )
 
-SOURCES = ("model.c", "tvm_abi.c", "pool.c", "workers.c", "placement.c", "fork.c")
+SOURCES = ("model.c", "tvm_abi.c", "pool.c", "shares.c", "workers.c", "placement.c", "fork.c")
 SINGLE_THREAD_SOURCES = ("model.c", "tvm_abi.c", "pool_single.c")
 
 EXPORTS = """{

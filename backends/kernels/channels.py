@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from graphopt.backends.codegen.builder import KernelBuilder, const
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Storage, Tensor
@@ -22,7 +23,7 @@ def emit_by_rows(k: KernelBuilder, value: Tensor, out: Storage, block: int) -> N
     layout = out.layout
     batch, channels, *rows, columns = value.shape
     units = [batch, -(-channels // block), *rows]
-    kind = "parallel" if value.size >= PARALLEL_ELEMENTS else "serial"
+    kind = loop_kind(value.size, PARALLEL_ELEMENTS)
     with k.loop(math.prod(units), kind, "row") as unit:
         n, group, *place = (k.bind(i) for i in split_index(unit, units))
         with k.loop(block, "serial", "lane") as lane:

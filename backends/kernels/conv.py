@@ -20,6 +20,7 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile
 from graphopt.backends.kernels.gemm import Segment, Store, for_each_segment, segments
 from graphopt.backends.kernels.geometry import Tiles
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import for_each_tile, split_index, tile_count
 from graphopt.backends.tensor import Tensor
 
@@ -117,7 +118,7 @@ class ConvKernel:
         parts = self._image_parts(tiles)
         per_part = -(-tiles // parts)
         units = [shape.batch, shape.groups, parts, sum(f.repeat for f in filters), per_part]
-        kind = "parallel" if shape.macs >= PARALLEL_MACS else "serial"
+        kind = loop_kind(shape.macs, PARALLEL_MACS)
         with k.loop(math.prod(units), kind, "unit") as unit:
             n, group, part, filter_tile, within = (k.bind(index) for index in split_index(unit, units))
             tile = k.bind(part * per_part + within)

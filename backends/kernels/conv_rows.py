@@ -24,6 +24,7 @@ from graphopt.backends.kernels.gemm import (
 )
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.row_source import RowSource
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Tensor
 
@@ -77,7 +78,7 @@ class RowsKernel:
         outer = [axis.output for axis in geometry.axes[:-1]]
         counts = [sum(part.repeat for part in parts) for parts in (filters, columns)]
         units = [geometry.batch, geometry.groups, counts[0], *outer, counts[1]]
-        kind = "parallel" if geometry.macs >= PARALLEL_MACS else "serial"
+        kind = loop_kind(geometry.macs, PARALLEL_MACS)
         with k.loop(math.prod(units), kind, "unit") as unit:
             n, group, filter_tile, *place, column = (k.bind(index) for index in split_index(unit, units))
 

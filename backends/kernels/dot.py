@@ -14,6 +14,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
 from graphopt.backends.kernels.gemm import PARALLEL_MACS, Segment, Store, for_each_segment, segments
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Strided
 from graphopt.backends.tensor import Tensor, broadcast_index
@@ -45,7 +46,7 @@ class DotKernel:
         rows, columns = segments(m, min(m, TILE)), segments(n, min(n, TILE))
         units = [math.prod(batch), sum(r.repeat for r in rows), sum(c.repeat for c in columns)]
         macs = math.prod(self.shape) * self.depth
-        with k.loop(math.prod(units), "parallel" if macs >= PARALLEL_MACS else "serial", "unit") as unit:
+        with k.loop(math.prod(units), loop_kind(macs, PARALLEL_MACS), "unit") as unit:
             which, row, column = (k.bind(index) for index in split_index(unit, units))
             prefix = split_index(which, batch)
 

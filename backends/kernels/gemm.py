@@ -15,6 +15,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
 from graphopt.backends.kernels.panels import Panels
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Strided
@@ -104,7 +105,7 @@ class GemmKernel:
         columns = segments(n, self.tile.vectors * self.lanes)
         units = [math.prod(batch), sum(c.repeat for c in columns), sum(r.repeat for r in rows)]
         macs = math.prod(self.shape) * self.depth
-        with k.loop(math.prod(units), "parallel" if macs >= PARALLEL_MACS else "serial", "unit") as unit:
+        with k.loop(math.prod(units), loop_kind(macs, PARALLEL_MACS), "unit") as unit:
             which, column, row = (k.bind(index) for index in split_index(unit, units))
             prefix = split_index(which, batch)
             for_each_segment(k, columns, column, lambda c, x: self._panel(k, rows, row, prefix, c, x, column))

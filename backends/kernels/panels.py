@@ -15,6 +15,7 @@ import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.codegen.program import Buffer
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.transpose import transpose_block
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Strided, row_major_strides
@@ -70,7 +71,7 @@ def emit_transposed_panels(k: KernelBuilder, source: Tensor, panels: Panels) -> 
     depth, columns = source.shape[-2:]
     groups = -(-columns // panels.lanes)
     units = [math.prod(panels.batch), groups]
-    kind = "parallel" if source.size >= PARALLEL_ELEMENTS else "serial"
+    kind = loop_kind(source.size, PARALLEL_ELEMENTS)
     with k.loop(math.prod(units), kind, "unit") as unit:
         which, group = (k.bind(index) for index in split_index(unit, units))
         batch = split_index(which, panels.batch)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tvm import ir, sym, tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, const
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Storage, Tensor, unravel
 
@@ -48,7 +49,7 @@ def store_pointwise(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -
         return
     vectorise = not nest.guarded and nest.quality == UNIT and nest.inner >= lanes
     width = lanes if vectorise else 1
-    parallel = value.size * (1 + value.cost / 4) >= PARALLEL_WORK
+    kind = loop_kind(value.size * (1 + value.cost / 4), PARALLEL_WORK)
 
     def element(outer: Sequence[Expr], flat: Expr) -> None:
         _store_element(k, value, out, nest, outer, flat)
@@ -63,15 +64,15 @@ def store_pointwise(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -
 
     units = nest.inner // width
     if math.prod(nest.outer) > 1:
-        with k.loop(math.prod(nest.outer), "parallel" if parallel else "serial", "o") as o:
+        with k.loop(math.prod(nest.outer), kind, "o") as o:
             outer = unravel(o, nest.outer)
             run(outer, 0, units)
             _tail(k, element, outer, units * width, nest.inner)
         return
     outer = [0] * len(nest.outer)
     chunk = max(CHUNK // width, 1)
-    if parallel and units > chunk:
-        with k.loop(-(-units // chunk), "parallel", "c") as c:
+    if kind != "serial" and units > chunk:
+        with k.loop(-(-units // chunk), kind, "c") as c:
             run(outer, c * chunk, tirx.op.min(const(chunk, INDEX), const(units, INDEX) - c * chunk))
     else:
         run(outer, 0, units)

@@ -12,6 +12,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import row_major_strides
 from graphopt.backends.tensor import Tensor
@@ -35,7 +36,7 @@ class GeneralPool:
         """A loop over all outputs; gives the index of each."""
         shape = [*self.input.shape[:2], *(axis.output for axis in self.axes)]
         taps = math.prod(shape) * math.prod(axis.kernel for axis in self.axes)
-        kind = "parallel" if taps >= PARALLEL_TAPS else "serial"
+        kind = loop_kind(taps, PARALLEL_TAPS)
         with k.loop(math.prod(shape[:-1]), kind, "row") as row, k.loop(shape[-1], "serial", "x") as x:
             yield [*(k.bind(i) for i in split_index(row, shape[:-1])), x]
 

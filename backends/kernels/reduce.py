@@ -17,6 +17,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, cast, 
 from graphopt.backends.codegen.mathematics import HALF_PRECISION, exp
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.rows import MAXIMUM, Accumulator, Fold, fill, vector_loop
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.layout import Blocked, Strided
 from graphopt.backends.tensor import Storage, Tensor, stored, strided_view, unravel
 
@@ -111,7 +112,7 @@ class ReduceKernel:
 
     @property
     def _kind(self) -> str:
-        return "parallel" if self.x.size >= PARALLEL_ELEMENTS else "serial"
+        return loop_kind(self.x.size, PARALLEL_ELEMENTS)
 
     def _kept(self, without: int | None = None) -> list[int]:
         return [a for a in range(self.x.rank) if a not in self.axes and a != without]

@@ -14,6 +14,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.codegen.power import positive_power
 from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Storage, Tensor
@@ -40,7 +41,7 @@ class LocalResponseKernel:
         blocks = -(-channels // self.lanes)
         *rows, columns = spatial
         units = [batch, *rows]
-        kind = "parallel" if self.input.size >= PARALLEL_ELEMENTS else "serial"
+        kind = loop_kind(self.input.size, PARALLEL_ELEMENTS)
         with k.loop(math.prod(units), kind, "row") as unit:
             n, *row = (k.bind(i) for i in split_index(unit, units))
             with k.loop(columns, "serial", "x") as x:

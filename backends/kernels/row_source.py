@@ -15,6 +15,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.layout import Strided, row_major_strides
 from graphopt.backends.tensor import Storage, Tensor, unravel
 
@@ -89,7 +90,7 @@ def emit_padded_rows(k: KernelBuilder, source: Tensor, rows: PaddedRows, out: Bu
     """Fill the copy from `source`, whose last axis may have any stride."""
     assert source.storage is not None
     outer, extent = rows.shape[:-1], rows.shape[-1]
-    kind = "parallel" if rows.size >= PARALLEL_ELEMENTS else "serial"
+    kind = loop_kind(rows.size, PARALLEL_ELEMENTS)
     with k.loop(math.prod(outer), kind, "row") as row:
         prefix = [k.bind(i) for i in unravel(row, outer)]
         base = k.bind(row * (rows.stride * rows.length))

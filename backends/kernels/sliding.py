@@ -11,6 +11,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.kernels.geometry import Tiles
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import Window, for_each_tile, split_index, tile_count
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Storage, Tensor
@@ -61,7 +62,7 @@ class SlidingKernel(ABC):
         rows = window.output[0] // max(parts, 1)
         units = [batch, parts, -(-channels // self.lanes), rows, tile_count(tiles)]
         taps = int(np.prod(units[:4])) * self.lanes * window.output[1] * int(np.prod(window.kernel))
-        with k.loop(int(np.prod(units)), "parallel" if taps >= PARALLEL_TAPS else "serial", "unit") as unit:
+        with k.loop(int(np.prod(units)), loop_kind(taps, PARALLEL_TAPS), "unit") as unit:
             n, part, block, row, t = (k.bind(index) for index in split_index(unit, units))
             y = k.bind(part * rows + row)
             for_each_tile(k, tiles, t, lambda run, x: self._tile(k, run, n, block, y, x))

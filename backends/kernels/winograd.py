@@ -29,6 +29,7 @@ from graphopt.backends.kernels.gemm import (
     segments,
 )
 from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.tile_cost import weights_cycles
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms, transform_weights
@@ -151,7 +152,7 @@ class WinogradKernel:
         """In parallel over the groups of a chunk and `units` units of each; `emit` gets the group, its slot in the
         workspace, and the unit."""
         per_chunk = self.shape.groups_in_chunk
-        kind = "parallel" if self.shape.conv.macs >= PARALLEL_MACS else "serial"
+        kind = loop_kind(self.shape.conv.macs, PARALLEL_MACS)
         with k.loop(per_chunk * units, kind, "unit") as index:
             slot, unit = (k.bind(i) for i in split_index(index, [per_chunk, units]))
             group = k.bind(chunk * per_chunk + slot)

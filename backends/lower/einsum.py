@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.layout import Strided
 from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
@@ -200,7 +201,7 @@ def _summed(ctx: Lowering, term: Term, needed: set[str]) -> Term:
     out = ctx.new(kept_shape, x.dtype)
     storage = storage_of(out)
     with ctx.kernel("sum") as k:
-        kind = "parallel" if x.size >= PARALLEL_ELEMENTS else "serial"
+        kind = loop_kind(x.size, PARALLEL_ELEMENTS)
         with k.loop(math.prod(kept_shape), kind, "row") as row:
             place = dict(zip(kept, [k.bind(i) for i in unravel(row, kept_shape)], strict=True))
 

@@ -11,6 +11,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.reduce import PARALLEL_ELEMENTS, accumulator_dtype
 from graphopt.backends.kernels.rows import SUM, Row, padded
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Anchor, Operator, attribute
 from graphopt.backends.lower.pointwise import epilogue
@@ -36,7 +37,7 @@ def lower_normalization(ctx: Lowering, node: ir.Node) -> None:
     scratch = row_buffer(ctx, math.prod(rows), extent, dtype)
     epsilon, inverse = const(attribute(node, "epsilon", 1e-5), dtype), const(1.0 / max(extent, 1), dtype)
     with ctx.kernel("normalize") as k:
-        kind = "parallel" if x.size >= PARALLEL_ELEMENTS else "serial"
+        kind = loop_kind(x.size, PARALLEL_ELEMENTS)
         with k.loop(math.prod(rows), kind, "row") as number:
             outer = [k.bind(i) for i in unravel(number, rows)]
             row = Row(k, extent, dtype, ctx.lanes, scratch, number * padded(extent, ctx.lanes))

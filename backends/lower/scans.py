@@ -11,6 +11,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.reduce import accumulator_dtype
 from graphopt.backends.kernels.rows import fill, vector_loop
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, constant_input
 from graphopt.backends.lower.views import first_input
@@ -42,7 +43,7 @@ def _scan(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
 def _emit(k: KernelBuilder, node: ir.Node, x: Tensor, out: Tensor, axis: int, lanes: int) -> None:
     """One loop over units of `width` neighbouring results each: vectors first, then what is left, one by one."""
     outer, behind = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
-    kind = "parallel" if x.size >= PARALLEL_ELEMENTS else "serial"
+    kind = loop_kind(x.size, PARALLEL_ELEMENTS)
     start = 0
     for width in (lanes, 1):
         tiles = (behind - start) // width

@@ -11,6 +11,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.reduce import accumulator_dtype
 from graphopt.backends.kernels.rows import vector_loop
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, constant_input, shape_of
 from graphopt.backends.lower.softmax import row_index
@@ -50,7 +51,7 @@ def _argument(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
         for width in (ctx.lanes, 1):
             tiles = (last - start) // width
             if tiles:
-                kind = "parallel" if x.size >= PARALLEL_ELEMENTS else "serial"
+                kind = loop_kind(x.size, PARALLEL_ELEMENTS)
                 with k.loop(math.prod(outer) * tiles, kind, "unit") as unit:
                     *index, tile = unravel(k.bind(unit), [*outer, tiles])
                     first = k.bind(start + tile * width) if last > 1 else 0
@@ -117,7 +118,7 @@ def _top_k(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
         return [values, places]
     kept = [extent for a, extent in enumerate(x.shape) if a != axis]
     with ctx.kernel("topk") as k:
-        kind = "parallel" if x.size >= PARALLEL_ELEMENTS else "serial"
+        kind = loop_kind(x.size, PARALLEL_ELEMENTS)
         with k.loop(math.prod(kept), kind, "row") as row:
             outer = [k.bind(i) for i in unravel(row, kept)]
 

@@ -16,6 +16,7 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.reduce import accumulator_dtype
 from graphopt.backends.kernels.rows import LOCAL_ROW, MAXIMUM, SUM, Row, padded, vector_loop
+from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.lower.composite import Composite, composite
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import Anchor, Lowered, Operator, attribute
@@ -100,7 +101,7 @@ def _rows(
     kept = [x.shape[axis] for axis in range(x.rank) if axis not in axes]
     inner = [x.shape[axis] for axis in axes]
     extent, dtype = math.prod(inner), accumulator_dtype(x.dtype)
-    with k.loop(math.prod(kept), "parallel" if x.size >= PARALLEL_ELEMENTS else "serial", "row") as number:
+    with k.loop(math.prod(kept), loop_kind(x.size, PARALLEL_ELEMENTS), "row") as number:
         outer = [k.bind(i) for i in unravel(number, kept)]
         row = Row(k, extent, dtype, lanes, scratch, number * padded(extent, lanes))
 
@@ -155,7 +156,7 @@ def _column_section(
 ) -> None:
     dtype = accumulator_dtype(x.dtype)
     kept = [x.shape[a] for a in range(x.rank - 1) if a != axis]
-    kind = "parallel" if x.size >= PARALLEL_ELEMENTS else "serial"
+    kind = loop_kind(x.size, PARALLEL_ELEMENTS)
     with k.loop(math.prod(kept) * tiles, kind, "unit") as unit:
         *outer, tile = (k.bind(i) for i in unravel(unit, [*kept, tiles]))
 

@@ -31,6 +31,8 @@ PROBES = {
             "meet_some",
             "too_much",
             "arena",
+            "units",
+            "hold_first",
         ]
     )
 }

@@ -7,6 +7,8 @@
 
 #include "launch.h"
 
+int graphopt_expect_units(int units);
+
 typedef struct {
     int32_t *out;
     int32_t argument;
@@ -95,3 +97,35 @@ int32_t graphopt_variant_9(const uint8_t *w, const uint8_t *in, uint8_t *result,
     ((int32_t *)result)[1] = (int32_t)((uintptr_t)workspace >> 12);
     return 0;
 }
+
+/* Counts how often each of the announced units is computed, modulo the 64 results; divides the work as TVM's loops do. */
+static int count_units(int task, Env *env, void *data) {
+    Probe *probe = data;
+    int size = (probe->argument + env->num_task - 1) / env->num_task;
+    for (int unit = task * size; unit < (task + 1) * size && unit < probe->argument; unit++)
+        __atomic_fetch_add(&probe->out[unit % 64], 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* The first unit lasts until all others are done, for at most two seconds. */
+static int hold_first(int task, Env *env, void *data) {
+    int32_t *done = ((Probe *)data)->out;
+    struct timespec time = {0, 1000000};
+    for (int i = 0; task == 0 && i < 2000 && __atomic_load_n(done, __ATOMIC_RELAXED) < env->num_task - 1; i++)
+        nanosleep(&time, NULL);
+    __atomic_fetch_add(done + (task == 0), 1, __ATOMIC_RELAXED);
+    if (task == 0) done[2] = done[0];
+    return 0;
+}
+
+#define PROBE_UNITS(index, lambda)                                                                               \
+    int32_t graphopt_variant_##index(const uint8_t *w, const uint8_t *in, uint8_t *result, uint8_t *workspace) { \
+        (void)w, (void)workspace;                                                                                \
+        Probe probe = {(int32_t *)result, *(const int32_t *)in};                                                 \
+        graphopt_expect_units(probe.argument);                                                                   \
+        __TVMBackendParallelLaunch(lambda, &probe, 0);                                                           \
+        return 0;                                                                                                \
+    }
+
+PROBE_UNITS(10, count_units)
+PROBE_UNITS(11, hold_first)

@@ -36,6 +36,28 @@ def test_every_task_of_a_counted_launch_runs(probes: MakeProbes, threads: int, t
     assert out == [tasks] * tasks + [0] * (64 - tasks)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("units", [1, 2, 7, 64, 65, 100, 1000, 4096, 99_991])
+def test_every_announced_unit_is_computed_once(probes: MakeProbes, threads: int, units: int) -> None:
+    pool = probes(threads)
+    expected = [len(range(first, units, 64)) for first in range(64)]
+    for _ in range(5):
+        assert pool.run("units", units) == (0, expected)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_take_over_the_units_of_one_that_is_held_up(probes: MakeProbes, threads: int) -> None:
+    status, out = probes(threads).run("hold_first", 16)
+    assert status == 0
+    assert out[:3] == [15, 1, 15]
+
+
+def test_an_announcement_holds_for_one_launch(probes: MakeProbes) -> None:
+    pool = probes(3)
+    assert pool.run("units", 50)[0] == 0
+    assert pool.run("count", 0)[1][:4] == [3, 3, 3, 0]
+
+
 @pytest.mark.parametrize("threads", [2, 5])
 def test_tasks_meet_at_barriers_on_threads_of_their_own(probes: MakeProbes, threads: int) -> None:
     status, out = probes(threads).run("meet")

@@ -33,8 +33,11 @@ typedef struct {
 
 typedef int (*FTVMParallelLambda)(int task_id, TVMParallelGroupEnv *env, void *data);
 
-/* Runs `task_count` tasks (0: one per thread) on the calling thread's current pool. Tasks that launch again, and launches
-   without a free pool, run serially. Returns 0, or -1 if any task failed. */
+/* Kernels tell so before a launch of their own how many iterations its loop has: threads can then take them one by one. */
+int graphopt_expect_units(int units);
+
+/* Runs `task_count` tasks on the calling thread's current pool; for 0, as many as were announced, or one per thread. Tasks
+   that launch again, and launches without a free pool, run serially. Returns 0, or -1 if any task failed. */
 int graphopt_parallel_launch(FTVMParallelLambda lambda, void *data, int task_count);
 
 /* Waits until every task of the launch arrives. Returns -1 when a task has failed or the tasks do not run side by side. */

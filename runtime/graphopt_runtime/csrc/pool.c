@@ -11,6 +11,7 @@
 enum { MAX_THREADS = 1024, SPIN_NANOSECONDS = 100000 };
 
 static _Thread_local graphopt_pool *current;
+static _Thread_local int expected_units;
 
 static void await_shares(graphopt_pool *pool) {
     spinner spinner = graphopt_start_spinning(pool);
@@ -31,11 +32,9 @@ static bool try_to_own(graphopt_pool *pool) {
 
 static void disown(graphopt_pool *pool) { atomic_store_explicit(&pool->busy, false, memory_order_release); }
 
-static void publish(graphopt_pool *pool, FTVMParallelLambda lambda, void *data, int task_count, int threads) {
-    int tasks = task_count > 0 ? task_count : threads;
-    int shares = tasks < threads ? tasks : threads;
-    bool side_by_side = tasks == shares;
-    pool->job = (graphopt_job){lambda, data, {side_by_side ? &pool->barrier : NULL, tasks}, shares};
+static void publish(graphopt_pool *pool, int units, bool grouped, int threads) {
+    int shares = units < threads ? units : threads;
+    graphopt_share_out(pool, units, grouped, shares);
     atomic_store_explicit(&pool->failed, false, memory_order_relaxed);
     atomic_store_explicit(&pool->barrier.arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->pending, shares - 1, memory_order_relaxed);
@@ -45,24 +44,37 @@ static void publish(graphopt_pool *pool, FTVMParallelLambda lambda, void *data, 
 static void lead(graphopt_pool *pool) {
     current = NULL; /* launches from inside a task run serially */
     graphopt_run_share(pool, 0);
-    for (int i = 0; i < pool->job.shares - 1; i++) {
-        if (!graphopt_take_share(&pool->workers[i])) continue;
-        graphopt_run_share(pool, i + 1);
-        graphopt_finish_share(pool);
-    }
+    for (int i = 0; i < pool->job.shares - 1; i++)
+        if (graphopt_take_share(&pool->workers[i])) graphopt_finish_share(pool);
     current = pool;
     await_shares(pool);
 }
 
+int graphopt_expect_units(int units) {
+    expected_units = units;
+    return 0;
+}
+
+static bool run_side_by_side(graphopt_pool *pool, int tasks, int units, int threads) {
+    bool announced = tasks <= 0 && units > 0;
+    publish(pool, announced ? units : tasks > 0 ? tasks : threads, announced, threads);
+    lead(pool);
+    return !atomic_load_explicit(&pool->failed, memory_order_relaxed);
+}
+
 int graphopt_parallel_launch(FTVMParallelLambda lambda, void *data, int task_count) {
     graphopt_pool *pool = current;
+    int units = expected_units;
+    expected_units = 0;
     if (pool == NULL || atomic_load_explicit(&pool->threads, memory_order_relaxed) == 1 || !try_to_own(pool))
         return graphopt_run_serially(lambda, data, task_count);
-    publish(pool, lambda, data, task_count, graphopt_start_workers(pool));
-    lead(pool);
-    bool failed = atomic_load_explicit(&pool->failed, memory_order_relaxed);
+    int threads = graphopt_start_workers(pool);
+    pool->job.lambda = lambda;
+    pool->job.data = data;
+    bool done = threads == 1 ? graphopt_run_serially(lambda, data, task_count) == 0
+                             : run_side_by_side(pool, task_count, units, threads);
     disown(pool);
-    return failed ? -1 : 0;
+    return done ? 0 : -1;
 }
 
 int graphopt_parallel_barrier(int task_id, TVMParallelGroupEnv *env) {

@@ -1,4 +1,4 @@
-/* workers.c: shares of a launch, and the workers that wait for them, spinning first and sleeping then.
+/* workers.c: the threads that wait for shares of a launch, spinning first and sleeping then.
 
    SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
 #define _GNU_SOURCE
@@ -8,12 +8,6 @@
 #include "pool.h"
 
 enum { WORKER_STACK = 8 << 20 };
-
-void graphopt_run_share(graphopt_pool *pool, int share) {
-    graphopt_job *job = &pool->job;
-    for (int task = share; task < job->env.num_task; task += job->shares)
-        if (job->lambda(task, &job->env, job->data) != 0) atomic_store(&pool->failed, true);
-}
 
 bool graphopt_take_share(graphopt_worker *w) {
     int expected = READY;
