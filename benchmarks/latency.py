@@ -1,4 +1,4 @@
-"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2]`.
+"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2] [--batch 8]`.
 
 Every float model is compiled, then timed in interleaved blocks with ONNX Runtime and OpenVINO, each in a process of its own
 with the same number of threads. A ratio is graphopt's median over that of the faster peer.
@@ -20,7 +20,7 @@ from graphopt.errors import GraphoptError
 from graphopt.islands import quantised_values
 from graphopt.measuring import OURS
 from graphopt.report import markdown
-from measured_models import binding, model_paths
+from measured_models import CLASSIFIERS, batched, binding, model_paths
 
 PEERS = ("onnxruntime", "openvino")
 LARGE_MS = 2.0
@@ -74,6 +74,14 @@ def float_models(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if not quantised_values(api.read(path))]
 
 
+def chosen_models(names: Sequence[str], batch: int) -> list[Path]:
+    """Float models by parts of their names; classifiers of batches where a batch is more than one example."""
+    paths = float_models(model_paths(True, names))
+    if batch == 1:
+        return paths
+    return [batched(path, batch) for path in paths if path.stem.startswith(CLASSIFIERS)]
+
+
 def measure(path: Path, threads: int, schedule: Schedule) -> Row:
     """Compile and time one model. Raises GraphoptError for one that graphopt cannot run."""
     timed = api.compare(
@@ -103,11 +111,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of model names; all without")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1, help="more than 1: the classifiers alone")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--blocks", type=int, default=7)
     chosen = parser.parse_args()
     rows: list[Row] = []
-    for path in float_models(model_paths(True, chosen.names)):
+    for path in chosen_models(chosen.names, chosen.batch):
         try:
             rows.append(measure(path, chosen.threads, Schedule(chosen.runs, chosen.blocks, 3)))
         except GraphoptError as error:
