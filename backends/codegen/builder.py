@@ -153,7 +153,13 @@ class KernelBuilder:
 
     @contextmanager
     def loop(self, extent: Expr, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
-        """A loop over [0, extent). Threads run equal parts of a parallel one, and iterations of a balanced one as they can."""
+        """A loop over [0, extent), or its body alone where that is 1.
+
+        Threads run equal parts of a parallel loop, and take iterations of a balanced one as they can.
+        """
+        if isinstance(extent, int) and extent == 1:
+            yield _index(0)
+            return
         variable = tirx.Var(self._name(name), INDEX)
         with self._block() as statements:
             yield variable

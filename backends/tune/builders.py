@@ -1,12 +1,15 @@
-"""Processes that build candidates side by side. One that dies takes its batch with it and is replaced."""
+"""Processes that build candidates side by side. One that dies or hangs loses what it was building, and is replaced."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Self
 
@@ -14,36 +17,97 @@ from graphopt.backends.targets import Target
 from graphopt.backends.tune.building import Candidate, build
 from graphopt.backends.tune.protocol import Built
 
+PATIENCE_S = 60.0
+"""How long a library may take."""
+
+FORK = multiprocessing.get_context("fork")
+"""Forked processes need not import TVM again."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A library of candidates, to be written to `path`."""
+
+    candidates: Sequence[Candidate]
+    target: Target
+    flush_bytes: int
+    path: Path
+
+
+class _Builder:
+    """One process, and the job that it works on: its number and when its time is up."""
+
+    def __init__(self) -> None:
+        self.pipe, theirs = FORK.Pipe()
+        self._process = FORK.Process(target=_serve, args=(self.pipe, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.number, self.deadline = -1, 0.0
+
+    def start(self, number: int, job: Job) -> None:
+        self.number, self.deadline = number, time.monotonic() + PATIENCE_S
+        with suppress(OSError):  # one that has died says so when asked for its answer
+            self.pipe.send(job)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
 
 class Builders:
-    """A context manager over `count` processes, forked from this one so that they need not import TVM again."""
+    """A context manager over `count` processes."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = self._start()
+        self._idle = [_Builder() for _ in range(count)]
+        self._busy: list[_Builder] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for builder in (*self._idle, *self._busy):
+            builder.end()
 
-    def submit(
-        self, candidates: Sequence[Candidate], target: Target, flush_bytes: int, path: Path
-    ) -> Future[Built]:
-        """Build a library of candidates at `path`."""
+    def build(self, jobs: Sequence[Job]) -> list[Built | None]:
+        """A library for each job, or None where it could not be built."""
+        found: list[Built | None] = [None] * len(jobs)
+        waiting = deque(enumerate(jobs))
+        while waiting or self._busy:
+            while waiting and self._idle:
+                builder = self._idle.pop()
+                builder.start(*waiting.popleft())
+                self._busy.append(builder)
+            for builder in self._answering():
+                found[builder.number] = self._receive(builder)
+        return found
+
+    def _answering(self) -> list[_Builder]:
+        """Builders that are done, that died, or whose time is up; waits for the first of them."""
+        nearest = min(builder.deadline for builder in self._busy)
+        ready = wait([builder.pipe for builder in self._busy], max(nearest - time.monotonic(), 0.0))
+        now = time.monotonic()
+        return [builder for builder in self._busy if builder.pipe in ready or builder.deadline <= now]
+
+    def _receive(self, builder: _Builder) -> Built | None:
+        self._busy.remove(builder)
         try:
-            return self._pool.submit(build, candidates, target, flush_bytes, path)
-        except BrokenProcessPool:
-            self._pool = self._start()
-            return self._pool.submit(build, candidates, target, flush_bytes, path)
+            built: Built | None = builder.pipe.recv() if builder.pipe.poll() else None
+        except (EOFError, OSError):
+            built = None
+        if built is None:
+            builder.end()
+            builder = _Builder()
+        self._idle.append(builder)
+        return built
 
-    def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self.count, multiprocessing.get_context("fork"), initializer=_ignore_interrupts
-        )
 
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the search, which ends the builders."""
+def _serve(parents: Connection, pipe: Connection) -> None:
+    """Builds until the other end of the pipe is closed. Ctrl-C is for the search, which ends the builders."""
+    parents.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        while True:
+            job: Job = pipe.recv()
+            pipe.send(build(job.candidates, job.target, job.flush_bytes, job.path))

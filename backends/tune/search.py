@@ -1,33 +1,36 @@
 """The search: which candidates of which task to measure next, until the budget is spent or gains fade.
 
-Every step gives each builder a batch of candidates of one task, chosen by what it may still save over the whole model, and
-measures the batches one after the other while nothing is built. Candidates are timed in turns with the best schedule so far,
-so that drift of the machine cancels out.
+Every step builds batches of candidates of the tasks that may still save most over the whole model, and then, while nothing
+is built, measures them. Candidates are timed in turns with the best schedule so far, so that drift of the machine cancels out.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphopt.backends.schedules.choice import FAMILIES
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.targets import Target
-from graphopt.backends.tune.builders import Builders
+from graphopt.backends.tune.builders import Builders, Job
 from graphopt.backends.tune.building import Candidate
 from graphopt.backends.tune.database import DIGITS, Database, Trial, versions
 from graphopt.backends.tune.measuring import Measurer
-from graphopt.backends.tune.protocol import Answer, Built
+from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.tasks import Task
 from graphopt.tuning import Budget
 
-BATCH = 8
+BATCH = 16
 """Candidates that are built into one library."""
+
+ROUNDS = 2
+"""Batches a builder in a step, so that few builders wait for the last one."""
 
 WORTHWHILE = 2.0
 """Candidates estimated slower than the best estimate by more than this factor are left out."""
@@ -87,6 +90,15 @@ class State:
         key = _key(config)
         self.times[key] = min(microseconds, self.times.get(key, microseconds))
 
+    def conclude(self, before: float | None) -> None:
+        """What a batch says of the next one, given the best time before it."""
+        if self.best is None:
+            self.queue = []
+            return
+        reference = self.rule_us if before is None else before
+        gained = 0.0 if reference is None else 1 - self.best[1] / reference
+        self.hope = max(gained, self.hope / 2)
+
 
 def _key(config: Config) -> str:
     return json.dumps(dict(config), sort_keys=True)
@@ -107,6 +119,7 @@ class Search:
         self.states = [self._state(task) for task in tasks]
         self.trials = 0
         self._builders, self._flush_bytes = builders, flush_bytes
+        self._number = itertools.count()
 
     def run(self, budget: Budget, threads: int, progress: Progress) -> None:
         """Search until the budget is spent or nothing is to be gained any more."""
@@ -114,11 +127,19 @@ class Search:
         with tempfile.TemporaryDirectory(prefix="graphopt-tune-") as name, Measurer(threads) as measurer:
             while True:
                 passed = time.monotonic() - started
-                states = self._next(budget.trials - self.trials)
+                trials = self._affordable(budget, passed)
+                states = self._next(trials)
                 if not states or passed >= budget.seconds:
                     return
                 progress(self._report(budget, passed, states[0]))
-                self._step(states, budget.trials - self.trials, Path(name), measurer)
+                self._step(states, trials, Path(name), measurer)
+
+    def _affordable(self, budget: Budget, passed: float) -> int:
+        """Trials that are left, and for which there is time."""
+        left = budget.trials - self.trials
+        if not self.trials or budget.seconds == float("inf"):
+            return left
+        return min(left, math.ceil(self.trials / passed * (budget.seconds - passed)))
 
     def _state(self, task: Task) -> State:
         """What the database knows of a task already is not measured again."""
@@ -133,30 +154,39 @@ class Search:
         return state
 
     def _next(self, trials: int) -> list[State]:
-        """The most promising tasks, one a builder."""
+        """The most promising tasks, as many as a step has batches."""
         open_states = sorted((s for s in self.states if not s.done), key=lambda s: -s.saving)
-        return open_states[: min(self._builders.count, -(-trials // BATCH))] if trials > 0 else []
+        batches = min(self._builders.count * ROUNDS, -(-trials // BATCH))
+        return open_states[: max(batches, 0)]
 
     def _step(self, states: Sequence[State], trials: int, folder: Path, measurer: Measurer) -> None:
         """Build a batch of every task, `trials` candidates at most, then measure them."""
-        batches = [
-            state.next_batch(min(BATCH, trials - BATCH * before)) for before, state in enumerate(states)
-        ]
-        libraries = [
-            self._builders.submit(batch, self.target, self._flush_bytes, folder / f"{i}.so")
-            for i, batch in enumerate(batches)
-        ]
-        for state, batch, library in zip(states, batches, libraries, strict=True):
-            self._measure(state, batch, library, measurer)
+        before = [state.best for state in states]
+        batches = [state.next_batch(min(BATCH, trials - BATCH * i)) for i, state in enumerate(states)]
+        for state, batch, built in zip(states, batches, self._build(batches, folder), strict=True):
+            pieces = [(batch, built)]
+            if built is None and len(batch) > 1:
+                singles = [batch[:1], *([batch[0], candidate] for candidate in batch[1:])]
+                pieces = list(zip(singles, self._build(singles, folder), strict=True))
+            for piece, library in pieces:
+                self._measure(state, piece, library, measurer)
+        for state, best in zip(states, before, strict=True):
+            state.conclude(None if best is None else best[1])
 
-    def _measure(
-        self, state: State, batch: list[Candidate], library: Future[Built], measurer: Measurer
-    ) -> None:
-        """Time the new candidates next to the reference, and that one alone where it is new."""
-        before = state.best
-        first = 0 if before is None else 1
+    def _build(self, batches: Sequence[list[Candidate]], folder: Path) -> list[Built | None]:
+        jobs = [
+            Job(batch, self.target, self._flush_bytes, folder / f"{next(self._number)}.so")
+            for batch in batches
+        ]
+        return self._builders.build(jobs)
+
+    def _measure(self, state: State, batch: list[Candidate], built: Built | None, measurer: Measurer) -> None:
+        """Time the new candidates next to the reference, and that one alone where it is new. Ones without a library failed."""
+        first = 0 if state.best is None else 1
+        new = batch[first:]
         pairs = [(i + 1, 1) for i in range(first, len(batch))]
-        for candidate, answer in zip(batch[first:], self._answers(library, pairs, measurer), strict=True):
+        answers = [None] * len(new) if built is None else measurer.measure(built, pairs)
+        for candidate, answer in zip(new, answers, strict=True):
             known = state.times.get(_key(batch[0].config))
             spent = None
             if answer is not None:
@@ -164,23 +194,8 @@ class Search:
                 spent = round(spent, DIGITS)
                 state.note(candidate.config, spent)
             self._record(candidate, spent)
-        after = state.best
-        if after is None:
-            state.queue = []
-            return
-        reference = state.rule_us if before is None else before[1]
-        gained = 0.0 if reference is None else 1 - after[1] / reference
-        state.hope = max(gained, state.hope / 2)
-
-    def _answers(
-        self, library: Future[Built], pairs: list[tuple[int, int]], measurer: Measurer
-    ) -> Iterator[Answer | None]:
-        """Times of the pairs of variants; None for each where the library could not be built."""
-        try:
-            built = library.result()
-        except Exception:  # noqa: BLE001 - whatever a candidate does to a builder is its failure, not the search's
-            return iter([None] * len(pairs))
-        return measurer.measure(built, pairs)
+        if built is not None:
+            built.path.unlink()
 
     def _record(self, candidate: Candidate, microseconds: float | None) -> None:
         self.trials += 1

@@ -47,7 +47,7 @@ def test_every_task_gets_a_schedule_and_a_second_search_measures_nothing_again(t
     with Builders(1) as builders:
         first = search(TASKS, path, builders)
         first.run(Budget(1000), 1, lambda stage: None)
-        assert first.trials >= 2 * BATCH
+        assert first.trials > BATCH
         assert all(state.best is not None and state.rule_us is not None for state in first.states)
         found = Database(path).fastest(native().name)
         assert found.keys() == {task.workload for task in TASKS}
