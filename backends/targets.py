@@ -58,6 +58,12 @@ def find_target(name: str) -> Target:
     return TARGETS[name]
 
 
+def find_targets(names: str) -> list[Target]:
+    """Targets by names that are separated by commas, in the order of the table: best last. Raises TargetError."""
+    found = {find_target(name) for name in names.split(",")}
+    return [target for target in TARGETS.values() if target in found]
+
+
 def native() -> Target:
     """The best target of the table that this machine runs."""
     from graphopt_runtime import cpu

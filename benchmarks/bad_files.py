@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from graphopt import api, artifact
-from graphopt_runtime.artifact import LIBRARY, WEIGHTS, open_artifact
+from graphopt_runtime.artifact import open_artifact
 
 HEADER = '<ir_version: 8, opset_import: ["": 18, "local.tools": 1]>\n'
 RELU = "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"
@@ -108,7 +108,7 @@ def foreign(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     opened = open_artifact(path)
     manifest = json.loads(json.dumps(opened.manifest))
     change(manifest)
-    artifact.write(path, manifest, bytes(opened.read(LIBRARY)), bytes(opened.read(WEIGHTS)))
+    artifact.write(path, [artifact.Build(manifest, bytes(opened.library), bytes(opened.weights))])
     return path
 
 

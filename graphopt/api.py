@@ -21,12 +21,10 @@ from graphopt.errors import ModelError, VerificationError
 from graphopt.generating import generate, search
 from graphopt.judging import (
     blame_pass,
-    explain,
-    part_compiler,
+    require_agreement,
     severity,
     unchecked,
     verification_feeds,
-    verify_artifact,
     verify_rewrite,
 )
 from graphopt.layers import LayerTimes, beside_peer, measure_layers
@@ -152,49 +150,41 @@ def build(
 
     `dims` gives sizes to named dimensions, several sizes making shape variants; `bind` turns inputs into constants;
     `inputs` are real feeds to verify on besides random ones; `tuning` says where measured schedules come from, rules
-    choosing them without. Raises GraphoptError; nothing is written then.
+    choosing them without. Several targets, separated by commas, give one artifact that runs the best of them. Raises
+    GraphoptError; nothing is written then.
     """
-    from graphopt.backends.targets import find_target
+    from graphopt.backends.targets import find_targets
 
     watch = _Stopwatch(progress)
     watch.stage("load")
-    chosen = find_target(target)
+    targets = find_targets(target)
     source = read(model)
-    name = Path(output).stem
     variants = make_variants(source, Binding(dims or {}, input_shapes or {}, bind or {}))
     inputs = [match_feeds(variants.models, feeds) for feeds in inputs]
     before = statistics(variants.models[0])
     watch.stage("optimize")
     originals = [variant.clone() for variant in variants.models] if check else []
     reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
-    if tuning is not None and tuning.budget is not None:
-        watch.stage("tune")
-        search(variants.models, chosen, tuning, progress)
-    watch.stage("compile")
-    library = generate(variants.models, chosen, progress, profile, tuning)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "draft.gopt"
-        artifact.write(
-            draft, manifest.describe(name, chosen, library, reports[0], None), library.shared, library.weights
-        )
+    describe = partial(manifest.describe, Path(output).stem, reports[0])
+    builds, verdicts = [], []
+    for one in targets:
+        if tuning is not None and tuning.budget is not None:
+            watch.stage("tune")
+            search(variants.models, one, tuning, progress)
+        watch.stage("compile")
+        library = generate(variants.models, one, progress, profile, tuning)
         watch.stage("verify")
-        compiler = part_compiler(chosen, preset, seed)
-        verdicts = [
-            verify_artifact(original, draft, inputs, seed, chosen, compiler) for original in originals
-        ]
-    verdict = min(verdicts, key=severity, default=unchecked())
-    if verdict.verified and not verdict.passed:
-        raise VerificationError(explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
+        verdicts.append(require_agreement(originals, describe(one, library, None), inputs, seed, one, preset))
+        builds.append(describe(one, library, verdicts[-1]))
     watch.stage("write")
-    described = manifest.describe(name, chosen, library, reports[0], verdict)
-    artifact.write(output, described, library.shared, library.weights)
+    artifact.write(output, builds)
     watch.stop()
     return Compilation(
         Path(output),
         before,
         statistics(variants.models[0]),
         reports[0],
-        verdict,
+        min(verdicts, key=severity),
         variants.notices,
         library.kernels,
         library.layers,

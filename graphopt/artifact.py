@@ -9,13 +9,14 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from graphopt.errors import OutputError
-from graphopt_runtime.artifact import ALIGNMENT, COMMENT_PREFIX, FORMAT, LIBRARY, MANIFEST, WEIGHTS
+from graphopt_runtime.artifact import ALIGNMENT, COMMENT_PREFIX, FORMAT, MANIFEST
 
 _CHUNK_BYTES = 1 << 20
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
@@ -27,26 +28,44 @@ _PADDING_ID = 0xD935
 """The extra field by which Android's tools align members too."""
 
 
-def write(
-    path: str | Path, manifest: Mapping[str, Any], library: bytes, weights: bytes | Path
-) -> dict[str, Any]:
-    """Writes an artifact and returns its manifest, to which format, sizes and hashes are added.
+@dataclass(frozen=True)
+class Build:
+    """What a target needs: a description of the build, code, and weights, which may be a file and are then streamed."""
 
-    `weights` may be a file, which is then streamed. The artifact appears under its name only when it is complete.
-    Raises OutputError when it cannot be written.
+    manifest: Mapping[str, Any]
+    library: bytes
+    weights: bytes | Path
+
+
+def write(path: str | Path, builds: Sequence[Build]) -> list[dict[str, Any]]:
+    """Writes an artifact and returns the descriptions of its builds, to which members and sizes are added.
+
+    The builds come in ascending order of what they ask of their CPU. The artifact appears under its name only when it is
+    complete. Raises OutputError when it cannot be written.
     """
     path = Path(path)
-    with _open(weights) as source, replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        weights_bytes = _size(source)
-        hashes = {
-            LIBRARY: _add(archive, LIBRARY, io.BytesIO(library), len(library)),
-            WEIGHTS: _add(archive, WEIGHTS, source, weights_bytes),
-        }
-        complete = {**manifest, "format": FORMAT, "weights_bytes": weights_bytes, "hashes": hashes}
-        text = json.dumps(complete, indent=1, sort_keys=True, allow_nan=False).encode()
+    hashes: dict[str, str] = {}
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        described = [_add_build(archive, build, _suffix(build, builds), hashes) for build in builds]
+        whole = {"format": FORMAT, "builds": described, "hashes": hashes}
+        text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode()
         digest = _add(archive, MANIFEST, io.BytesIO(text), len(text))
         archive.comment = COMMENT_PREFIX + digest.encode()
-    return complete
+    return described
+
+
+def _suffix(build: Build, builds: Sequence[Build]) -> str:
+    """What tells the members of one of several builds apart."""
+    return f".{build.manifest['target']['name']}" if len(builds) > 1 else ""
+
+
+def _add_build(archive: zipfile.ZipFile, build: Build, suffix: str, hashes: dict[str, str]) -> dict[str, Any]:
+    library, weights = f"library{suffix}.so", f"weights{suffix}.bin"
+    with _open(build.weights) as source:
+        weights_bytes = _size(source)
+        hashes[library] = _add(archive, library, io.BytesIO(build.library), len(build.library))
+        hashes[weights] = _add(archive, weights, source, weights_bytes)
+    return {**build.manifest, "library": library, "weights": weights, "weights_bytes": weights_bytes}
 
 
 @contextmanager

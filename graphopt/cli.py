@@ -91,7 +91,7 @@ def _example(text: str) -> Callable[[click.Command], click.Command]:
 @main.command()
 @click.argument("model", type=options.ONNX_MODEL)
 @click.option("-o", "--output", type=options.OUTPUT, help="The artifact; MODEL.gopt by default.")
-@options.target
+@options.targets
 @options.dims(several=True)
 @options.input_shapes
 @options.bind

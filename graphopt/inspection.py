@@ -36,9 +36,10 @@ def inspect_artifact(path: Path) -> Inspection:
     from graphopt_runtime.artifact import open_artifact
     from graphopt_runtime.tensors import parse_variants
 
-    manifest = open_artifact(path, verify=False).manifest
-    parse_variants(manifest)
-    return _ArtifactInspection(path.name, manifest, path.stat().st_size)
+    opened = open_artifact(path, verify=False)
+    parse_variants(opened.manifest)
+    targets = [str(build["target"].get("name")) for build in opened.builds]
+    return _ArtifactInspection(path.name, targets, opened.manifest, path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,15 @@ class _ModelInspection:
 
 @dataclass(frozen=True)
 class _ArtifactInspection:
+    """`manifest` is that of the last target."""
+
     name: str
+    targets: Sequence[str]
     manifest: Mapping[str, Any]
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        return {"bytes": self.bytes, **self.manifest}
+        return {"bytes": self.bytes, "targets": list(self.targets), **self.manifest}
 
     def tables(self, kernels: bool) -> Sequence[Table]:
         from graphopt.report import table
@@ -85,7 +89,7 @@ class _ArtifactInspection:
         return [
             ["bytes", f"{self.bytes:,}"],
             ["weights", f"{self.manifest['weights_bytes']:,} bytes"],
-            ["target", str(target.get("name"))],
+            ["targets", ", ".join(self.targets)],
             ["CPU features", " ".join(map(str, target.get("features", ())))],
             ["built with", f"graphopt {self.manifest.get('graphopt')}, TVM {self.manifest.get('tvm')}"],
             ["compared with ONNX Runtime", _verification(self.manifest.get("verification", {}))],

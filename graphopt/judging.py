@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from graphopt import artifact, manifest, pipeline
 from graphopt.arrays import Feeds
-from graphopt.errors import ShapeError
+from graphopt.artifact import Build
+from graphopt.errors import ShapeError, VerificationError
 from graphopt.islands import quantised_values, verify_islands
 from graphopt.locate import Compiler, first_difference
 from graphopt.matching import fits
@@ -26,6 +27,28 @@ if TYPE_CHECKING:
 
 RANDOM_FEEDS = 3
 """Random inputs that a result is verified on, besides those the user gives."""
+
+
+def require_agreement(
+    originals: Sequence[ir.Model],
+    build: Build,
+    inputs: Sequence[Feeds],
+    seed: int,
+    target: Target,
+    preset: str,
+) -> Verdict:
+    """The verdict on a build of all shape variants of a model. Raises VerificationError where a variant differs."""
+    compiler = part_compiler(target, preset, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.gopt"
+        artifact.write(draft, [build])
+        verdicts = [
+            verify_artifact(original, draft, inputs, seed, target, compiler) for original in originals
+        ]
+    verdict = min(verdicts, key=severity, default=unchecked())
+    if verdict.verified and not verdict.passed:
+        raise VerificationError(explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
+    return verdict
 
 
 def verify_artifact(
@@ -101,12 +124,7 @@ def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
         library = compile_models([part], target)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.gopt"
-            artifact.write(
-                path,
-                manifest.describe("part", target, library, Report(), None),
-                library.shared,
-                library.weights,
-            )
+            artifact.write(path, [manifest.describe("part", Report(), target, library, None)])
             compiled = _load(path)
         return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
 

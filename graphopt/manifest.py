@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from graphopt.artifact import Build
 from graphopt.pipeline import Report
 from graphopt.verify import Verdict
 
@@ -13,16 +14,14 @@ if TYPE_CHECKING:
     from graphopt.backends.targets import Target
 
 
-def describe(
-    name: str, target: Target, library: Library, report: Report, verdict: Verdict | None
-) -> dict[str, Any]:
-    """The manifest; `write` adds format, sizes and hashes. Without a verdict nothing was compared."""
+def describe(name: str, report: Report, target: Target, library: Library, verdict: Verdict | None) -> Build:
+    """A build for an artifact. Without a verdict nothing was compared."""
     verification: dict[str, Any] = {"verified": False, "reason": "not compared with ONNX Runtime"}
     if verdict is not None and verdict.verified:
         verification = {"verified": True}
     elif verdict is not None:
         verification["reason"] = verdict.not_verified
-    return {
+    manifest = {
         "graphopt": version("graphopt"),
         "tvm": version("apache-tvm"),
         "name": name,
@@ -32,3 +31,4 @@ def describe(
         "report": {"applied": dict(sorted(report.applied.items()))},
         "verification": verification,
     }
+    return Build(manifest, library.shared, library.weights)

@@ -123,6 +123,14 @@ json_file = click.option(
 )
 threads = click.option("--threads", type=click.IntRange(1), help="Default: the CPUs this process may use.")
 target = click.option("--target", default="native", show_default=True, help="See `graphopt targets`.")
+
+targets = click.option(
+    "--target",
+    metavar="NAME[,NAME...]",
+    default="native",
+    show_default=True,
+    help="See `graphopt targets`. An artifact for several runs the best one that its machine can.",
+)
 input_shapes = click.option(
     "--input-shape",
     "input_shapes",

@@ -12,10 +12,12 @@ import onnx_ir as ir
 import pytest
 
 import graphopt
+from graphopt import api
 from graphopt.errors import GraphoptError, InputError, ModelError, ShapeError, VerificationError
 from graphopt.model import save
 from graphopt.pipeline import Context, Outcome
-from graphopt_runtime import CompiledModel
+from graphopt_runtime import CompiledModel, cpu
+from graphopt_runtime.artifact import open_artifact
 from tests.conftest import make_model
 
 ROWS = "g (float[rows,8] x) => (float[rows,4] y) { h = MatMul(x, w) y = Relu(h) }"
@@ -160,3 +162,25 @@ def test_contradictory_dims() -> None:
     model = make_model("g (float[n,4] x, float[m,4] z) => (float[n,4] y) { y = Add(x, z) }")
     with pytest.raises(ShapeError, match=r"contradict each other.*Add"):
         graphopt.compile(model, dims={"n": 2, "m": 3})
+
+
+def test_one_artifact_for_several_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.gopt"
+    done = api.build(rows_model(), path, "x86-64-v3,x86-64-v2", dims={"rows": [1, 4]})
+    assert done.verdict.passed
+    opened = open_artifact(path)
+    assert [build["target"]["name"] for build in opened.builds] == ["x86-64-v2", "x86-64-v3"]
+    assert set(opened.members) > {"library.x86-64-v2.so", "weights.x86-64-v3.bin"}
+    older = frozenset({"sse4_1", "sse4_2", "ssse3", "popcnt"})
+    for flags in (cpu.cpu_flags(), older):
+        monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: flags)
+        model = graphopt.load(path)
+        assert model.manifest["target"]["name"] == ("x86-64-v2" if flags is older else "x86-64-v3")
+        np.testing.assert_allclose(model(inputs(4))[0], expected(inputs(4)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("targets", ["x86-64-v3,z80", "", "x86-64-v3,"])
+def test_an_unknown_one_of_several_targets(targets: str, tmp_path: Path) -> None:
+    with pytest.raises(GraphoptError, match="unknown target"):
+        api.build(rows_model(), tmp_path / "m.gopt", targets)
+    assert not list(tmp_path.iterdir())

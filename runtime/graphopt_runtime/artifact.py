@@ -1,5 +1,7 @@
 """Opens a .gopt file in place: an uncompressed zip whose members start at multiples of 4096 bytes.
 
+It holds a library, weights and a description for each target that it was built for.
+
 Hashes find damage, not malice: loading an artifact runs the code in it.
 """
 
@@ -8,32 +10,36 @@ import json
 import mmap
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from graphopt_runtime.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2
 ALIGNMENT = 4096
 MANIFEST = "manifest.json"
-LIBRARY = "library.so"
-WEIGHTS = "weights.bin"
 COMMENT_PREFIX = b"graphopt manifest sha256:"
 """The archive comment is this prefix and the hash of the manifest, which holds the hashes of the other members."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_REQUIRED_KEYS = {"format": int, "target": dict, "variants": list, "weights_bytes": int, "hashes": dict}
+_REQUIRED_KEYS = {"format": int, "builds": list, "hashes": dict}
+_REQUIRED_OF_BUILDS = {"target": dict, "variants": list, "weights_bytes": int, "library": str, "weights": str}
 _MAX_MANIFEST_BYTES = 256 << 20
+
+
+Manifest = Mapping[str, Any]
+"""What a build says about itself."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An open artifact; `contents` maps the whole file and must outlive every use of the weights."""
+    """An open artifact and one of its builds; `contents` maps the whole file and must outlive every use of the weights."""
 
     path: Path
-    manifest: Mapping[str, Any]
+    builds: Sequence[Manifest]
+    manifest: Manifest
     contents: memoryview
     members: Mapping[str, range]
 
@@ -44,17 +50,27 @@ class Artifact:
 
     @property
     def library(self) -> memoryview:
-        return self.read(LIBRARY)
+        return self.read(self.manifest["library"])
 
     @property
     def weights(self) -> memoryview:
-        return self.read(WEIGHTS)
+        return self.read(self.manifest["weights"])
 
 
-def open_artifact(path: str | Path, verify: bool = True) -> Artifact:
-    """Maps `path` and checks its structure, its format and the hashes of manifest and library.
+def last_build(builds: Sequence[Manifest], path: Path) -> Manifest:
+    """The one that asks most of its CPU."""
+    return builds[-1]
 
-    `verify` also checks the hash of the weights, which reads them all. Raises ArtifactError.
+
+def open_artifact(
+    path: str | Path,
+    verify: bool = True,
+    choose: Callable[[Sequence[Manifest], Path], Manifest] = last_build,
+) -> Artifact:
+    """Maps `path`, checks its structure, its format and the hash of its manifest, and `choose`s a build.
+
+    The hash of that build's library is checked, and with `verify` that of its weights, which reads them all. Raises
+    ArtifactError.
     """
     path = Path(path)
     try:
@@ -64,10 +80,11 @@ def open_artifact(path: str | Path, verify: bool = True) -> Artifact:
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
     spans = _spans(directory, contents, path)
-    artifact = Artifact(path, _manifest(spans, contents, directory.comment, path), contents, spans)
-    _check_members(artifact)
-    for name in spans.keys() - {MANIFEST} - (set() if verify else {WEIGHTS}):
-        _check_hash(artifact, name)
+    whole = _manifest(spans, contents, directory.comment, path)
+    _check_members(whole, spans, path)
+    artifact = Artifact(path, whole["builds"], choose(whole["builds"], path), contents, spans)
+    for name in [artifact.manifest["library"], *([artifact.manifest["weights"]] if verify else [])]:
+        _check_hash(artifact, name, whole["hashes"][name])
     return artifact
 
 
@@ -159,26 +176,35 @@ def _check_format(manifest: Any, path: Path) -> dict[str, Any]:
             f"{path} has format {manifest['format']!r}, this runtime reads {FORMAT}; "
             "update graphopt-runtime or build the artifact again"
         )
-    for key, kind in _REQUIRED_KEYS.items():
-        if not isinstance(manifest.get(key), kind):
-            raise ArtifactError(f"{path}: {MANIFEST} lacks {key!r}, or it is not a {kind.__name__}")
+    _check_keys(manifest, _REQUIRED_KEYS, MANIFEST, path)
+    if not manifest["builds"]:
+        raise ArtifactError(f"{path}: {MANIFEST} lists no builds")
+    for build in manifest["builds"]:
+        _check_keys(build if isinstance(build, dict) else {}, _REQUIRED_OF_BUILDS, "a build", path)
     return manifest
 
 
-def _check_members(artifact: Artifact) -> None:
-    hashed = set(artifact.manifest["hashes"]) | {LIBRARY, WEIGHTS}
-    present = set(artifact.members) - {MANIFEST}
-    if missing := sorted(hashed - present):
-        raise ArtifactError(f"{artifact.path}: members are missing: {', '.join(missing)}")
-    if unknown := sorted(present - set(artifact.manifest["hashes"])):
-        raise ArtifactError(f"{artifact.path}: members without a hash in the manifest: {', '.join(unknown)}")
-    size, expected = len(artifact.members[WEIGHTS]), artifact.manifest["weights_bytes"]
-    if size != expected:
-        raise ArtifactError(f"{artifact.path}: {WEIGHTS} has {size} bytes, the manifest says {expected}")
+def _check_keys(found: Manifest, required: Mapping[str, type], what: str, path: Path) -> None:
+    for key, kind in required.items():
+        if not isinstance(found.get(key), kind):
+            raise ArtifactError(f"{path}: {what} lacks {key!r}, or it is not a {kind.__name__}")
 
 
-def _check_hash(artifact: Artifact, name: str) -> None:
-    if hashlib.sha256(artifact.read(name)).hexdigest() != artifact.manifest["hashes"][name]:
+def _check_members(manifest: Manifest, spans: Mapping[str, range], path: Path) -> None:
+    used = {build[role] for build in manifest["builds"] for role in ("library", "weights")}
+    present = set(spans) - {MANIFEST}
+    if missing := sorted((set(manifest["hashes"]) | used) - present):
+        raise ArtifactError(f"{path}: members are missing: {', '.join(missing)}")
+    if unknown := sorted(present - set(manifest["hashes"])):
+        raise ArtifactError(f"{path}: members without a hash in the manifest: {', '.join(unknown)}")
+    for build in manifest["builds"]:
+        size, expected = len(spans[build["weights"]]), build["weights_bytes"]
+        if size != expected:
+            raise ArtifactError(f"{path}: {build['weights']} has {size} bytes, the manifest says {expected}")
+
+
+def _check_hash(artifact: Artifact, name: str, digest: str) -> None:
+    if hashlib.sha256(artifact.read(name)).hexdigest() != digest:
         raise ArtifactError(
             f"{artifact.path}: {name} is damaged (its hash differs from the manifest's); "
             "copy or build the artifact again"

@@ -10,8 +10,9 @@ import numpy as np
 
 from graphopt_runtime import cpu
 from graphopt_runtime.artifact import Artifact, open_artifact
-from graphopt_runtime.errors import ArtifactError, GraphoptError, InputError
+from graphopt_runtime.errors import GraphoptError, InputError
 from graphopt_runtime.library import Handle, Library, Pointers
+from graphopt_runtime.selection import suitable_build
 from graphopt_runtime.signature import Outputs, Signature
 from graphopt_runtime.tensors import Array, NodeArg, Variant, address, allocate_all, as_input, parse_variants
 
@@ -22,23 +23,7 @@ def load(path: str | Path, threads: int | None = None, verify: bool = True) -> "
     `threads` defaults to the CPUs that this process may use. `verify=False` skips the hash of the weights.
     Raises ArtifactError when the file is damaged, too new, or made for another CPU.
     """
-    artifact = open_artifact(path, verify)
-    _check_machine(artifact)
-    return CompiledModel(artifact, threads)
-
-
-def _check_machine(artifact: Artifact) -> None:
-    target = artifact.manifest["target"]
-    here, wanted = cpu.architecture(), target.get("arch")
-    if wanted != here:
-        raise ArtifactError(
-            f"{artifact.path} was built for {wanted}, this machine is {here}; compile it again for this target"
-        )
-    if missing := cpu.missing_features(target.get("features", ()), cpu.cpu_flags(), here):
-        raise ArtifactError(
-            f"{artifact.path} was built for {target.get('name', wanted)!r} and needs CPU features that this machine "
-            f"lacks: {', '.join(missing)}; compile it again with an older target"
-        )
+    return CompiledModel(open_artifact(path, verify, suitable_build), threads)
 
 
 class CompiledModel:

@@ -135,7 +135,7 @@ def write_add(tmp_path: Path, add_library: bytes) -> Callable[..., Path]:
 
     def write(library: bytes = add_library, name: str = "add.gopt", **changes: Any) -> Path:
         path = tmp_path / name
-        artifact.write(path, add_manifest(**changes), library, WEIGHTS.tobytes())
+        artifact.write(path, [artifact.Build(add_manifest(**changes), library, WEIGHTS.tobytes())])
         return path
 
     return write

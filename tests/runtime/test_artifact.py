@@ -13,30 +13,27 @@ import pytest
 from graphopt_runtime.artifact import (
     ALIGNMENT,
     COMMENT_PREFIX,
-    LIBRARY,
     MANIFEST,
-    WEIGHTS,
     open_artifact,
 )
 from graphopt_runtime.errors import ArtifactError
 
 Members = list[tuple[str, bytes]]
 
+LIBRARY, WEIGHTS = "library.so", "weights.bin"
+
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+BUILD = {"target": {}, "variants": [], "weights_bytes": 4, "library": LIBRARY, "weights": WEIGHTS}
+
+
 def members(**manifest_changes: Any) -> Members:
     """The members of a correct artifact, but for the changes of its manifest."""
-    manifest = {
-        "format": 1,
-        "target": {},
-        "variants": [],
-        "weights_bytes": 4,
-        "hashes": {LIBRARY: digest(b"code"), WEIGHTS: digest(b"1234")},
-        **manifest_changes,
-    }
+    hashes = {LIBRARY: digest(b"code"), WEIGHTS: digest(b"1234")}
+    manifest = {"format": 2, "builds": [BUILD], "hashes": hashes, **manifest_changes}
     return [(LIBRARY, b"code"), (WEIGHTS, b"1234"), (MANIFEST, json.dumps(manifest).encode())]
 
 
@@ -203,12 +200,17 @@ def test_members_without_a_hash_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "has format 2, this runtime reads 1; update"),
+        ({"format": 1}, "has format 1, this runtime reads 2; update"),
         ({"format": None}, "has format None"),
-        ({"variants": None}, "lacks 'variants'"),
         ({"hashes": []}, "lacks 'hashes'"),
-        ({"target": "native"}, "lacks 'target'"),
-        ({"weights_bytes": 5}, "weights.bin has 4 bytes, the manifest says 5"),
+        ({"builds": {}}, "lacks 'builds'"),
+        ({"builds": []}, "lists no builds"),
+        ({"builds": [BUILD, 1]}, "a build lacks 'target'"),
+        ({"builds": [{**BUILD, "variants": None}]}, "a build lacks 'variants'"),
+        ({"builds": [{**BUILD, "target": "native"}]}, "a build lacks 'target'"),
+        ({"builds": [{**BUILD, "weights_bytes": 5}]}, "weights.bin has 4 bytes, the manifest says 5"),
+        ({"builds": [BUILD, {**BUILD, "weights": "w.bin"}]}, "members are missing: w.bin"),
+        ({"builds": [{**BUILD, "library": MANIFEST}]}, "members are missing: manifest.json"),
         ({"hashes": {WEIGHTS: digest(b"1234")}}, "without a hash in the manifest: library.so"),
     ],
 )

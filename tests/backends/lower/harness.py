@@ -12,10 +12,11 @@ import onnx.reference
 import onnx_ir as ir
 
 import graphopt_runtime
-from graphopt import artifact
+from graphopt import artifact, manifest
 from graphopt import model as models
 from graphopt.backends.compiler import compile_models
 from graphopt.backends.targets import Target, native
+from graphopt.pipeline import Report
 from tests.conftest import reference
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
@@ -28,20 +29,10 @@ def compiled(
     """The outputs of the compiled model."""
     target = native() if target is None else target
     library = compile_models([model], target)
-    manifest = {
-        "format": 1,
-        "graphopt": "0",
-        "tvm": "0",
-        "name": "test",
-        "target": {"name": target.name, "arch": target.arch, "features": list(target.features)},
-        "variants": library.variants,
-        "weights_bytes": len(library.weights),
-        "report": {},
-        "verification": {},
-    }
+    build = manifest.describe("test", Report(), target, library, None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gopt"
-        artifact.write(path, manifest, library.shared, library.weights)
+        artifact.write(path, [build])
         with graphopt_runtime.load(path) as runner:
             return list(runner.run(None, dict(feeds)))
 
