@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphopt import artifact, manifest
+from graphopt import artifact, bench, manifest
 from graphopt.arrays import Feeds
-from graphopt.bench import default_threads, measure
+from graphopt.departures import Departures, departures, expose_tensors
 from graphopt.errors import ModelError, VerificationError
 from graphopt.generating import generate, search
 from graphopt.judging import (
@@ -275,25 +275,66 @@ def compare(
     first. Outputs are compared with ONNX Runtime's, graph optimisation off. Raises GraphoptError for what concerns all
     backends; the error of a single one is its result.
     """
-    threads = threads or default_threads()
-    bound, feeds = _bound(model, Binding(dims or {}, input_shapes or {}, bind or {}), feeds)
+    binding = Binding(dims or {}, input_shapes or {}, bind or {})
+    bound, feeds = _bound(model, binding, feeds)
+    return _side_by_side(str(model), bound, feeds, backends, binding, target, threads, schedule, progress)
+
+
+def compare_tensors(
+    model: str | Path,
+    backends: Iterable[str],
+    *,
+    target: str = "native",
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    feeds: Feeds | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda stage: None,
+) -> Departures:
+    """Where the backends depart from ONNX Runtime, graph optimisation off: every tensor between two nodes is compared.
+
+    For this all of them become outputs, which ends what a backend fuses. Raises GraphoptError for what concerns all
+    backends.
+    """
+    binding = Binding(dims or {}, input_shapes or {}, bind or {})
+    bound, feeds = _bound(model, binding, feeds)
+    exposed, once = expose_tensors(bound), bench.Schedule(runs=1, blocks=1, warmup=0)
+    files: dict[str, Path | None] = dict.fromkeys(backends)
+    measured = _side_by_side(str(model), exposed, feeds, files, binding, target, threads, once, progress)
+    return departures(bound, measured)
+
+
+def _side_by_side(
+    name: str,
+    bound: ir.Model,
+    feeds: Feeds,
+    backends: Mapping[str, Path | None],
+    binding: Binding,
+    target: str,
+    threads: int | None,
+    schedule: Schedule | None,
+    progress: Progress,
+) -> Benchmark:
+    """Time the backends on a model with fixed shapes, or on files of their own, to which `binding` then applies."""
+    threads = threads or bench.default_threads()
     with tempfile.TemporaryDirectory() as folder:
         save(bound, fixed := Path(folder) / "fixed.onnx")
 
-        def find(name: str, backend: str) -> Path:
-            path = backends[name]
+        def find(label: str, backend: str) -> Path:
+            path = backends[label]
             if backend != OURS or (path is not None and path.suffix == ".gopt"):
                 return path or fixed
-            fixes: dict[str, Any] = (
-                {} if path is None else {"dims": dims, "input_shapes": input_shapes, "bind": bind}
-            )
-            compiled = Path(folder) / f"{list(backends).index(name)}.gopt"
+            fixes: dict[str, Any] = {}
+            if path is not None:
+                fixes = {"dims": binding.dims, "input_shapes": binding.input_shapes, "bind": binding.values}
+            compiled = Path(folder) / f"{list(backends).index(label)}.gopt"
             return build(path or fixed, compiled, target, check=False, progress=progress, **fixes).path
 
-        loaders = {name: loader(name, threads, partial(find, name)) for name in backends}
+        loaders = {label: loader(label, threads, partial(find, label)) for label in backends}
         expected = reference_outputs(fixed, feeds)
         progress("measure")
-        return measure(str(model), loaders, feeds, threads=threads, expected=expected, schedule=schedule)
+        return bench.measure(name, loaders, feeds, threads=threads, expected=expected, schedule=schedule)
 
 
 def profile(
@@ -316,7 +357,7 @@ def profile(
     from graphopt.backends.peers import onnxruntime_profile
     from graphopt.backends.targets import native
 
-    threads = threads or default_threads()
+    threads = threads or bench.default_threads()
     bound, feeds = _bound(model, Binding(dims or {}, input_shapes or {}, bind or {}), feeds)
     with tempfile.TemporaryDirectory() as folder:
         save(bound, fixed := Path(folder) / "fixed.onnx")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.arrays import Feeds
+from graphopt.comparison import Comparison
 from graphopt.verify import compare
 from graphopt.worker import Loader, Worker
 
@@ -32,6 +33,7 @@ class Measurement:
     precision: str = ""
     max_abs_err: float | None = None
     max_rel_err: float | None = None
+    comparisons: tuple[Comparison, ...] = ()
     error: str = ""
 
     @property
@@ -133,4 +135,9 @@ def _judge(measurement: Measurement, outputs: Any, expected: Mapping[str, Any] |
     if measurement.error or expected is None:
         return measurement
     verdict = compare(expected, outputs)
-    return replace(measurement, max_abs_err=verdict.max_abs_err, max_rel_err=verdict.max_rel_err)
+    return replace(
+        measurement,
+        max_abs_err=verdict.max_abs_err,
+        max_rel_err=verdict.max_rel_err,
+        comparisons=tuple(verdict.outputs),
+    )

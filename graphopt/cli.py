@@ -262,7 +262,7 @@ def bench(
     elif options.is_artifact(model):
         cli_measuring.bench_compiled(model, json_file, chosen)
     else:
-        cli_measuring.compare(model, ("graphopt",), json_file, None, chosen)
+        cli_measuring.compare(model, ("graphopt",), json_file, None, False, chosen)
 
 
 @_example("graphopt compare model.onnx --backend graphopt --backend onnxruntime")
@@ -282,13 +282,21 @@ def bench(
 @options.target
 @options.threads
 @options.schedule
+@click.option(
+    "--layers", is_flag=True, help="Also compare every tensor between the nodes: which departs first?"
+)
 @click.option("--html", type=options.OUTPUT, help="Also write a page.")
 @options.json_file
 def compare(
-    model: Path, backends: tuple[str, ...], html: Path | None, json_file: str | None, **chosen: Any
+    model: Path,
+    backends: tuple[str, ...],
+    layers: bool,
+    html: Path | None,
+    json_file: str | None,
+    **chosen: Any,
 ) -> None:
     """Run one model on several backends side by side, interleaved, and compare their outputs."""
-    cli_measuring.compare(model, backends, json_file, html, chosen)
+    cli_measuring.compare(model, backends, json_file, html, layers, chosen)
 
 
 @_example("graphopt inspect model.onnx --json -")

@@ -18,18 +18,29 @@ if TYPE_CHECKING:
 
 
 def compare(
-    model: Path, names: tuple[str, ...], json_file: str | None, html: Path | None, chosen: dict[str, Any]
+    model: Path,
+    names: tuple[str, ...],
+    json_file: str | None,
+    html: Path | None,
+    layers: bool,
+    chosen: dict[str, Any],
 ) -> None:
-    """One model on several backends."""
+    """One model on several backends, and its tensors if asked."""
     settings = options.compare_settings(chosen)
     backends = options.backends(names)
     with progress_display(json_file) as progress:
         from graphopt import api, report
 
         result = api.compare(model, backends, progress=progress, **settings)
+        content, tables = result.to_json(), [report.comparison_table(result)]
+        if layers:
+            del settings["schedule"]
+            found = api.compare_tensors(model, backends, progress=progress, **settings)
+            content["layers"] = found.to_json()
+            tables.append(report.departure_table(found))
     if html is not None:
         report.write_text(report.comparison_html(result), str(html))
-    publish(json_file, result.to_json(), report.comparison_table(result))
+    publish(json_file, content, *tables)
     _require_any_result(result)
 
 

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from graphopt.artifact import replacing
 from graphopt.bench import Benchmark, Measurement
+from graphopt.comparison import Comparison
+from graphopt.departures import Departures
 from graphopt.layers import LayerTimes
 from graphopt.model import Statistics
 from graphopt.pipeline import Report
@@ -25,6 +27,7 @@ __all__ = [
     "comparison_html",
     "comparison_rows",
     "comparison_table",
+    "departure_table",
     "layer_html",
     "layer_table",
     "load_table",
@@ -67,6 +70,30 @@ def comparison_table(benchmark: Benchmark) -> Table:
     """Backends side by side; one that failed shows why."""
     title = f"{benchmark.model}: {benchmark.threads} thread(s), {benchmark.runs} runs"
     return table(["backend", *COLUMNS], comparison_rows(benchmark), title=title)
+
+
+def departure_table(found: Departures) -> Table:
+    """A row a backend: its first tensor over the tolerance, and the one that differs most."""
+    rows = [
+        [
+            name,
+            *(
+                [one.error, *[""] * 3]
+                if one.error
+                else [*_tensor(found, one.first), *_tensor(found, one.largest)]
+            ),
+        ]
+        for name, one in found.backends.items()
+    ]
+    headings = ["backend", "first over its tolerance", "rel err", "largest difference", "rel err"]
+    return table(headings, rows, title=f"{found.model}: tensors next to ONNX Runtime without optimisation")
+
+
+def _tensor(found: Departures, difference: Comparison | None) -> list[str]:
+    if difference is None:
+        return ["none", ""]
+    name = f"{difference.name} of {found.nodes.get(difference.name, 'the model')}"
+    return [name, difference.reason or f"{difference.max_rel_err:.2g}"]
 
 
 def load_table(load: Load) -> Table:

@@ -53,9 +53,10 @@ class _Runner:
             self._model.reshape({name: list(array.shape) for name, array in feeds.items()})
             self._compile()
         results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-        return dict(zip(self._outputs, results.values(), strict=True))
+        outputs = zip(self._names, results.values(), strict=True)
+        return {name: array for names, array in outputs for name in names}
 
     def _compile(self) -> None:
         compiled = self._core.compile_model(self._model, "CPU", self._options)
-        self._outputs = [output.get_any_name() for output in compiled.outputs]
+        self._names = [output.get_names() for output in compiled.outputs]
         self._request = compiled.create_infer_request()

@@ -86,6 +86,18 @@ def test_compare(onnx_file: Path) -> None:
     assert content["backends"]["graphopt"]["max_rel_err"] < 1e-5
 
 
+def test_compare_every_tensor(onnx_file: Path) -> None:
+    backends = ("--backend", "graphopt", "--backend", "onnxruntime")
+    content = invoke_json("compare", onnx_file, *backends, *QUICK, "--layers")
+    for name in ("graphopt", "onnxruntime"):
+        found = content["layers"][name]
+        assert found["first"] is None
+        assert len(found["tensors"]) >= 2
+        assert all(each["within_tolerance"] and each["node"] for each in found["tensors"])
+    text = invoke("compare", onnx_file, *backends, *QUICK, "--layers").stdout
+    assert "first over its tolerance" in text
+
+
 def test_compare_with_an_artifact(onnx_file: Path, artifact: Path) -> None:
     backend = ("--backend", f"graphopt={artifact}", "--dim", "batch=2")
     content = invoke_json("compare", onnx_file, *backend, *QUICK)
