@@ -33,12 +33,17 @@ class Epilogue:
         self.hole = lazy(self.shape, self.dtype, self._fill, block=self.block)
         self.result = self.hole
 
-    def store(self, k: KernelBuilder, out: Storage, index: Index, value: Expr) -> None:
-        """Store the result for `value`, the kernel's element at `index`, into `out`."""
+    def apply(self, k: KernelBuilder, index: Index, value: Expr) -> Expr:
+        """The result for `value`, the kernel's element at `index`."""
         self._value = lambda _: value
         with k.fresh_values():
             result = self.result.read(k, index)
         self._value = None
+        return result
+
+    def store(self, k: KernelBuilder, out: Storage, index: Index, value: Expr) -> None:
+        """Store the result for `value`, the kernel's element at `index`, into `out`."""
+        result = self.apply(k, index, value)
         layout = out.layout
         if isinstance(layout, Blocked) and layout.padded_lanes:
             result = tirx.Select(index[1] < layout.shape[1], result, const(0, self.result.dtype))

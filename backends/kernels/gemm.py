@@ -110,6 +110,18 @@ class GemmKernel:
             prefix = split_index(which, batch)
             for_each_segment(k, columns, column, lambda c, x: self._panel(k, rows, row, prefix, c, x, column))
 
+    def emit_rows(self, k: KernelBuilder, prefix: list[Expr], y: Expr, rows: int) -> None:
+        """`rows` rows of one product from `y`, all of their columns, on the calling thread."""
+        width = self.tile.vectors * self.lanes
+        for part in segments(self.shape[-1], width):
+            with k.loop(part.repeat, "serial", "panel") as number:
+                panel = k.bind(part.start // width + number)
+                x = k.bind(part.start + number * part.extent)
+                for tiles in segments(rows, self.tile.rows):
+                    with k.loop(tiles.repeat, "serial", "tile") as tile:
+                        first = k.bind(y + tiles.start + tile * tiles.extent)
+                        self._tile(k, prefix, first, tiles.extent, x, part.extent, panel)
+
     def _panel(
         self,
         k: KernelBuilder,

@@ -133,28 +133,32 @@ def fold_row(k: KernelBuilder, fold: Fold, extent: int, dtype: str, lanes: int, 
 
 
 class Row:
-    """`extent` elements filled up to whole vectors, on the stack if short, else in `buffer` from `start`."""
+    """`extent` elements filled up to whole vectors in `memory` from `start`; on the stack without."""
 
     def __init__(
-        self, k: KernelBuilder, extent: int, dtype: str, lanes: int, buffer: Buffer | None, start: Expr
+        self,
+        k: KernelBuilder,
+        extent: int,
+        dtype: str,
+        lanes: int,
+        memory: Buffer | Local | None,
+        start: Expr = 0,
     ) -> None:
         self.k, self.extent, self.dtype, self.lanes = k, extent, dtype, lanes
         self.padded = padded(extent, lanes)
-        self.buffer, self.start = buffer, start
-        self.local = k.local(max(self.padded, 1), dtype) if buffer is None else None
+        self.memory = k.local(max(self.padded, 1), dtype) if memory is None else memory
+        self.start = 0 if memory is None else start
 
     def __getitem__(self, position: Expr) -> Expr:
-        if self.local is not None:
-            return self.local[position]
-        assert self.buffer is not None
-        return self.k.load(self.buffer, self.start + position)
+        at = self.start + position
+        return self.memory[at] if isinstance(self.memory, Local) else self.k.load(self.memory, at)
 
     def assign(self, position: Expr, value: Expr) -> None:
-        if self.local is not None:
-            self.k.assign(self.local, position, value)
+        at = self.start + position
+        if isinstance(self.memory, Local):
+            self.k.assign(self.memory, at, value)
         else:
-            assert self.buffer is not None
-            self.k.store(self.buffer, self.start + position, value)
+            self.k.store(self.memory, at, value)
 
     def load(self, element: Element, vectorise: bool = True) -> None:
         """Read every element once."""

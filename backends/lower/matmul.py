@@ -13,16 +13,16 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.dot import DotKernel
 from graphopt.backends.kernels.gemm import GemmKernel
-from graphopt.backends.kernels.panels import Panels, emit_transposed_panels, pack_panels, panel_count
 from graphopt.backends.kernels.registers import REGISTERS
-from graphopt.backends.layout import Strided, row_major_strides
 from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.fused_attention import find_attention, lower_attention
+from graphopt.backends.lower.operands import along_depth, columns_of, stride_of, transposed, with_shape
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.views import reshape, transpose
 from graphopt.backends.schedules import gemm as gemm_schedules
-from graphopt.backends.tensor import Tensor, broadcast_index, strided_view, unravel
+from graphopt.backends.tensor import Tensor, broadcast_index, unravel
 
 FEW = 2
 """Columns of a result up to which a product is computed by dot products rather than by vectors of columns."""
@@ -50,14 +50,17 @@ def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
     left, right = (ctx.tensor(value) for value in node.inputs if value is not None)
     if min(left.rank, right.rank) == 0:
         raise Refused("MatMul of a scalar")
+    if (attention := find_attention(ctx, node, left, right)) is not None:
+        lower_attention(ctx, attention)
+        return
     row, column = left.rank == 1, right.rank == 1
 
     def restore(index: Sequence[Expr]) -> Sequence[Expr]:
         *batch, y, x = index
         return [*batch, *([] if row else [y]), *([] if column else [x])]
 
-    left = _with_shape(ctx, left, (1, *left.shape)) if row else left
-    right = _with_shape(ctx, right, (*right.shape, 1)) if column else right
+    left = with_shape(ctx, left, (1, *left.shape)) if row else left
+    right = with_shape(ctx, right, (*right.shape, 1)) if column else right
     multiply(
         ctx, node, Product(left, right, restore if row or column else tuple), lambda k, index, value: value
     )
@@ -69,7 +72,7 @@ def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
     assert left is not None
     assert right is not None
     left = transpose(left, (1, 0)) if attribute(node, "transA", 0) else left
-    right = _transposed(ctx, right) if attribute(node, "transB", 0) else right
+    right = transposed(ctx, right) if attribute(node, "transB", 0) else right
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     addend = rest[0] if rest and rest[0] is not None and beta != 0 else None
     if addend is not None:
@@ -126,13 +129,13 @@ def _kernel(
     """The kernel that suits the shape of a product and the strides of its operands."""
     left, right, shape = product.left, product.right, product.shape
     if shape[-1] <= FEW:
-        left, right = _along_depth(ctx, left, -1), _along_depth(ctx, right, -2)
+        left, right = along_depth(ctx, left, -1), along_depth(ctx, right, -2)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
-    if shape[-2] <= FEW and _stride(right, -2) == 1 and _stride(right, -1) != 1:
-        left = _along_depth(ctx, left, -1)
+    if shape[-2] <= FEW and stride_of(right, -2) == 1 and stride_of(right, -1) != 1:
+        left = along_depth(ctx, left, -1)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
     tile = _tile(ctx, product, lanes, accumulator)
-    operand = _columns(ctx, right, tile.vectors, lanes)
+    operand = columns_of(ctx, right, tile.vectors, lanes)
     return lambda store: GemmKernel(left, operand, shape, tile, lanes, accumulator, store)
 
 
@@ -141,45 +144,9 @@ def _tile(ctx: Lowering, product: Product, lanes: int, accumulator: str) -> gemm
     depth = product.left.shape[-1]
     if accumulator != "float32" or not math.prod((*product.shape, depth)):
         return gemm.choose_tile(m, n, depth, lanes, REGISTERS[ctx.lanes])
-    packed = _stride(product.right, -1) != 1 or product.right.constant is not None
+    packed = stride_of(product.right, -1) != 1 or product.right.constant is not None
     workload = gemm_schedules.workload(math.prod(batch), m, n, depth, packed)
     return gemm_schedules.tile_of(ctx.schedules.choose(workload, lanes, lambda config: True))
-
-
-def _columns(ctx: Lowering, right: Tensor, vectors: int, lanes: int) -> Tensor | Panels:
-    """The right operand as vectors of columns: packed if it is constant or transposed, else in place."""
-    depth, columns = right.shape[-2:]
-    batch, count = right.shape[:-2], panel_count(columns, vectors, lanes)
-    if right.constant is not None:
-        buffer = ctx.constant_buffer(pack_panels(right.constant, vectors, lanes))
-        return Panels(buffer, batch, count, depth, vectors, lanes)
-    right = ctx.strided(right)
-    if _stride(right, -1) == 1 or columns == 1:
-        return right
-    if _stride(right, -2) != 1:
-        return ctx.store(right)
-    packed = ctx.buffer(int(np.prod(batch)) * count * depth * vectors * lanes, right.dtype)
-    panels = Panels(packed, batch, count, depth, vectors, lanes)
-    with ctx.kernel("pack") as k:
-        emit_transposed_panels(k, right, panels)
-    return panels
-
-
-def _along_depth(ctx: Lowering, tensor: Tensor, axis: int) -> Tensor:
-    """The operand in memory with its summed axis contiguous."""
-    tensor = _strided_constant(ctx, tensor, axis)
-    if _stride(tensor, axis) == 1 or tensor.shape[axis] == 1:
-        return tensor
-    if axis == -1:
-        return ctx.store(tensor)
-    return _swapped(ctx.store(_swapped(tensor)))
-
-
-def _strided_constant(ctx: Lowering, tensor: Tensor, axis: int) -> Tensor:
-    """`ctx.strided`, a constant being laid out with `axis` innermost at compile time."""
-    if tensor.constant is None or axis == -1:
-        return ctx.strided(tensor)
-    return _swapped(ctx.strided(ctx.constant(np.ascontiguousarray(tensor.constant.swapaxes(-1, -2)))))
 
 
 def _merge_rows(ctx: Lowering, product: Product) -> Product:
@@ -190,39 +157,8 @@ def _merge_rows(ctx: Lowering, product: Product) -> Product:
         return product
     rows = left.shape[:-1]
     left = reshape(ctx.dense(left), (int(np.prod(rows)), left.shape[-1]))
-    right = _with_shape(ctx, right, right.shape[-2:])
+    right = with_shape(ctx, right, right.shape[-2:])
     return Product(left, right, lambda index: restore([*unravel(index[0], rows), index[1]]))
-
-
-def _with_shape(ctx: Lowering, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The tensor with axes of extent 1 added or removed."""
-    if tensor.constant is not None:
-        return ctx.constant(tensor.constant.reshape(shape))
-    tensor = ctx.strided(tensor)
-    layout = storage_of(tensor).layout
-    assert isinstance(layout, Strided)
-    strides = iter(s for s, extent in zip(layout.strides, tensor.shape, strict=True) if extent != 1)
-    return strided_view(
-        tensor, shape, [0 if extent == 1 else next(strides) for extent in shape], layout.offset
-    )
-
-
-def _transposed(ctx: Lowering, matrix: Tensor) -> Tensor:
-    return transpose(matrix, (1, 0)) if matrix.constant is None else ctx.constant(matrix.constant.T)
-
-
-def _swapped(tensor: Tensor) -> Tensor:
-    order = list(range(tensor.rank))
-    order[-2:] = [tensor.rank - 1, tensor.rank - 2]
-    return transpose(tensor, order)
-
-
-def _stride(tensor: Tensor, axis: int) -> int | None:
-    """The stride of an axis of a tensor in memory or constant; None for one that is not strided."""
-    if tensor.constant is not None:
-        return row_major_strides(tensor.shape)[axis]
-    layout = tensor.storage.layout if tensor.storage is not None else None
-    return layout.strides[axis] if isinstance(layout, Strided) else None
 
 
 OPERATORS: dict[str, Operator] = {

@@ -59,6 +59,13 @@ def epilogue(ctx: Lowering, node: ir.Node, block: int = 0) -> Epilogue:
     return made
 
 
+def following(ctx: Lowering, node: ir.Node) -> ir.Value:
+    """The value that the epilogue of a kernel for `node` would end in."""
+    value = node.outputs[0]
+    region = _region(ctx, value, shape_of(value))
+    return region[-1].outputs[0] if region else value
+
+
 def _region(ctx: Lowering, value: ir.Value, shape: tuple[int, ...]) -> list[ir.Node]:
     graph = value.producer().graph if value.producer() is not None else None  # type: ignore[union-attr]
 
