@@ -36,19 +36,22 @@ def pack_weights(
 ) -> np.ndarray[Any, Any]:
     """`[filters * groups, channels, kh, kw]` to `[groups, filter tiles, channel blocks, kh, kw, lane, tile vector]`, flat.
 
-    The last tile of a group may have fewer vectors. Missing filters are zero; the last channel block keeps `lanes` rows,
-    of which the kernel reads only the real ones.
+    The last tile of a group may have fewer vectors, whose missing filters are zero; the last block may have fewer lanes.
     """
     kh, kw = shape.window.kernel
-    filters, channels = (_whole(count, lanes) for count in (shape.filters, shape.channels))
-    padded = np.zeros((shape.groups, filters, channels, kh, kw), weights.dtype)
-    padded[:, : shape.filters, : shape.channels] = weights.reshape(shape.groups, -1, *weights.shape[1:])
-    parts = []
+    filters = _whole(shape.filters, lanes)
+    padded = np.zeros((shape.groups, filters, shape.channels, kh, kw), weights.dtype)
+    padded[:, : shape.filters] = weights.reshape(shape.groups, -1, *weights.shape[1:])
+    tiles = []
     for part in segments(filters, tile.blocks * lanes):
         chosen = padded[:, part.start : part.start + part.repeat * part.extent]
-        blocked = chosen.reshape(shape.groups, part.repeat, part.extent, channels // lanes, lanes, kh, kw)
-        parts.append(blocked.transpose(0, 1, 3, 5, 6, 4, 2).reshape(shape.groups, -1))
-    return np.concatenate(parts, 1).reshape(-1)
+        split = chosen.reshape(shape.groups, part.repeat, part.extent, shape.channels, kh, kw)
+        blocks = [
+            split[:, :, :, start : start + lanes].transpose(0, 1, 4, 5, 3, 2).reshape(*split.shape[:2], -1)
+            for start in range(0, shape.channels, lanes)
+        ]
+        tiles.append(np.concatenate(blocks, 2).reshape(shape.groups, -1))
+    return np.concatenate(tiles, 1).reshape(-1)
 
 
 def pad_bias(bias: np.ndarray[Any, Any], shape: ConvShape, lanes: int) -> np.ndarray[Any, Any]:
@@ -87,6 +90,17 @@ class Place:
     def vector(self, block: int, pixel: tuple[int, int]) -> int:
         """Which of the tile's vectors holds a block of a pixel."""
         return (block * self.rows.width + pixel[0]) * self.columns.width + pixel[1]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What one step of a sum reads: a lane of a block of input channels, which has `lanes`, at a place of the window."""
+
+    block: Expr
+    lanes: Expr
+    lane: Expr
+    y: Expr
+    x: Expr
 
 
 @dataclass(frozen=True)
@@ -180,7 +194,7 @@ class ConvKernel:
         def channel_block(block: Expr, channels: int) -> None:
             for ky, kx, pixels in self._taps(k, place):
                 with k.loop(channels, "serial", "channel") as lane:
-                    self._multiply(k, sums, place, (block, lane, ky, kx), pixels)
+                    self._multiply(k, sums, place, Tap(block, channels, lane, ky, kx), pixels)
 
         if full:
             with k.loop(full, "serial", "block") as block:
@@ -200,31 +214,26 @@ class ConvKernel:
         k: KernelBuilder,
         sums: Local,
         place: Place,
-        tap: tuple[Expr, Expr, Expr, Expr],
+        tap: Tap,
         pixels: list[tuple[int, int]],
     ) -> None:
-        channel_block, lane, ky, kx = tap
         window, lanes = self.shape.window, self.lanes
         first = self._weights_position(place, tap)
         weights = [k.bind(k.load_vector(self.weights, first + b * lanes, lanes)) for b in range(place.blocks)]
-        channel = self._first_channel(place) + channel_block * lanes + lane
+        channel = self._first_channel(place) + tap.block * lanes + tap.lane
         for row, column in pixels:
-            at = window.row(place.y + row, ky), window.column(place.x + column, kx)
+            at = window.row(place.y + row, tap.y), window.column(place.x + column, tap.x)
             scalar = tirx.Broadcast(self.input.reader(k, self._input_index(place.n, channel, *at)), lanes)
             for block, weight in enumerate(weights):
                 vector = place.vector(block, (row, column)) * lanes
                 k.assign(sums, vector, k.read_vector(sums, vector, lanes) + scalar * weight, lanes)
 
-    def _weights_position(self, place: Place, tap: tuple[Expr, Expr, Expr, Expr]) -> Expr:
+    def _weights_position(self, place: Place, tap: Tap) -> Expr:
         """Where the weights of one input channel and tap for the tile's filters start."""
-        channel_block, lane, ky, kx = tap
         kh, kw = self.shape.window.kernel
-        filter_blocks, channel_blocks = (
-            -(-count // self.lanes) for count in (self.shape.filters, self.shape.channels)
-        )
-        taps_before = (place.group * filter_blocks + place.block) * channel_blocks * (kh * kw)
-        step = ((channel_block * kh + ky) * kw + kx) * self.lanes + lane
-        return taps_before * (self.lanes * self.lanes) + step * (place.blocks * self.lanes)
+        tile = place.group * -(-self.shape.filters // self.lanes) + place.block
+        row = (tap.block * self.lanes) * (kh * kw) + (tap.y * kw + tap.x) * tap.lanes + tap.lane
+        return (tile * self.shape.depth + row * place.blocks) * self.lanes
 
     def _first_channel(self, place: Place) -> Expr:
         """The first input channel that a tile of filters reads."""

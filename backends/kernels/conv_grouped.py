@@ -14,7 +14,7 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
-from graphopt.backends.kernels.conv import ConvKernel, Place
+from graphopt.backends.kernels.conv import ConvKernel, Place, Tap
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, choose_tile
 
 Array = np.ndarray[Any, Any]
@@ -63,7 +63,14 @@ class GroupedConvKernel(ConvKernel):
         for ky, kx, pixels in self._taps(k, place):
             with k.loop(count, "serial", "channel") as channel:
                 block, lane = tirx.op.floordiv(channel, self.lanes), tirx.op.floormod(channel, self.lanes)
-                self._multiply(k, sums, place, (block, lane, ky, kx), pixels)
+                self._multiply(k, sums, place, Tap(block, self._lanes_of(block), lane, ky, kx), pixels)
+
+    def _lanes_of(self, block: Expr) -> Expr:
+        """The channels in a block, of which the last one may have fewer."""
+        if self.shape.channels % self.lanes == 0:
+            return self.lanes
+        rest = self.shape.channels - block * self.lanes
+        return tirx.op.min(tirx.const(self.lanes, "int32"), rest)
 
     def _first_channel(self, place: Place) -> Expr:
         assert self.grouped is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -118,8 +117,8 @@ def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
     out = Blocked(outside, lanes)
     store = program.relu(program.output(out.size(outside)), out)
     if tile is not None:
-        vectors = -(-shape.filters // lanes) * -(-shape.channels // lanes) * lanes
-        weights = program.constant(shape.groups * vectors * lanes * math.prod(shape.window.kernel), "float32")
+        vectors = shape.groups * -(-shape.filters // lanes)
+        weights = program.constant(vectors * lanes * shape.depth, "float32")
         program.emit(ConvKernel(shape, tile, lanes, source, weights, None, store).emit)
     else:
         chosen = winograd_shape(shape, config, lanes)
