@@ -1,4 +1,4 @@
-"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2] [--batch 8]`.
+"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2] [--batch 8] [--tune 20]`.
 
 Every float model is compiled, then timed in interleaved blocks with ONNX Runtime and OpenVINO, each in a process of its own
 with the same number of threads. A ratio is graphopt's median over that of the faster peer.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from graphopt.errors import GraphoptError
 from graphopt.islands import quantised_values
 from graphopt.measuring import OURS
 from graphopt.report import markdown
+from graphopt.tuning import Budget, Tuning
 from measured_models import CLASSIFIERS, batched, binding, model_paths
 
 PEERS = ("onnxruntime", "openvino")
+MOST_TRIALS = 100_000
+
 LARGE_MS = 2.0
 """ONNX Runtime's milliseconds above which a model counts as large."""
 
@@ -82,11 +86,15 @@ def chosen_models(names: Sequence[str], batch: int) -> list[Path]:
     return [batched(path, batch) for path in paths if path.stem.startswith(CLASSIFIERS)]
 
 
-def measure(path: Path, threads: int, schedule: Schedule) -> Row:
+def measure(path: Path, threads: int, schedule: Schedule, tune_seconds: float) -> Row:
     """Compile and time one model. Raises GraphoptError for one that graphopt cannot run."""
-    timed = api.compare(
-        path, dict.fromkeys((OURS, *PEERS)), threads=threads, schedule=schedule, **binding(path)
-    )
+    backends: dict[str, Path | None] = dict.fromkeys((OURS, *PEERS))
+    with tempfile.TemporaryDirectory() as folder:
+        if tune_seconds:
+            compiled, database = Path(folder) / "tuned.gopt", Path(folder) / "schedules"
+            tuning = Tuning(database, Budget(MOST_TRIALS, tune_seconds), threads)
+            backends[OURS] = api.build(path, compiled, tuning=tuning, check=False, **binding(path)).path
+        timed = api.compare(path, backends, threads=threads, schedule=schedule, **binding(path))
     if timed.backends[OURS].error:
         raise GraphoptError(timed.backends[OURS].error)
     return Row(path.stem, timed)
@@ -111,6 +119,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of model names; all without")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--tune", type=float, default=0, metavar="SECONDS", help="tune each model for so long"
+    )
     parser.add_argument("--batch", type=int, default=1, help="more than 1: the classifiers alone")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--blocks", type=int, default=7)
@@ -118,7 +129,8 @@ def main() -> int:
     rows: list[Row] = []
     for path in chosen_models(chosen.names, chosen.batch):
         try:
-            rows.append(measure(path, chosen.threads, Schedule(chosen.runs, chosen.blocks, 3)))
+            schedule = Schedule(chosen.runs, chosen.blocks, 3)
+            rows.append(measure(path, chosen.threads, schedule, chosen.tune))
         except GraphoptError as error:
             print(f"{path.stem}: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
