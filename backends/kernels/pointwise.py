@@ -1,14 +1,15 @@
 """Stores a lazy tensor into memory: one loop nest whose inner axis is contiguous wherever the operands allow.
 
 Trailing axes are collapsed into one as long as every operand is then read with stride 1 or 0, so that plain elementwise
-chains become a single flat loop and broadcasts keep the longest possible inner loop.
+chains become a single flat loop and broadcasts keep the longest possible inner loop. Where no axis is, single vectors of the
+last one may be: channels that come from blocks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import ir, sym, tirx
 
@@ -34,6 +35,8 @@ class _Nest:
     trailing: tuple[int, ...]
     quality: int
     guarded: bool
+    width: int = 0
+    """Extent of the last axis, into whose parts of that size the last axis of the layout was split; 0 where it was not."""
 
     @property
     def inner(self) -> int:
@@ -44,7 +47,7 @@ def store_pointwise(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -
     """Compute every element of `value` into `out`, whose layout is dense or blocked for `value.shape`."""
     if value.size == 0:
         return
-    nest = _choose_nest(value, out)
+    nest = _choose_nest(value, out, lanes)
     if nest.inner == 0 or math.prod(nest.outer) == 0:
         return
     vectorise = not nest.guarded and nest.quality == UNIT and nest.inner >= lanes
@@ -89,6 +92,9 @@ def _store_element(
     k: KernelBuilder, value: Tensor, out: Storage, nest: _Nest, outer: Sequence[Expr], flat: Expr
 ) -> None:
     physical = [*outer, *unravel(flat, nest.trailing)]
+    if nest.width:
+        *physical, part, lane = physical
+        physical.append(part * nest.width + lane)
     index = out.layout.logical(physical)
     result = value.read(k, index)
     if isinstance(out.layout, Blocked) and out.layout.padded_lanes:
@@ -97,30 +103,36 @@ def _store_element(
     k.store(out.buffer, out.layout.position(index), result)
 
 
-def _choose_nest(value: Tensor, out: Storage) -> _Nest:
+def _choose_nest(value: Tensor, out: Storage, lanes: int) -> _Nest:
     physical = out.layout.physical_shape(value.shape)
     best: _Nest | None = None
     for trailing in range(1, len(physical) + 1):
-        nest = _try_nest(value, out, physical, len(physical) - trailing)
+        split = len(physical) - trailing
+        nest = _judge_nest(value, out, _Nest(physical[:split], physical[split:], UNIT, False))
         if best is None or nest.quality <= best.quality:
             best = nest
         else:
             break
-    return best or _Nest((), (), UNIT, False)
+    if best is None:
+        return _Nest((), (), UNIT, False)
+    if best.quality == UNIT or physical[-1] % lanes or physical[-1] == lanes:
+        return best
+    parts = (*physical[:-1], physical[-1] // lanes)
+    split_nest = _judge_nest(value, out, _Nest(parts, (lanes,), UNIT, False, lanes))
+    return split_nest if split_nest.quality == UNIT else best
 
 
-def _try_nest(value: Tensor, out: Storage, physical: tuple[int, ...], split: int) -> _Nest:
+def _judge_nest(value: Tensor, out: Storage, nest: _Nest) -> _Nest:
     """Build the element once and look at how its loads and its store move with the flat loop."""
-    nest = _Nest(physical[:split], physical[split:], UNIT, False)
     k = KernelBuilder()
     analyzer = sym.Analyzer()
-    outer = [tirx.Var(f"o{axis}", INDEX) for axis in range(split)]
+    outer = [tirx.Var(f"o{axis}", INDEX) for axis in range(len(nest.outer))]
     flat = tirx.Var("flat", INDEX)
     for variable, extent in zip([*outer, flat], [*nest.outer, nest.inner], strict=True):
         analyzer.bind(variable, ir.Range(0, max(extent, 1)))
     _store_element(k, value, out, nest, outer, flat)
     quality = max((_access(analyzer, offset, flat) for _, offset in k.loads), default=UNIT)
-    return _Nest(nest.outer, nest.trailing, quality, k.guarded)
+    return replace(nest, quality=quality, guarded=k.guarded)
 
 
 def _access(analyzer: sym.Analyzer, offset: Expr, flat: Expr) -> int:

@@ -16,6 +16,7 @@ from graphopt.backends.lower.operator import (
     Operator,
     attribute,
     constant_input,
+    dtype_of_value,
     shape_of,
 )
 from graphopt.backends.tensor import Index, Tensor, broadcast_index, lazy, stored, strided_view, unravel
@@ -156,7 +157,8 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
     parts = [part for part in parts if part.size] or parts[:1]
     value = node.outputs[0]
     axis = attribute(node, "axis") % parts[0].rank
-    blocked = axis == 1 and all(p.block and p.shape[1] % p.block == 0 for p in parts)
+    aligned = axis == 1 and all(part.shape[1] % ctx.lanes == 0 for part in parts)
+    blocked = aligned and (all(part.block for part in parts) or _feeds_convolutions(value))
     blocked = blocked or value in ctx.wholes
     out = ctx.result(value, shape_of(value), parts[0].dtype, ctx.lanes if blocked else 0)
     start = 0
@@ -166,6 +168,16 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
             ctx.copy(part, place)
         start += part.shape[axis]
     return [None]
+
+
+def _feeds_convolutions(value: ir.Value) -> bool:
+    """Whether all that reads a value are convolutions, which want their channels in blocks."""
+    readers = [(user.op_type, user.domain, position) for user, position in value.uses()]
+    return (
+        dtype_of_value(value) == "float32"
+        and not value.is_graph_output()
+        and set(readers) == {("Conv", "", 0)}
+    )
 
 
 def pad(

@@ -61,3 +61,35 @@ def test_parts_are_copied_where_they_cannot_be_in_place() -> None:
         joined = nodes.add("Concat", first, first, axis=1)
         nodes.add("MaxPool", joined, kernel_shape=[1, 1])
         assert copies(nodes) == expected
+
+
+def rows(nodes: Nodes, channels: int, side: int) -> str:
+    """An image that lies in memory pixel by pixel, enlarged, as decoders of segmentation models have it."""
+    flat = RNG.standard_normal((1, side * side, channels)).astype(np.float32)
+    turned = nodes.add("Transpose", nodes.add("Relu", flat), perm=[0, 2, 1])
+    small = nodes.add("Reshape", turned, fixed(np.array([1, channels, side, side])))
+    scales = fixed(np.array([1, 1, 8 / side, 8 / side], np.float32))
+    return nodes.add("Resize", small, None, scales, mode="linear")
+
+
+def blocked_copies(nodes: Nodes) -> list[str]:
+    model = ir.from_proto(nodes.proto())
+    models.normalise(model)
+    return [kernel.name for kernel in lower_model(model, LANES).kernels() if kernel.name == "to_blocks"]
+
+
+def test_what_convolutions_read_is_put_together_in_blocks() -> None:
+    nodes = Nodes()
+    joined = nodes.add("Concat", rows(nodes, 32, 4), rows(nodes, 16, 8), axis=1)
+    conv(nodes, joined, 48, 256)
+    assert blocked_copies(nodes) == []
+    nodes.check()
+
+
+def test_what_others_read_too_is_put_together_in_rows() -> None:
+    nodes = Nodes()
+    joined = nodes.add("Concat", rows(nodes, 32, 4), rows(nodes, 16, 8), axis=1)
+    conv(nodes, joined, 48, 256)
+    nodes.add("ReduceSum", joined, fixed(np.array([3])))
+    assert blocked_copies(nodes) == ["to_blocks"]
+    nodes.check()

@@ -6,6 +6,7 @@ import pytest
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.layout import Blocked
 from graphopt.backends.lower.views import crop
+from graphopt.backends.targets import TARGETS
 from graphopt.backends.tensor import stored
 from tests.backends.lower.harness import Nodes, fixed
 
@@ -59,6 +60,17 @@ def test_slices_of_blocked_tensors() -> None:
     ):
         nodes.add("Slice", blocked, *(fixed(np.array(v)) for v in (starts, ends, axes, steps)))
     nodes.check()
+
+
+@pytest.mark.parametrize("channels", [16, 32, 40, 96])
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v2"])
+def test_blocked_channels_become_the_last_axis(channels: int, target: str) -> None:
+    nodes = Nodes()
+    blocked = nodes.add("Conv", floats(2, 3, 5, 7), fixed(floats(channels, 3, 1, 1)))
+    nodes.add("Neg", nodes.add("Transpose", blocked, perm=[0, 2, 3, 1]))
+    flat = nodes.add("Reshape", blocked, fixed(np.array([2, channels, 35])))
+    nodes.add("Mul", nodes.add("Transpose", flat, perm=[0, 2, 1]), floats(channels))
+    nodes.check(TARGETS[target])
 
 
 def test_transpose_and_expand() -> None:
