@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
 import time
 from collections import deque
@@ -104,10 +105,14 @@ class Builders:
 
 
 def _serve(parents: Connection, pipe: Connection) -> None:
-    """Builds until the other end of the pipe is closed. Ctrl-C is for the search, which ends the builders."""
+    """Builds until it is ended, or until the search dies, whose folder it then removes. Ctrl-C is for the search."""
     parents.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folders: set[Path] = set()
     with suppress(EOFError, OSError):
         while True:
             job: Job = pipe.recv()
+            folders.add(job.path.parent)
             pipe.send(build(job.candidates, job.target, job.flush_bytes, job.path))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -72,10 +72,12 @@ def test_a_search_records_the_failure_of_that_schedule_alone(poisoned: str, tmp_
 
 
 def test_builders_end_with_the_process_that_needs_them(tmp_path: Path) -> None:
-    """Even when that is killed: their pipes close."""
+    """Even when that is killed: their pipes close. They remove the folder that it leaves."""
+    (tmp_path / "work").mkdir()
     child = os.fork()
     if child == 0:
         pool = Builders(2)
+        pool.build([job({"rows": 1, "vectors": 1}, tmp_path / "work" / "0.so")])
         (tmp_path / "pids").write_text(" ".join(str(b._process.pid) for b in pool._idle))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
@@ -84,6 +86,7 @@ def test_builders_end_with_the_process_that_needs_them(tmp_path: Path) -> None:
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert not (tmp_path / "work").exists()
 
 
 def alive(pid: int) -> bool:
