@@ -158,8 +158,7 @@ def build(
     watch = _Stopwatch(progress)
     watch.stage("load")
     targets = find_targets(target)
-    source = read(model)
-    variants = make_variants(source, Binding(dims or {}, input_shapes or {}, bind or {}))
+    variants = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {}))
     inputs = [match_feeds(variants.models, feeds) for feeds in inputs]
     before = statistics(variants.models[0])
     watch.stage("optimize")
@@ -257,7 +256,7 @@ def optimize(
 
 
 def compare(
-    model: str | Path,
+    model: Model,
     backends: Mapping[str, Path | None],
     *,
     target: str = "native",
@@ -275,66 +274,43 @@ def compare(
     first. Outputs are compared with ONNX Runtime's, graph optimisation off. Raises GraphoptError for what concerns all
     backends; the error of a single one is its result.
     """
-    binding = Binding(dims or {}, input_shapes or {}, bind or {})
-    bound, feeds = _bound(model, binding, feeds)
-    return _side_by_side(str(model), bound, feeds, backends, binding, target, threads, schedule, progress)
+    threads = threads or bench.default_threads()
+    bound, feeds = _bound(model, Binding(dims or {}, input_shapes or {}, bind or {}), feeds)
+    with tempfile.TemporaryDirectory() as folder:
+        save(bound, fixed := Path(folder) / "fixed.onnx")
+
+        def find(name: str, backend: str) -> Path:
+            path = backends[name]
+            if backend != OURS or (path is not None and path.suffix == ".gopt"):
+                return path or fixed
+            fixes: dict[str, Any] = (
+                {} if path is None else {"dims": dims, "input_shapes": input_shapes, "bind": bind}
+            )
+            compiled = Path(folder) / f"{list(backends).index(name)}.gopt"
+            return build(path or fixed, compiled, target, check=False, progress=progress, **fixes).path
+
+        loaders = {name: loader(name, threads, partial(find, name)) for name in backends}
+        expected = reference_outputs(fixed, feeds)
+        progress("measure")
+        name = str(model) if isinstance(model, str | Path) else model.graph.name or "model"
+        return bench.measure(name, loaders, feeds, threads=threads, expected=expected, schedule=schedule)
 
 
 def compare_tensors(
     model: str | Path,
     backends: Iterable[str],
-    *,
-    target: str = "native",
-    dims: Mapping[str, int] | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
-    feeds: Feeds | None = None,
-    threads: int | None = None,
-    progress: Progress = lambda stage: None,
+    binding: Binding,
+    **options: Any,
 ) -> Departures:
     """Where the backends depart from ONNX Runtime, graph optimisation off: every tensor between two nodes is compared.
 
-    For this all of them become outputs, which ends what a backend fuses. Raises GraphoptError for what concerns all
-    backends.
+    For this all of them become outputs, which ends what a backend fuses. `options` are those of `compare`. Raises
+    GraphoptError for what concerns all backends.
     """
-    binding = Binding(dims or {}, input_shapes or {}, bind or {})
-    bound, feeds = _bound(model, binding, feeds)
-    exposed, once = expose_tensors(bound), bench.Schedule(runs=1, blocks=1, warmup=0)
-    files: dict[str, Path | None] = dict.fromkeys(backends)
-    measured = _side_by_side(str(model), exposed, feeds, files, binding, target, threads, once, progress)
-    return departures(bound, measured)
-
-
-def _side_by_side(
-    name: str,
-    bound: ir.Model,
-    feeds: Feeds,
-    backends: Mapping[str, Path | None],
-    binding: Binding,
-    target: str,
-    threads: int | None,
-    schedule: Schedule | None,
-    progress: Progress,
-) -> Benchmark:
-    """Time the backends on a model with fixed shapes, or on files of their own, to which `binding` then applies."""
-    threads = threads or bench.default_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        save(bound, fixed := Path(folder) / "fixed.onnx")
-
-        def find(label: str, backend: str) -> Path:
-            path = backends[label]
-            if backend != OURS or (path is not None and path.suffix == ".gopt"):
-                return path or fixed
-            fixes: dict[str, Any] = {}
-            if path is not None:
-                fixes = {"dims": binding.dims, "input_shapes": binding.input_shapes, "bind": binding.values}
-            compiled = Path(folder) / f"{list(backends).index(label)}.gopt"
-            return build(path or fixed, compiled, target, check=False, progress=progress, **fixes).path
-
-        loaders = {label: loader(label, threads, partial(find, label)) for label in backends}
-        expected = reference_outputs(fixed, feeds)
-        progress("measure")
-        return bench.measure(name, loaders, feeds, threads=threads, expected=expected, schedule=schedule)
+    bound = make_variants(read(model), binding).models[0]
+    once = bench.Schedule(runs=1, blocks=1, warmup=0)
+    measured = compare(expose_tensors(bound), dict.fromkeys(backends), schedule=once, **options)
+    return departures(str(model), bound, measured)
 
 
 def profile(
@@ -394,7 +370,7 @@ def read(model: Model) -> ir.Model:
     return source
 
 
-def _bound(model: str | Path, binding: Binding, feeds: Feeds | None) -> tuple[ir.Model, Feeds]:
+def _bound(model: Model, binding: Binding, feeds: Feeds | None) -> tuple[ir.Model, Feeds]:
     """The first variant of a model, and the feeds to measure it on."""
     bound = make_variants(read(model), binding).models[0]
     return bound, random_feeds(bound) if feeds is None else match_feeds([bound], feeds)

@@ -30,12 +30,14 @@ def compare(
     backends = options.backends(names)
     with progress_display(json_file) as progress:
         from graphopt import api, report
+        from graphopt.variants import Binding
 
         result = api.compare(model, backends, progress=progress, **settings)
         content, tables = result.to_json(), [report.comparison_table(result)]
         if layers:
             del settings["schedule"]
-            found = api.compare_tensors(model, backends, progress=progress, **settings)
+            binding = Binding(settings.pop("dims"), settings.pop("input_shapes"), settings.pop("bind"))
+            found = api.compare_tensors(model, backends, binding, progress=progress, **settings)
             content["layers"] = found.to_json()
             tables.append(report.departure_table(found))
     if html is not None:

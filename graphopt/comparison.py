@@ -22,6 +22,8 @@ SELF_DIFFERENCE_FACTOR = 3.0
 # Quantisation steps that an integer kernel may differ from the reference on the same inputs: a tie rounded
 # otherwise.
 QUANTISATION_STEPS = 1.0
+# The reason where there is nothing to compare.
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _compare_sequences(name: str, expected: list[Any], actual: Any, own: float, 
 def _mismatch(expected: Array, actual: Any) -> str:
     """Why two arrays cannot be compared element by element, or an empty string."""
     if actual is None:
-        return "missing"
+        return MISSING
     a = np.asarray(actual)
     if a.dtype != expected.dtype and not (a.dtype.kind in "OSU" and expected.dtype.kind in "OSU"):
         return f"dtype {a.dtype} instead of {expected.dtype}"

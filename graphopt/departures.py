@@ -8,15 +8,16 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphopt.bench import Benchmark
-from graphopt.comparison import Comparison
+from graphopt.bench import Benchmark, Measurement
+from graphopt.comparison import MISSING, Comparison
 
 
 @dataclass(frozen=True)
 class Departure:
-    """One backend: its differences in execution order, or why there are none."""
+    """One backend: its differences in execution order, the tensors that it has merged with others, or why there are none."""
 
     differences: Sequence[Comparison]
+    hidden: Sequence[str] = ()
     error: str = ""
 
     @property
@@ -55,7 +56,8 @@ class Departures:
             }
             for each in departure.differences
         ]
-        return {"first": None if departure.first is None else departure.first.name, "tensors": tensors}
+        first = None if departure.first is None else departure.first.name
+        return {"first": first, "tensors": tensors, "hidden": list(departure.hidden)}
 
 
 def expose_tensors(model: ir.Model) -> ir.Model:
@@ -73,15 +75,21 @@ def expose_tensors(model: ir.Model) -> ir.Model:
     return copy
 
 
-def departures(model: ir.Model, measured: Benchmark) -> Departures:
+def departures(name: str, model: ir.Model, measured: Benchmark) -> Departures:
     """What a benchmark of the exposed model says of its backends."""
     nodes = {
         value.name or "": f"{node.name or '(no name)'} ({node.op_type})"
         for node in model.graph
         for value in node.outputs
     }
-    backends = {name: Departure(one.comparisons, one.error) for name, one in measured.backends.items()}
-    return Departures(measured.model, nodes, backends)
+    backends = {label: _departure(one) for label, one in measured.backends.items()}
+    return Departures(name, nodes, backends)
+
+
+def _departure(measured: Measurement) -> Departure:
+    shown = [each for each in measured.comparisons if each.reason != MISSING]
+    hidden = [each.name for each in measured.comparisons if each.reason == MISSING]
+    return Departure(shown, hidden, measured.error)
 
 
 def _is_tensor(value: ir.Value) -> bool:

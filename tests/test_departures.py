@@ -5,7 +5,7 @@ import onnx_ir as ir
 
 from graphopt import report
 from graphopt.bench import Benchmark, Measurement
-from graphopt.comparison import Comparison
+from graphopt.comparison import MISSING, Comparison
 from graphopt.departures import departures, expose_tensors
 from graphopt.model import normalise
 from tests.conftest import make_model, reference
@@ -41,6 +41,7 @@ def test_exposed_tensors_come_in_execution_order() -> None:
 
 def test_the_first_departure_and_the_largest_difference() -> None:
     found = [difference("a", 1e-6), difference("b", 3e-4), difference("y", 2e-3)]
+    nothing = Comparison("a", "float32", float("inf"), float("inf"), 1e-4, MISSING)
     measured = Benchmark(
         "m",
         1,
@@ -48,20 +49,22 @@ def test_the_first_departure_and_the_largest_difference() -> None:
         {
             "good": Measurement(comparisons=(difference("a", 1e-6), difference("b", 2e-6))),
             "bad": Measurement(comparisons=tuple(found)),
+            "merging": Measurement(comparisons=(nothing, *found[1:])),
             "gone": Measurement(error="died"),
         },
     )
-    result = departures(model(), measured)
+    result = departures("m", model(), measured)
     good, bad = result.backends["good"], result.backends["bad"]
     assert (good.first, good.largest) == (None, difference("b", 2e-6))
     assert (bad.first, bad.largest) == (found[1], found[2])
+    assert (result.backends["merging"].first, result.backends["merging"].hidden) == (found[1], ["a"])
     assert "(Exp)" in result.nodes["b"]
     content = result.to_json()
     assert content["bad"]["first"] == "b"
     assert [each["within_tolerance"] for each in content["bad"]["tensors"]] == [True, False, False]
     assert content["gone"] == {"error": "died"}
     rows = list(zip(*(column.cells for column in report.departure_table(result).columns), strict=True))
-    assert [row[0] for row in rows] == ["good", "bad", "gone"]
+    assert [row[0] for row in rows] == ["good", "bad", "merging", "gone"]
     assert rows[0][1] == "none"
     assert "b of" in str(rows[1][1])
-    assert "died" in rows[2][1]
+    assert "died" in rows[3][1]

@@ -59,6 +59,13 @@ def test_operands_that_broadcast() -> None:
     nodes.check()
 
 
+def test_values_of_more_batches_than_the_scores() -> None:
+    nodes = Nodes()
+    scores = nodes.add("Add", nodes.add("MatMul", normal(20, 16), normal(16, 40)), normal(1, 40))
+    nodes.add("MatMul", nodes.add("Softmax", scores), normal(3, 40, 24))
+    nodes.check()
+
+
 def test_elementwise_operators_everywhere() -> None:
     """Scaled and masked scores, dropped weights, gated results; heads split from and joined to rows."""
     batch, heads, steps, size = 2, 3, 40, 16
