@@ -32,7 +32,8 @@ class Library:
     kernels: int
     """Distinct kernels."""
     layers: list[dict[str, Any]]
-    """Kernel calls of the first variant in order: kernel, the nodes it computes, their MACs, bytes of its buffers."""
+    """Kernel calls of the first variant in order: kernel, the nodes it computes, their MACs, bytes of its buffers, and the
+    workload that its schedule was chosen for, if any."""
 
 
 def compile_models(
@@ -66,7 +67,8 @@ def compile_models(
 
 
 def _layer(kernel: Kernel) -> dict[str, Any]:
-    return {"kernel": kernel.name, "nodes": kernel.layer, "macs": kernel.macs, "bytes": kernel.nbytes}
+    facts = {"kernel": kernel.name, "nodes": kernel.layer, "macs": kernel.macs, "bytes": kernel.nbytes}
+    return facts if kernel.workload is None else {**facts, "workload": str(kernel.workload)}
 
 
 def _describe(model: ir.Model, program: Program, workspace_bytes: int) -> dict[str, Any]:

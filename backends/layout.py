@@ -47,6 +47,40 @@ class Strided:
         wanted = row_major_strides(shape)
         return all(d == 1 or s == w for d, s, w in zip(shape, self.strides, wanted, strict=True))
 
+    def reshaped(self, shape: Sequence[int], wanted: Sequence[int]) -> Strided | None:
+        """The same elements of a tensor of `shape`, in row-major order, as one of shape `wanted`; None where no strides do."""
+        if 0 in shape:
+            return Strided(row_major_strides(wanted), self.offset)
+        runs = self._runs(shape)
+        extent, stride = runs.pop()
+        strides = []
+        for size in reversed(wanted):
+            if size == 1:
+                strides.append(0)
+                continue
+            if extent == 1 and runs:
+                extent, stride = runs.pop()
+            if extent % size:
+                return None
+            strides.append(stride)
+            extent, stride = extent // size, stride * size
+        return Strided(tuple(reversed(strides)), self.offset)
+
+    def _runs(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Extents and strides of a tensor, neighbouring axes joined where their elements are evenly spaced."""
+        runs = [(1, 1)]
+        for size, stride in zip(shape, self.strides, strict=True):
+            extent, outer = runs[-1]
+            if size == 1:
+                continue
+            if extent == 1:
+                runs[-1] = (size, stride)
+            elif outer == stride * size:
+                runs[-1] = (extent * size, stride)
+            else:
+                runs.append((size, stride))
+        return runs
+
 
 @dataclass(frozen=True)
 class Blocked:

@@ -40,14 +40,15 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class Layer:
-    """One kernel call. ``nodes`` are those of the optimised model, ``bytes`` the size of the buffers it touches, ``peer_ms``
-    what ONNX Runtime takes for the same multiplications."""
+    """One kernel call. ``nodes`` are those of the optimised model, ``bytes`` the size of the buffers it touches, ``workload``
+    what tuning knows it by, ``peer_ms`` what ONNX Runtime takes for the same multiplications."""
 
     kernel: str
     nodes: str
     macs: int
     bytes: int
     ms: float
+    workload: str | None = None
     peer_ms: float | None = None
 
     @property
@@ -105,6 +106,7 @@ class LayerTimes:
                     "share": layer.ms / self.total_ms,
                     "macs": layer.macs,
                     "bytes": layer.bytes,
+                    "workload": layer.workload,
                     "gflops": layer.gflops,
                     "of_peak": self.of_peak(layer),
                     "peer_ms": layer.peer_ms,

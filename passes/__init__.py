@@ -6,6 +6,7 @@ from graphopt.passes.expand import Expand
 from graphopt.passes.fold import Fold
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.opset import ConvertOpset
+from graphopt.passes.products import MergeProducts
 from graphopt.passes.shapes import Shapes
 from graphopt.pipeline import Pass, Repeat
 
@@ -16,6 +17,7 @@ PASSES: dict[str, type[Pass]] = {
     "fold": Fold,
     "fuse": Fuse,
     "inline-if": InlineIf,
+    "merge-products": MergeProducts,
     "shapes": Shapes,
 }
 
@@ -29,7 +31,13 @@ PRESETS: dict[str, tuple[Pass, ...]] = {
     "O0": (),
     "O1": SIMPLIFY,
     "O2": (*SIMPLIFY, Fuse()),
-    "O3": (Shapes(max_growth=COMPILED_GROWTH), InlineIf(), Cleanup(), Fuse(for_compile=True)),
+    "O3": (
+        Shapes(max_growth=COMPILED_GROWTH),
+        InlineIf(),
+        Cleanup(),
+        Fuse(for_compile=True),
+        MergeProducts(),
+    ),
 }
 """Each is repeated until nothing changes. O3 is for compiling only: it uses operators of the domain ``graphopt``, and folds
 large constants as well, since kernels want their weights at hand."""

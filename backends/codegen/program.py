@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from tvm import tirx
 
+    from graphopt.backends.schedules.workload import Workload
+
 ALIGNMENT = 64
 """Bytes; every buffer starts on such a boundary (a cache line, and one AVX-512 register)."""
 
@@ -52,6 +54,8 @@ class Kernel:
     """The ONNX nodes it computes, for reports."""
     macs: int = 0
     """Multiply-accumulates of those nodes."""
+    workload: Workload | None = None
+    """What a schedule was chosen for, where one was."""
 
     @property
     def nbytes(self) -> int:

@@ -20,7 +20,8 @@ from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.layout import Blocked, Strided, dense
 from graphopt.backends.lower.operator import Operator
 from graphopt.backends.lower.placement import Home
-from graphopt.backends.schedules.choice import Rules, Schedules
+from graphopt.backends.schedules.choice import Rules, Schedules, Usable
+from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import Storage, Tensor, stored
 
 CHEAP = 2
@@ -48,6 +49,8 @@ class Lowering:
     """Values that a kernel computes straight into a part of another one."""
     wholes: dict[ir.Value, Tensor] = field(default_factory=dict)
     """The memory of values of which parts have been computed."""
+    workload: Workload | None = None
+    """What the node at hand had a schedule chosen for."""
     _constants: dict[tuple[str, bytes], Buffer] = field(default_factory=dict)
     _copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _counter: int = 0
@@ -85,6 +88,11 @@ class Lowering:
             name = f"constant{len(self._constants)}"
             self._constants[key] = Buffer(name, array.size, str(array.dtype), Role.CONSTANT, array)
         return self._constants[key]
+
+    def schedule(self, workload: Workload, usable: Usable = lambda config: True) -> Config:
+        """The schedule of the kernels that come next."""
+        self.workload = workload
+        return self.schedules.choose(workload, self.lanes, usable)
 
     # Memory
 
@@ -190,7 +198,8 @@ class Lowering:
         if not builder.written:
             return
         function, buffers = kernel_function(builder)
-        self.steps.append(Kernel(name, function, buffers, frozenset(builder.written), self.layer))
+        written = frozenset(builder.written)
+        self.steps.append(Kernel(name, function, buffers, written, self.layer, workload=self.workload))
 
     @contextmanager
     def block(self) -> Iterator[list[Step]]:

@@ -167,7 +167,7 @@ def _schedule(ctx: Lowering, convolution: Convolution, shape: ConvShape, weights
 
     x = convolution.input
     blocked = x.block == ctx.lanes or _is_worth_moving(ctx, x, convolution.geometry)
-    return ctx.schedules.choose(conv.workload(shape, blocked), ctx.lanes, usable)
+    return ctx.schedule(conv.workload(shape, blocked), usable)
 
 
 def scalar_source(ctx: Lowering, x: Tensor, geometry: Geometry) -> Tensor:

@@ -146,7 +146,7 @@ def _tile(ctx: Lowering, product: Product, lanes: int, accumulator: str) -> gemm
         return gemm.choose_tile(m, n, depth, lanes, REGISTERS[ctx.lanes])
     packed = stride_of(product.right, -1) != 1 or product.right.constant is not None
     workload = gemm_schedules.workload(math.prod(batch), m, n, depth, packed)
-    return gemm_schedules.tile_of(ctx.schedules.choose(workload, lanes, lambda config: True))
+    return gemm_schedules.tile_of(ctx.schedule(workload))
 
 
 def _merge_rows(ctx: Lowering, product: Product) -> Product:

@@ -40,7 +40,7 @@ def lower_nodes(ctx: Lowering, nodes: Iterable[ir.Node], refused: list[Unsupport
 
 def _lower_or_evaluate(ctx: Lowering, node: ir.Node) -> None:
     infer_outputs(ctx, node)
-    emitted = len(ctx.steps)
+    emitted, ctx.workload = len(ctx.steps), None
     if not evaluate(ctx, node):
         lower_node(ctx, node)
     _count_macs(node, ctx.steps[emitted:])

@@ -35,11 +35,10 @@ def strided_layout(tensor: Tensor) -> Strided | None:
 
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """`x` with another shape of the same size: an alias of dense memory, else an index mapping."""
+    """`x` with another shape of the same size: an alias where strides allow, else an index mapping."""
     layout = strided_layout(x)
-    if layout is not None and layout.is_dense(x.shape):
-        assert x.storage is not None
-        return stored(x.storage.buffer, shape, Strided(row_major_strides(shape), layout.offset), x.dtype)
+    if layout is not None and (view := layout.reshaped(x.shape, shape)) is not None:
+        return strided_view(x, shape, view.strides, view.offset)
 
     def read(k: KernelBuilder, index: Index) -> Expr:
         position: Expr = 0

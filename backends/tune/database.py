@@ -1,7 +1,8 @@
 """Measured schedules in one file of text lines, that grows by a line a trial and survives being cut off anywhere.
 
 The first line names the format. Every other one is a JSON object: workload, target, versions, schedule, and its time in
-microseconds, or null where it failed. Files are merged by concatenating their lines.
+microseconds, or null where it failed; "in model" tells the times of kernels among the others of their model from those of
+kernels alone. Files are merged by concatenating their lines.
 """
 
 from __future__ import annotations
@@ -35,25 +36,25 @@ def versions() -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One measurement; `microseconds` is None for a schedule that failed."""
+    """One measurement, alone or in a model; `microseconds` is None for a schedule that failed."""
 
     workload: Workload
     target: str
     config: Config
     microseconds: float | None
     versions: str
+    in_model: bool = False
 
     def line(self) -> str:
         """The line that stands for it."""
-        return json.dumps(
-            {
-                "workload": str(self.workload),
-                "target": self.target,
-                "versions": self.versions,
-                "schedule": dict(self.config),
-                "us": None if self.microseconds is None else round(self.microseconds, DIGITS),
-            }
-        )
+        content = {
+            "workload": str(self.workload),
+            "target": self.target,
+            "versions": self.versions,
+            "schedule": dict(self.config),
+            "us": None if self.microseconds is None else round(self.microseconds, DIGITS),
+        }
+        return json.dumps({**content, "in model": True} if self.in_model else content)
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -66,7 +67,11 @@ class Trial:
             {str(name): value for name, value in content["schedule"].items()},
             None if spent is None else float(spent),
             str(content["versions"]),
+            bool(content.get("in model", False)),
         )
+
+
+Times = defaultdict[tuple[str, Workload], dict[str, float | None]]
 
 
 class Database:
@@ -75,22 +80,29 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Raises TuningError for a file that is no database, or that cannot be read."""
         self.path = path
-        self._times: defaultdict[tuple[str, Workload], dict[str, float | None]] = defaultdict(dict)
+        self._alone: Times = defaultdict(dict)
+        self._in_model: Times = defaultdict(dict)
         for trial in self._read() if path.exists() else ():
             if trial.versions == versions():
                 self._note(trial)
 
     def times(self, target: str, workload: Workload) -> list[tuple[Config, float | None]]:
-        """The measured schedules of a workload, the fastest first and failed ones last."""
-        found = self._times.get((target, workload), {})
-        ordered = sorted(found.items(), key=lambda item: (item[1] is None, item[1] or 0.0, item[0]))
-        return [(json.loads(config), spent) for config, spent in ordered]
+        """The schedules of a workload that were measured alone, the fastest first and failed ones last."""
+        return _ordered(self._alone.get((target, workload), {}))
+
+    def times_in_model(self, target: str, workload: Workload) -> list[tuple[Config, float | None]]:
+        """The schedules of a workload that were measured in a model, the fastest first."""
+        return _ordered(self._in_model.get((target, workload), {}))
 
     def fastest(self, target: str) -> dict[Workload, list[Config]]:
-        """The schedules that worked, the fastest first, of every workload."""
+        """The schedules that worked, of every workload: those measured in a model, then the others, the fastest first."""
         return {
-            workload: [config for config, spent in self.times(target, workload) if spent is not None]
-            for known, workload in self._times
+            workload: [
+                config
+                for config, spent in self.times_in_model(target, workload) + self.times(target, workload)
+                if spent is not None
+            ]
+            for known, workload in self._alone | self._in_model
             if known == target
         }
 
@@ -112,10 +124,12 @@ class Database:
             self._note(trial)
 
     def _note(self, trial: Trial) -> None:
-        times = self._times[trial.target, trial.workload]
+        """Alone the fastest time of a schedule counts, in a model the latest: what is around it may have changed."""
+        kind = self._in_model if trial.in_model else self._alone
+        times = kind[trial.target, trial.workload]
         key = json.dumps(dict(trial.config), sort_keys=True)
         known = times.get(key)
-        if known is None or (trial.microseconds is not None and trial.microseconds < known):
+        if known is None or trial.in_model or (trial.microseconds is not None and trial.microseconds < known):
             times[key] = trial.microseconds
 
     def _read(self) -> Iterator[Trial]:
@@ -134,6 +148,12 @@ class Database:
                 yield Trial.parse(line.decode())
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise TuningError(f"{self.path}: line {number} is no trial: {line[:80]!r}") from error
+
+
+def _ordered(times: dict[str, float | None]) -> list[tuple[Config, float | None]]:
+    """The fastest first, failed ones last."""
+    ordered = sorted(times.items(), key=lambda item: (item[1] is None, item[1] or 0.0, item[0]))
+    return [(json.loads(config), spent) for config, spent in ordered]
 
 
 def _drop_torn_line(file: BinaryIO) -> int:

@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -225,10 +225,3 @@ def short(workload: Workload) -> str:
         "conv {batch}x{channels}x{input_h}x{input_w} -> {filters}x{output_h}x{output_w}, "
         "{kernel_h}x{kernel_w}".format(**facts)
     )
-
-
-def savings(states: Sequence[State]) -> Iterator[tuple[State, float, float]]:
-    """Every measured task with the microseconds of its rule and of its best schedule."""
-    for state in states:
-        if state.best is not None and state.rule_us is not None:
-            yield state, state.rule_us, state.best[1]

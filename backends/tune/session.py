@@ -10,7 +10,8 @@ import onnx_ir as ir
 from graphopt.backends.targets import Target
 from graphopt.backends.tune.builders import Builders
 from graphopt.backends.tune.database import Database
-from graphopt.backends.tune.search import Search, State, savings, short
+from graphopt.backends.tune.in_model import measure_in_model
+from graphopt.backends.tune.search import Search, State, short
 from graphopt.backends.tune.tasks import Tasks, extract
 from graphopt.tuning import Budget, TunedTask, TuningReport
 
@@ -31,7 +32,10 @@ def tune_models(
     with Builders(len(os.sched_getaffinity(0))) as builders:
         search = Search(found.tasks, target, database, builders, flush_bytes(found))
         search.run(budget, threads, progress)
-    tasks = [_describe(state, rule, best) for state, rule, best in savings(search.states)]
+    workloads = [task.workload for task in found.tasks]
+    for model in models:
+        measure_in_model(model, workloads, target, database, threads, progress)
+    tasks = [task for state in search.states if (task := _describe(state, target, database)) is not None]
     return TuningReport(search.trials, sorted(tasks, key=lambda task: -task.count * task.rule_us))
 
 
@@ -40,6 +44,14 @@ def flush_bytes(found: Tasks) -> int:
     return min(max(found.weights_bytes, LEAST_FLUSH), MOST_FLUSH)
 
 
-def _describe(state: State, rule_us: float, best_us: float) -> TunedTask:
-    assert state.best is not None
-    return TunedTask(short(state.task.workload), state.task.count, rule_us, best_us, dict(state.best[0]))
+def _describe(state: State, target: Target, database: Database) -> TunedTask | None:
+    """The rule's schedule and the best one: in the model, or alone where they are the same. None where nothing worked."""
+    name, count = short(state.task.workload), state.task.count
+    times = database.times_in_model(target.name, state.task.workload)
+    for config, spent in times:
+        rule_us = next((other for known, other in times if known == state.rule), None)
+        if spent is not None and rule_us is not None:
+            return TunedTask(name, count, rule_us, spent, dict(config))
+    if state.best is None or state.rule_us is None:
+        return None
+    return TunedTask(name, count, state.rule_us, state.best[1], dict(state.best[0]))

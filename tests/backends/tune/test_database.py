@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def test_schedules_come_back_fastest_first(tmp_path: Path) -> None:
     assert database.times("x", GEMM) == [({"rows": 1}, 2.0), ({"rows": 3}, 3.0), ({"rows": 2}, None)]
     assert database.fastest("x") == {GEMM: [{"rows": 1}, {"rows": 3}]}
     assert database.fastest("nobody") == {}
+
+
+def test_schedules_measured_in_a_model_go_first_and_their_latest_time_counts(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db")
+    alone = [trial(1, 1.0), trial(2, 2.0), trial(3, 3.0)]
+    inside = [replace(trial(rows, spent), in_model=True) for rows, spent in ((3, 1.0), (2, 5.0), (3, 6.0))]
+    database.add(alone + inside)
+    again = Database(tmp_path / "db")
+    assert again.times_in_model("x", GEMM) == [({"rows": 2}, 5.0), ({"rows": 3}, 6.0)]
+    assert again.times("x", GEMM) == [({"rows": 1}, 1.0), ({"rows": 2}, 2.0), ({"rows": 3}, 3.0)]
+    assert again.fastest("x")[GEMM][:3] == [{"rows": 2}, {"rows": 3}, {"rows": 1}]
 
 
 def test_other_versions_are_not_used(tmp_path: Path) -> None:
