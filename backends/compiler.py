@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphopt.backends.codegen.glue import glue_source
-from graphopt.backends.codegen.link import link
+from graphopt.backends.codegen.link import link, require_compiler
 from graphopt.backends.codegen.llvm import generate
 from graphopt.backends.codegen.memory import plan_memory, weights_blob
 from graphopt.backends.codegen.program import Kernel, Program
@@ -32,8 +32,8 @@ class Library:
     kernels: int
     """Distinct kernels."""
     layers: list[dict[str, Any]]
-    """Kernel calls of the first variant in order: kernel, the nodes it computes, their MACs, bytes of its buffers, and the
-    workload that its schedule was chosen for, if any."""
+    """Kernel calls of the first variant in order: kind of kernel, its symbol, the nodes it computes, their MACs, bytes of its
+    buffers, and the workload that its schedule was chosen for, if any."""
 
 
 def compile_models(
@@ -49,25 +49,32 @@ def compile_models(
 
     Raises UnsupportedError listing every node that cannot be lowered, TargetError without a C compiler.
     """
+    require_compiler(target.compiler)
     progress("lower")
-    programs = [lower_model(model, target.lanes, schedules) for model in models]
+    programs = [lower_model(model, target.core, schedules) for model in models]
     plans = plan_memory(programs)
     code = generate(programs, plans, target.llvm(), progress, profile)
     progress("link")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
-        link(code.objects, glue_source(programs, plans, profile), path)
+        link(code.objects, glue_source(programs, plans, profile), path, target.compiler)
         shared = path.read_bytes()
     variants = [
         _describe(model, program, plan.arena_bytes)
         for model, program, plan in zip(models, programs, plans, strict=True)
     ]
-    layers = [_layer(kernel) for kernel in programs[0].kernels()]
-    return Library(shared, weights_blob(plans[0]), variants, code.kernels, layers)
+    layers = [_layer(kernel, code.symbols[kernel]) for kernel in programs[0].kernels()]
+    return Library(shared, weights_blob(plans[0]), variants, len(set(code.symbols.values())), layers)
 
 
-def _layer(kernel: Kernel) -> dict[str, Any]:
-    facts = {"kernel": kernel.name, "nodes": kernel.layer, "macs": kernel.macs, "bytes": kernel.nbytes}
+def _layer(kernel: Kernel, symbol: str) -> dict[str, Any]:
+    facts = {
+        "kernel": kernel.name,
+        "symbol": symbol,
+        "nodes": kernel.layer,
+        "macs": kernel.macs,
+        "bytes": kernel.nbytes,
+    }
     return facts if kernel.workload is None else {**facts, "workload": str(kernel.workload)}
 
 

@@ -6,47 +6,151 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphopt.backends.kernels.core import ARM32, AVX2, AVX512, NEON, SSE, SVE512, Core
 from graphopt.errors import TargetError
+from graphopt_runtime import cpu
 
 LLVM_OPTIMISATION = 2
 """LLVM's -O level: kernels are scheduled before LLVM sees them, and 3 takes twice the time for the same speed."""
 
-_AVX2 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
-_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+@dataclass(frozen=True)
+class Platform:
+    """What targets of one architecture share: LLVM's triple, the C cross compiler, and the program that emulates it."""
+
+    arch: str
+    triple: str
+    compiler: str
+    emulator: str
+    """Empty where none knows the vector instructions."""
+    sysroot: str = ""
+    """Where the emulator finds the C library."""
+    float_abi: str = ""
+
+
+X86_64 = Platform("x86_64", "x86_64-linux-gnu", "x86_64-linux-gnu-gcc", "")
+AARCH64 = Platform(
+    "aarch64",
+    "aarch64-linux-gnu",
+    "aarch64-linux-gnu-gcc",
+    "qemu-aarch64-static",
+    "/usr/aarch64-linux-gnu",
+)
+ARMV7 = Platform(
+    "armv7",
+    "armv7a-linux-gnueabihf",
+    "arm-linux-gnueabihf-gcc",
+    "qemu-arm-static",
+    "/usr/arm-linux-gnueabihf",
+    "hard",
+)
+
+
+SIMULATED = {"generic": "cortex-a53", "x86-64-v3": "znver3", "x86-64-v4": "znver4", "x86-64-v2": "nehalem"}
+"""A core that stands for an instruction set."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One row: what LLVM is told, which CPU features the artifact demands, and the width of a vector."""
+    """One row: what LLVM is told, which CPU features the artifact demands, and what kernels need to know of the core."""
 
     name: str
-    arch: str
+    platform: Platform
     cpu: str
     features: tuple[str, ...]
-    lanes: int
-    """float32 lanes of a vector register."""
+    core: Core
     description: str
+    emulated_cpu: str = "max"
+    """The emulator's model of it."""
+    sve_bits: int = 0
+    """Least length of its scalable vectors, which kernels then use; without, their vectors are NEON's."""
+
+    @property
+    def arch(self) -> str:
+        return self.platform.arch
+
+    @property
+    def demands(self) -> tuple[str, ...]:
+        """What a machine must have, under the names of `graphopt_runtime.cpu`: CPU features, and vectors long enough."""
+        return (*self.features, *([f"sve{self.sve_bits}"] if self.sve_bits else []))
+
+    @property
+    def lanes(self) -> int:
+        """float32 lanes of a vector register."""
+        return self.core.lanes
+
+    @property
+    def simulated_cpu(self) -> str:
+        """The core whose model LLVM has for this target; plain names of instruction sets have none."""
+        return SIMULATED.get(self.cpu, self.cpu)
+
+    @property
+    def compiler(self) -> str:
+        """The C compiler that links for it here."""
+        return "cc" if cpu.architecture() == self.arch else self.platform.compiler
 
     def llvm(self) -> Any:
         """The TVM target."""
         import tvm
 
-        return tvm.target.Target(
-            {"kind": "llvm", "mcpu": self.cpu, "num-cores": 1, "opt-level": LLVM_OPTIMISATION}
-        )
+        facts: dict[str, Any] = {
+            "kind": "llvm",
+            "mcpu": self.cpu,
+            "num-cores": 1,
+            "opt-level": LLVM_OPTIMISATION,
+        }
+        if cpu.architecture() != self.arch:
+            facts["mtriple"] = self.platform.triple
+            facts["mattr"] = [f"+{feature}" for feature in self.features]
+        if self.sve_bits:
+            facts["cl-opt"] = [f"-aarch64-sve-vector-bits-min:int={self.sve_bits}"]
+        if self.platform.float_abi:
+            facts["mfloat-abi"] = self.platform.float_abi
+        return tvm.target.Target(facts)
 
+
+_AVX2 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_ARMV8_2 = ("neon", "fullfp16", "dotprod")
+_SVE = (*_ARMV8_2, "sve", "i8mm", "bf16")
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
         Target(
-            "x86-64-v2", "x86_64", "x86-64-v2", ("sse4_1", "sse4_2", "ssse3", "popcnt"), 4, "x86 with SSE4.2"
+            "x86-64-v2",
+            X86_64,
+            "x86-64-v2",
+            ("sse4_1", "sse4_2", "ssse3", "popcnt"),
+            SSE,
+            "x86 with SSE4.2",
         ),
-        Target("x86-64-v3", "x86_64", "x86-64-v3", _AVX2, 8, "x86 with AVX2 and FMA (2013 on)"),
-        Target("x86-64-v4", "x86_64", "x86-64-v4", _AVX512, 16, "x86 with AVX-512"),
+        Target("x86-64-v3", X86_64, "x86-64-v3", _AVX2, AVX2, "x86 with AVX2 and FMA (2013 on)"),
+        Target("x86-64-v4", X86_64, "x86-64-v4", _AVX512, AVX512, "x86 with AVX-512"),
+        Target("armv7", ARMV7, "cortex-a7", ("neon", "vfp4"), ARM32, "32-bit ARM with NEON", "cortex-a7"),
+        Target("aarch64", AARCH64, "generic", ("neon",), NEON, "any 64-bit ARM", "cortex-a53"),
+        Target("aarch64:cortex-a53", AARCH64, "cortex-a53", ("neon",), NEON, "Raspberry Pi 3", "cortex-a53"),
+        Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), NEON, "Raspberry Pi 4", "cortex-a72"),
+        Target("aarch64:cortex-a76", AARCH64, "cortex-a76", _ARMV8_2, NEON, "Raspberry Pi 5", "cortex-a76"),
+        Target(
+            "aarch64:neoverse-n1", AARCH64, "neoverse-n1", _ARMV8_2, NEON, "Graviton 2, Altra", "neoverse-n1"
+        ),
+        Target("aarch64:neoverse-v1", AARCH64, "neoverse-v1", _SVE, NEON, "Graviton 3, with SVE"),
+        Target(
+            "aarch64:a64fx",
+            AARCH64,
+            "a64fx",
+            ("neon", "fullfp16", "sve"),
+            SVE512,
+            "Fugaku, with SVE of 512 bits",
+            "a64fx",
+            512,
+        ),
+        Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON, "with SVE2"),
+        Target("aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON, "Graviton 4, Grace"),
     )
 }
-"""Fixed targets by name, best last. `native` picks the best one that this machine runs, tuned for its CPU."""
+"""Fixed targets by name, those of one platform in ascending order. `native` picks the best one that this machine runs."""
 
 
 def find_target(name: str) -> Target:
@@ -66,22 +170,18 @@ def find_targets(names: str) -> list[Target]:
 
 def native() -> Target:
     """The best target of the table that this machine runs."""
-    from graphopt_runtime import cpu
-
-    here = cpu.architecture()
-    flags = cpu.cpu_flags()
     for target in reversed(list(TARGETS.values())):
-        if target.arch == here and not cpu.missing_features(target.features, flags, here):
+        if runs_here(target) is None:
             return target
-    raise TargetError(f"no target of the table runs on this machine ({here}); see `graphopt targets`")
+    raise TargetError(
+        f"no target of the table runs on this machine ({cpu.architecture()}); see `graphopt targets`"
+    )
 
 
 def runs_here(target: Target) -> str | None:
     """Why this machine cannot run code for `target`, or None if it can."""
-    from graphopt_runtime import cpu
-
     here = cpu.architecture()
     if target.arch != here:
         return f"this machine is {here}, the target {target.arch}"
-    missing = cpu.missing_features(target.features, cpu.cpu_flags(), here)
+    missing = cpu.missing_features(target.demands, cpu.cpu_flags(), here)
     return f"this machine lacks {', '.join(missing)}" if missing else None

@@ -143,6 +143,11 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
 @options.bind
 @options.preset("O3", COMPILE_PRESET_HELP)
 @options.threads
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Build on a Ray cluster: auto, ray://HOST:PORT, or local for workers here. Measuring stays here.",
+)
 @options.json_file
 def tune(
     model: Path,
@@ -164,7 +169,7 @@ def tune(
         from graphopt import api, report
         from graphopt.tuning import Budget, Tuning
 
-        tuning = Tuning(db, Budget(trials, seconds), chosen["threads"])
+        tuning = Tuning(db, Budget(trials, seconds), chosen["threads"], ray=chosen["ray"])
         done = api.tune(model, tuning, target, preset=chosen["preset"], progress=progress, **settings)
     publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
 
@@ -213,10 +218,17 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
 def run(
     model: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, json_file: str | None
 ) -> None:
-    """Run a compiled model. This executes code in MODEL: run only artifacts that you trust."""
-    from graphopt import running
+    """Run a compiled model. This executes code in MODEL: run only artifacts that you trust.
 
-    with running.opened(model, threads) as compiled:
+    A model for another architecture runs under an emulator (qemu-user-static), if that is installed.
+    """
+    from graphopt import running
+    from graphopt.backends.execution import open_anywhere
+
+    opened, emulator = open_anywhere(model, threads)
+    if emulator is not None:
+        announce([f"{model} runs under {emulator}"])
+    with opened as compiled:
         outputs = running.run(compiled, running.feeds_for(compiled, inputs))
     if output is not None:
         running.save(outputs, output)
@@ -302,14 +314,14 @@ def compare(
 @_example("graphopt inspect model.onnx --json -")
 @main.command()
 @click.argument("model", type=options.FILE)
-@click.option("--kernels", is_flag=True, help="List the kernels of a compiled model.")
+@click.option("--kernels", is_flag=True, help="List the kernels of a compiled model, and judge their loops.")
 @options.json_file
 def inspect(model: Path, kernels: bool, json_file: str | None) -> None:
     """Show what is in an ONNX model or in a compiled one; free dimensions count as 1."""
     from graphopt import inspection
 
-    look = inspection.inspect_artifact if options.is_artifact(model) else inspection.inspect_model
-    found = look(model)
+    compiled = options.is_artifact(model)
+    found = inspection.inspect_artifact(model, kernels) if compiled else inspection.inspect_model(model)
     publish(json_file, found.to_json(), *found.tables(kernels))
 
 

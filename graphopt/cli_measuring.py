@@ -14,6 +14,7 @@ from graphopt.printing import progress_display, publish
 
 if TYPE_CHECKING:
     from graphopt.bench import Benchmark
+    from graphopt.inspection import Loops
     from graphopt.progress import Display
 
 
@@ -47,30 +48,46 @@ def compare(
 
 
 def bench_compiled(model: Path, json_file: str | None, chosen: dict[str, Any]) -> None:
-    """One artifact."""
+    """One artifact; what its loops could reach where it was made for another machine, which nothing here can time."""
+    if (loops := foreign_loops(model)) is not None:
+        publish(json_file, loops.to_json(), loops.table())
+        return
     settings = options.compare_settings(chosen)
     with progress_display(json_file) as progress:
+        import graphopt_runtime
         from graphopt import report, running
         from graphopt.measuring import bench_artifact
 
         progress("measure")
-        with running.opened(model) as compiled:
+        with graphopt_runtime.load(model) as compiled:
             feeds = running.feeds_for(compiled, chosen["inputs"])
         result = bench_artifact(model, feeds, settings["threads"], settings["schedule"])
     publish(json_file, result.to_json(), report.comparison_table(result))
     _require_any_result(result)
 
 
+def foreign_loops(path: Path) -> Loops | None:
+    """The loops of an artifact that was made for another architecture alone, None for any other."""
+    from graphopt.inspection import judge_loops
+    from graphopt_runtime import cpu
+    from graphopt_runtime.artifact import open_artifact
+
+    opened = open_artifact(path, verify=False)
+    architectures = {build["target"].get("arch") for build in opened.builds}
+    return None if cpu.architecture() in architectures else judge_loops(opened)
+
+
 def bench_streams(model: Path, streams: int, json_file: str | None, chosen: dict[str, Any]) -> None:
     """Several callers of one loaded model."""
     settings = options.compare_settings(chosen)
     with progress_display(json_file) as progress, _compiled(model, settings, progress) as artifact:
+        import graphopt_runtime
         from graphopt import report, running
         from graphopt.streams import measure_streams
 
         progress("measure")
         calls = settings["schedule"].runs * settings["schedule"].blocks
-        with running.opened(artifact, settings["threads"]) as compiled:
+        with graphopt_runtime.load(artifact, settings["threads"]) as compiled:
             feeds = running.feeds_for(compiled, chosen["inputs"])
             load = measure_streams(str(model), compiled, feeds, streams, calls)
     publish(json_file, load.to_json(), report.load_table(load))

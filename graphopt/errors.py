@@ -8,7 +8,8 @@ GraphoptError               exit code 2, the message is complete and meant for t
 ├── DataError               calibration or evaluation data
 ├── ArtifactError           a damaged or foreign .gopt file
 ├── TargetError             an unknown target or a missing compiler
-├── TuningError             a tuning database that is damaged, or lacks a required schedule
+├── DeviceError             a model that runs elsewhere: the connection, or its process, is lost
+├── TuningError             a tuning database that is damaged or lacks a required schedule, a cluster that cannot build
 ├── OutputError             a file that cannot be written
 └── VerificationError       a result differs from its reference; exit code 1
 """
@@ -21,6 +22,7 @@ from graphopt_runtime.errors import ArtifactError, GraphoptError, InputError
 __all__ = [
     "ArtifactError",
     "DataError",
+    "DeviceError",
     "GraphoptError",
     "InputError",
     "ModelError",
@@ -73,8 +75,12 @@ class TargetError(GraphoptError):
     """The target is unknown or its compiler is missing."""
 
 
+class DeviceError(GraphoptError):
+    """A model that runs elsewhere cannot be reached, was refused, or crashed."""
+
+
 class TuningError(GraphoptError):
-    """A tuning database cannot be used, or has no measurement where one is required."""
+    """A tuning database cannot be used, or has no measurement where one is required; or a cluster cannot build."""
 
 
 class OutputError(GraphoptError):

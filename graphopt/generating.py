@@ -42,7 +42,8 @@ def generate(
 
 
 def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress: Progress) -> TuningReport:
-    """Measure schedules. Raises TargetError where the target does not run on this machine, TuningError for a bad database."""
+    """Measure schedules. Raises TargetError where the target does not run on this machine, TuningError for a bad database
+    or without the Ray cluster that is to build."""
     from graphopt.backends.targets import runs_here
     from graphopt.backends.tune.database import Database
     from graphopt.backends.tune.session import tune_models
@@ -50,5 +51,5 @@ def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress:
     if (reason := runs_here(target)) is not None:
         raise TargetError(f"cannot tune for {target.name} here: {reason}")
     assert tuning.budget is not None
-    database = Database(tuning.database)
-    return tune_models(models, target, database, tuning.budget, tuning.threads or default_threads(), progress)
+    database, threads = Database(tuning.database), tuning.threads or default_threads()
+    return tune_models(models, target, database, tuning.budget, threads, tuning.ray, progress)

@@ -12,8 +12,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 from graphopt.model import Statistics, load, normalise, statistics
 
 if TYPE_CHECKING:
+    from graphopt.backends.quality import Loop
+    from graphopt.backends.targets import Target
     from graphopt.pipeline import Pass
     from graphopt.report import Table
+    from graphopt_runtime.artifact import Artifact
+
+
+LOOP_COLUMNS = [
+    "kernel",
+    "instructions",
+    "multiply-adds",
+    "on the stack",
+    "cycles",
+    "of peak",
+    "most frequent",
+]
+
+FREQUENT = 4
+"""Instructions that are named."""
 
 
 class Inspection(Protocol):
@@ -31,15 +48,67 @@ def inspect_model(path: Path) -> Inspection:
     return _ModelInspection(path.name, statistics(model))
 
 
-def inspect_artifact(path: Path) -> Inspection:
-    """Look into an artifact without running anything in it. Raises ArtifactError."""
+def inspect_artifact(path: Path, loops: bool = False) -> Inspection:
+    """Look into an artifact without running anything in it, and into the loops of its kernels if asked. Raises ArtifactError."""
     from graphopt_runtime.artifact import open_artifact
     from graphopt_runtime.tensors import parse_variants
 
     opened = open_artifact(path, verify=False)
     parse_variants(opened.manifest)
     targets = [str(build["target"].get("name")) for build in opened.builds]
-    return _ArtifactInspection(path.name, targets, opened.manifest, path.stat().st_size)
+    judged = judge_loops(opened) if loops else None
+    return _ArtifactInspection(path.name, targets, opened.manifest, path.stat().st_size, judged)
+
+
+@dataclass(frozen=True)
+class Loops:
+    """What LLVM's model of the core says of the multiplying loops of a library, or why it says nothing."""
+
+    target: str
+    loops: Sequence[Loop] = ()
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for scripts."""
+        return {
+            "target": self.target,
+            "loops": [loop.to_json() for loop in self.loops],
+            "reason": self.reason,
+        }
+
+    def table(self) -> Table:
+        from graphopt.report import table
+
+        if self.reason:
+            return table(["not judged"], [[self.reason]])
+        title = f"multiplying loops on {self.target}, simulated: cycles with perfect caches, no times"
+        return table(LOOP_COLUMNS, [_loop_row(loop) for loop in self.loops], title=title)
+
+
+def _loop_row(loop: Loop) -> list[str]:
+    frequent = sorted(loop.mix.items(), key=lambda item: -item[1])[:FREQUENT]
+    return [
+        loop.kernel,
+        str(loop.instructions),
+        str(loop.macs),
+        str(loop.spills),
+        f"{loop.cycles:.1f}",
+        f"{100 * loop.of_peak:.0f} %",
+        ", ".join(f"{name} {count}" for name, count in frequent),
+    ]
+
+
+def judge_loops(opened: Artifact) -> Loops:
+    """The loops of the last build of an artifact."""
+    from graphopt.backends.quality import cannot_judge, judge
+    from graphopt.backends.targets import TARGETS
+
+    name = str(opened.manifest["target"].get("name"))
+    if name not in TARGETS:
+        return Loops(name, reason=f"this version of graphopt has no target {name}")
+    if (reason := cannot_judge(TARGETS[name])) is not None:
+        return Loops(name, reason=reason)
+    return Loops(name, judge(bytes(opened.library), TARGETS[name]))
 
 
 @dataclass(frozen=True)
@@ -69,10 +138,12 @@ class _ArtifactInspection:
     name: str
     targets: Sequence[str]
     manifest: Mapping[str, Any]
-    bytes: int
+    size: int
+    loops: Loops | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"bytes": self.bytes, "targets": list(self.targets), **self.manifest}
+        found = {"bytes": self.size, "targets": list(self.targets), **self.manifest}
+        return found if self.loops is None else {**found, "loops": self.loops.to_json()}
 
     def tables(self, kernels: bool) -> Sequence[Table]:
         from graphopt.report import table
@@ -80,14 +151,18 @@ class _ArtifactInspection:
         shown = [table(["what", "value"], [*self._facts(), *self._variants()], title=self.name)]
         if kernels:
             calls = self.manifest.get("kernels", [])
-            numbered = [[str(i), f"{call['kernel']}: {call['nodes']}"] for i, call in enumerate(calls)]
-            shown.append(table(["#", "kernel: nodes"], numbered, title="kernels in order"))
+            rows = [
+                [str(i), call.get("symbol", call["kernel"]), call["nodes"]] for i, call in enumerate(calls)
+            ]
+            shown.append(table(["#", "kernel", "nodes"], rows, title="kernels in order"))
+        if self.loops is not None:
+            shown.append(self.loops.table())
         return shown
 
     def _facts(self) -> list[list[str]]:
         target = self.manifest["target"]
         return [
-            ["bytes", f"{self.bytes:,}"],
+            ["bytes", f"{self.size:,}"],
             ["weights", f"{self.manifest['weights_bytes']:,} bytes"],
             ["targets", ", ".join(self.targets)],
             ["CPU features", " ".join(map(str, target.get("features", ())))],
@@ -109,22 +184,40 @@ def _verification(found: Mapping[str, Any]) -> str:
 
 
 def target_rows() -> list[dict[str, str]]:
-    """A row a target."""
-    from graphopt.backends.targets import TARGETS, native, runs_here
+    """A row a target: what this machine can do for it, and what is missing."""
+    from graphopt.backends.targets import TARGETS, native
 
     best = native()
-    rows = []
-    for target in TARGETS.values():
-        reason = runs_here(target)
-        rows.append(
-            {
-                "target": f"{target.name} (native)" if target.name == best.name else target.name,
-                "runs here": "yes" if reason is None else f"no: {reason}",
-                "features": " ".join(target.features),
-                "for": target.description,
-            }
-        )
-    return rows
+    return [
+        {
+            "target": f"{target.name} (native)" if target.name == best.name else target.name,
+            "for": target.description,
+            "builds here": _builds(target),
+            "runs here": _runs(target),
+            "features": " ".join(target.demands),
+        }
+        for target in TARGETS.values()
+    ]
+
+
+def _builds(target: Target) -> str:
+    from graphopt.backends.codegen.link import missing_compiler
+
+    missing = missing_compiler(target.compiler)
+    return "yes" if missing is None else f"no: {missing}"
+
+
+def _runs(target: Target) -> str:
+    from graphopt.backends.emulation import PACKAGE
+    from graphopt.backends.execution import emulator_of
+    from graphopt.backends.targets import runs_here
+
+    reason = runs_here(target)
+    if reason is None:
+        return "yes"
+    if (name := emulator_of(target)) is not None:
+        return f"under {name}"
+    return f"no: {reason}" + (f"; apt-get install {PACKAGE}" if target.platform.emulator else "")
 
 
 @dataclass(frozen=True)

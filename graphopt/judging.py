@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ from graphopt.verify import ReferenceFailed, Verdict, reference, verify
 if TYPE_CHECKING:
     from graphopt.backends.targets import Target
 
-RANDOM_FEEDS = 3
-"""Random inputs that a result is verified on, besides those the user gives."""
+RANDOM_FEEDS, EMULATED_FEEDS = 3, 1
+"""Random inputs that a result is verified on, besides those the user gives; fewer under an emulator, which is slow."""
 
 
 def require_agreement(
@@ -58,18 +59,19 @@ def verify_artifact(
 
     A quantised model whose outputs differ, as they do after one rounding tie, is judged operator by operator instead.
     """
-    from graphopt.backends.targets import runs_here
+    from graphopt.backends.execution import cannot_run, emulator_of, open_build
 
-    if (reason := runs_here(target)) is not None:
+    if (reason := cannot_run(target)) is not None:
         return Verdict(not_verified=reason)
-    with _load(draft) as compiled:
+    emulator = emulator_of(target) or ""
+    with open_build(draft, target) as compiled:
         names = [output.name or "" for output in original.graph.outputs]
 
         def run(feeds: Feeds) -> dict[str, Any]:
             return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
 
-        feeds = verification_feeds(original, inputs, seed)
-        verdict = verify(original, run, feeds)
+        feeds = verification_feeds(original, inputs, seed, EMULATED_FEEDS if emulator else RANDOM_FEEDS)
+        verdict = replace(verify(original, run, feeds), emulator=emulator)
     if verdict.passed or not verdict.verified or not quantised_values(original):
         return verdict
     return verify_islands(original, compiler, feeds)
@@ -94,10 +96,12 @@ def severity(verdict: Verdict) -> int:
     return 2 if verdict.passed else 1 if not verdict.verified else 0
 
 
-def verification_feeds(model: ir.Model, inputs: Sequence[Feeds], seed: int) -> list[Feeds]:
+def verification_feeds(
+    model: ir.Model, inputs: Sequence[Feeds], seed: int, count: int = RANDOM_FEEDS
+) -> list[Feeds]:
     """The feeds of the user that fit this variant, and random ones."""
     given = [feeds for feeds in inputs if fits(model, feeds)]
-    return [*given, *(random_feeds(model, seed=seed + i) for i in range(RANDOM_FEEDS))]
+    return [*given, *(random_feeds(model, seed=seed + i) for i in range(count))]
 
 
 def explain(original: ir.Model, verdict: Verdict, compiler: Compiler, seed: int) -> str:
@@ -115,6 +119,7 @@ def blame_pass(original: ir.Model, preset: str, feeds: Feeds, seed: int) -> None
 def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
     """Compiles parts of a model the way the whole was compiled, to find or to judge a difference."""
     from graphopt.backends.compiler import compile_models
+    from graphopt.backends.execution import open_build
 
     def compile_part(model: ir.Model) -> Callable[[Feeds], dict[str, Any]]:
         names = [output.name or "" for output in model.graph.outputs]
@@ -125,13 +130,7 @@ def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.gopt"
             artifact.write(path, [manifest.describe("part", Report(), target, library, None)])
-            compiled = _load(path)
+            compiled = open_build(path, target)
         return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
 
     return compile_part
-
-
-def _load(path: Path) -> Any:
-    import graphopt_runtime
-
-    return graphopt_runtime.load(path)

@@ -41,13 +41,14 @@ class NodeTime:
 @dataclass(frozen=True)
 class Layer:
     """One kernel call. ``nodes`` are those of the optimised model, ``bytes`` the size of the buffers it touches, ``workload``
-    what tuning knows it by, ``peer_ms`` what ONNX Runtime takes for the same multiplications."""
+    what tuning knows it by, ``symbol`` its name in the library, ``peer_ms`` what ONNX Runtime takes for the same multiplications."""
 
     kernel: str
     nodes: str
     macs: int
     bytes: int
     ms: float
+    symbol: str = ""
     workload: str | None = None
     peer_ms: float | None = None
 
@@ -101,6 +102,7 @@ class LayerTimes:
             "layers": [
                 {
                     "kernel": layer.kernel,
+                    "symbol": layer.symbol,
                     "nodes": layer.nodes,
                     "median_ms": layer.ms,
                     "share": layer.ms / self.total_ms,

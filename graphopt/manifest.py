@@ -25,7 +25,7 @@ def describe(name: str, report: Report, target: Target, library: Library, verdic
         "graphopt": version("graphopt"),
         "tvm": version("apache-tvm"),
         "name": name,
-        "target": {"name": target.name, "arch": target.arch, "features": list(target.features)},
+        "target": {"name": target.name, "arch": target.arch, "features": list(target.demands)},
         "variants": library.variants,
         "kernels": library.layers,
         "report": {"applied": dict(sorted(report.applied.items()))},

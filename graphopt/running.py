@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,16 +15,23 @@ from graphopt.data import load_arrays
 from graphopt.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from graphopt_runtime import CompiledModel, Variant
+    from graphopt_runtime import Variant
+    from graphopt_runtime.tensors import NodeArg
 
 Arrays = dict[str, Array]
 
 
-def opened(path: Path, threads: int | None = None) -> CompiledModel:
-    """The model in an artifact, which this runs code from. Raises ArtifactError."""
-    import graphopt_runtime
+class Runnable(Protocol):
+    """A model that is ready to run, here or elsewhere."""
 
-    return graphopt_runtime.load(path, threads)
+    @property
+    def variants(self) -> Sequence[Variant]: ...
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]: ...
+
+    def get_inputs(self) -> list[NodeArg]: ...
+
+    def get_outputs(self) -> list[NodeArg]: ...
 
 
 def read_feeds(texts: Sequence[str]) -> Arrays:
@@ -48,7 +55,7 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def feeds_for(compiled: CompiledModel, texts: Sequence[str], seed: int = 0) -> Arrays:
+def feeds_for(compiled: Runnable, texts: Sequence[str], seed: int = 0) -> Arrays:
     """The arrays in the given files, or random ones without any. A single array serves a single input whatever its name.
 
     Raises DataError for a file that cannot be read and InputError for a name that the model does not have.
@@ -62,7 +69,7 @@ def feeds_for(compiled: CompiledModel, texts: Sequence[str], seed: int = 0) -> A
     return feeds
 
 
-def run(compiled: CompiledModel, feeds: Mapping[str, Array]) -> Arrays:
+def run(compiled: Runnable, feeds: Mapping[str, Array]) -> Arrays:
     """Outputs by name. Raises InputError for feeds that do not fit."""
     outputs = compiled.run(None, feeds)
     return {tensor.name: array for tensor, array in zip(compiled.get_outputs(), outputs, strict=True)}

@@ -17,13 +17,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Where measured schedules are kept. With a `budget` they are searched for first, on `threads` threads; `required`
-    ones must be there."""
+    """Where measured schedules are kept. With a `budget` they are searched for first, on `threads` threads, built by the Ray
+    cluster at the address `ray` if that is given; `required` ones must be there."""
 
     database: Path
     budget: Budget | None = None
     threads: int | None = None
     required: bool = False
+    ray: str | None = None
 
 
 @dataclass(frozen=True)

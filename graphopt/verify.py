@@ -36,12 +36,13 @@ class Verdict:
     """The outcome of a verification.
 
     ``outputs`` holds the worst comparison of each output, ``self_difference`` what the reference differs from
-    itself, ``not_verified`` why nothing could be compared (empty if it could).
+    itself, ``not_verified`` why nothing could be compared (empty if it could), ``emulator`` what the code ran under.
     """
 
     outputs: tuple[Comparison, ...] = ()
     self_difference: float = 0.0
     not_verified: str = ""
+    emulator: str = ""
 
     @property
     def passed(self) -> bool:
@@ -72,6 +73,7 @@ class Verdict:
         return {
             "verified": True,
             "passed": self.passed,
+            "emulator": self.emulator,
             "max_abs_err": self.max_abs_err,
             "max_rel_err": self.max_rel_err,
             "max_steps": self.max_steps,
@@ -87,7 +89,8 @@ class Verdict:
             return f"{len(self.outputs)} values compared operator by operator, {self.max_steps:g} quantisation step(s) apart"
         if not failed:
             own = f"the reference differs from itself by {self.self_difference:.2g}"
-            return f"max_rel_err {self.max_rel_err:.2g} ({own})"
+            where = f" under {self.emulator}" if self.emulator else ""
+            return f"max_rel_err {self.max_rel_err:.2g}{where} ({own})"
         return "; ".join(describe(output) for output in failed)
 
 

@@ -42,6 +42,7 @@ ALLOWED = {
     "openvino": {"backends/peers/"},
     "torch": {"backends/peers/"},
     "onnx2torch": {"backends/peers/"},
+    "ray": {"backends/tune/ray_builders.py"},
     "click": {"graphopt/cli.py", "graphopt/options.py", "graphopt/printing.py"},
     "rich": {"graphopt/progress.py", "graphopt/report.py"},
 }

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -15,30 +16,34 @@ from graphopt.errors import TargetError
 DEFAULT_CC = "cc"
 
 PACKAGES = {
-    "cc": "gcc",
-    "gcc": "gcc",
-    "clang": "clang",
-    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
-    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf",
+    "cc": "gcc libc6-dev",
+    "gcc": "gcc libc6-dev",
+    "clang": "clang libc6-dev",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+    "x86_64-linux-gnu-gcc": "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
 }
-"""C compiler -> the Debian package that brings it."""
+"""C compiler -> the Debian packages that bring it."""
 
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections")
+MACHINE_FLAGS = {"arm-linux-gnueabihf-gcc": ("-march=armv7-a+neon-vfpv4",)}
+"""What a compiler is told of the machine; most need not be told."""
+
 LINK_FLAGS = (
     "-shared",
     "-Wl,--build-id=none",
-    "-Wl,-s",
+    "-Wl,--strip-debug",
     "-Wl,--gc-sections",
     "-Wl,--no-undefined",
     "-Wl,-z,relro,-z,now,-z,noexecstack",
 )
 
-SOURCES = ("model.c", "tvm_abi.c", "pool.c", "shares.c", "workers.c", "placement.c", "fork.c")
-SINGLE_THREAD_SOURCES = ("model.c", "tvm_abi.c", "pool_single.c")
+SOURCES = ("model.c", "memory.c", "tvm_abi.c", "pool.c", "shares.c", "workers.c", "placement.c", "fork.c")
+SINGLE_THREAD_SOURCES = ("model.c", "memory.c", "tvm_abi.c", "pool_single.c")
 
 EXPORTS = """{
   global:
-    graphopt_create; graphopt_run; graphopt_time; graphopt_set_threads; graphopt_set_passive;
+    graphopt_create; graphopt_create_with; graphopt_run; graphopt_time; graphopt_set_threads; graphopt_set_passive;
     graphopt_destroy; graphopt_error_string; graphopt_layer_times;
   local: *;
 };
@@ -62,7 +67,7 @@ def link(
         (folder / "glue.c").write_text(glue_c)
         (folder / "exports.map").write_text(EXPORTS)
         shim = _write_runtime(folder, cc, single_thread)
-        _run([cc, *COMPILE_FLAGS, f"-I{_csrc()}", "-c", "glue.c", "-o", "glue.o"], folder)
+        _run([cc, *compile_flags(cc), f"-I{_csrc()}", "-c", "glue.c", "-o", "glue.o"], folder)
         threads = _thread_flags(single_thread)
         script = "-Wl,--version-script=exports.map"
         _run(
@@ -71,6 +76,21 @@ def link(
         )
         with replacing(out) as file:
             file.write((folder / "library.so").read_bytes())
+
+
+@lru_cache
+def device_program(cc: str = DEFAULT_CC) -> bytes:
+    """The program that runs compiled models for a host (csrc/device.c). Compiled once per process. Raises TargetError."""
+    with tempfile.TemporaryDirectory(prefix="graphopt-device-") as name:
+        folder = Path(name)
+        source = str(_csrc() / "device.c")
+        _run([cc, *compile_flags(cc), "-Wl,-s", "-o", "device", source, "-ldl"], folder)
+        return (folder / "device").read_bytes()
+
+
+def compile_flags(cc: str) -> tuple[str, ...]:
+    """What the C sources are compiled with."""
+    return (*COMPILE_FLAGS, *MACHINE_FLAGS.get(Path(cc).name, ()))
 
 
 def runtime_objects(cc: str = DEFAULT_CC, *, single_thread: bool = False) -> dict[str, bytes]:
@@ -85,7 +105,7 @@ def _compile_runtime(cc: str, single_thread: bool) -> tuple[tuple[str, bytes], .
     with tempfile.TemporaryDirectory(prefix="graphopt-runtime-") as name:
         folder = Path(name)
         paths = [str(_csrc() / source) for source in sources]
-        _run([cc, *COMPILE_FLAGS, *_thread_flags(single_thread), "-c", *paths], folder)
+        _run([cc, *compile_flags(cc), *_thread_flags(single_thread), "-c", *paths], folder)
         return tuple((name, (folder / name).read_bytes()) for name in names)
 
 
@@ -112,7 +132,7 @@ def _run(command: list[str], folder: Path) -> None:
             command, check=False, cwd=folder, env=inside, capture_output=True, text=True, errors="replace"
         )
     except OSError as error:
-        raise TargetError(_missing_compiler(compiler)) from error
+        raise TargetError(_no_compiler(compiler)) from error
     if result.returncode == 0:
         return
     unknown = sorted(set(re.findall(r"undefined reference to `([^']+)'", result.stderr)))
@@ -120,11 +140,19 @@ def _run(command: list[str], folder: Path) -> None:
     raise TargetError(f"{compiler} could not build the model's library: {what}")
 
 
-def _missing_compiler(cc: str) -> str:
-    package = PACKAGES.get(Path(cc).name)
-    advice = (
-        f"on Debian: apt-get install {package} libc6-dev"
-        if package
-        else "install it or name another compiler"
-    )
-    return f"no C compiler: {cc!r} cannot be run; {advice}"
+def require_compiler(cc: str) -> None:
+    """Raises TargetError where a compiler is not installed."""
+    if missing_compiler(cc) is not None:
+        raise TargetError(_no_compiler(cc))
+
+
+def missing_compiler(cc: str) -> str | None:
+    """What to do about a compiler that is not installed; None where it is."""
+    if shutil.which(cc) is not None:
+        return None
+    packages = PACKAGES.get(Path(cc).name)
+    return f"on Debian: apt-get install {packages}" if packages else "install it or name another compiler"
+
+
+def _no_compiler(cc: str) -> str:
+    return f"no C compiler: {cc!r} cannot be run; {missing_compiler(cc) or 'it is no program'}"

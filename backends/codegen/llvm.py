@@ -12,7 +12,7 @@ from typing import Any
 
 import tvm
 from tvm import ir, tirx
-from tvm_ffi import structural_equal, structural_hash
+from tvm_ffi import structural_equal, structural_hash, structural_mutate
 
 from graphopt.backends.codegen.driver import driver_function
 from graphopt.backends.codegen.memory import MemoryPlan
@@ -30,10 +30,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Code:
-    """Object files in memory, and how many distinct kernels they hold."""
+    """Object files in memory, and the symbol of every kernel, of which equal ones share one."""
 
     objects: list[bytes]
-    kernels: int
+    symbols: dict[Kernel, str]
 
 
 def generate(
@@ -62,7 +62,7 @@ def generate(
         return code
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return Code(list(pool.map(build, modules)), len(symbols))
+        return Code(list(pool.map(build, modules)), names)
 
 
 def _distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], dict[str, Any]]:
@@ -85,10 +85,23 @@ def _distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], d
 def _compile(module: dict[str, Any], target: Any) -> bytes:
     host = target.with_host(target)
     functions = {
-        ir.GlobalVar(symbol): function.with_attr("global_symbol", symbol).with_attr("target", host)
+        ir.GlobalVar(symbol): _named(function, symbol).with_attr("target", host)
         for symbol, function in module.items()
     }
     return _object(_passes()(ir.IRModule(functions)), target)
+
+
+def _named(function: Any, symbol: str) -> Any:
+    """The function under a name, its body too, which becomes a function of its own: profilers and disassemblers show it."""
+
+    def name_body(scope: Any, mutator: Any) -> Any:
+        if scope.attr_key != "compute_scope":
+            return mutator.default_mutate(scope)
+        return tirx.AttrStmt(scope.node, scope.attr_key, ir.StringImm(f"{symbol}.body"), scope.body)
+
+    body = structural_mutate(function.body, [(tirx.AttrStmt, name_body)])
+    named = tirx.PrimFunc(function.params, body, function.ret_type, function.attrs)
+    return named.with_attr("global_symbol", symbol)
 
 
 def _passes() -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from graphopt.backends.codegen import mathematics
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import (
     PARALLEL_MACS,
     GemmKernel,
@@ -46,17 +47,15 @@ class AttentionTiles:
     results: GemmTile
 
 
-def choose_tiles(
-    queries: int, keys: int, size: int, value_size: int, lanes: int, registers: int
-) -> AttentionTiles | None:
+def choose_tiles(queries: int, keys: int, size: int, value_size: int, core: Core) -> AttentionTiles | None:
     """The tiles with the fewest estimated cycles, those of the results first; None where rows of scores are too long."""
-    results = choose_tile(queries, value_size, keys, lanes, registers)
-    most = min(MOST_SCORES // padded(keys, lanes), queries)
+    results = choose_tile(queries, value_size, keys, core)
+    most = min(MOST_SCORES // padded(keys, core.lanes), queries)
     tiles_at_a_time = min(-(-LEAST_ROWS // results.rows), most // results.rows)
     if tiles_at_a_time < 1:
         return None
     rows = tiles_at_a_time * results.rows
-    return AttentionTiles(rows, choose_tile(rows, keys, size, lanes, registers), results)
+    return AttentionTiles(rows, choose_tile(rows, keys, size, core), results)
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,14 @@ class AttentionKernel:
     key_count: int
     value_size: int
     tiles: AttentionTiles
-    lanes: int
+    core: Core
     mask: Change
     weigh: Change
     store: Store
+
+    @property
+    def lanes(self) -> int:
+        return self.core.lanes
 
     @property
     def macs(self) -> int:
@@ -109,7 +112,7 @@ class AttentionKernel:
             k.assign(scores, (index[-2] - y) * width + index[-1], self.mask(k, index, value))
 
         shape = (*self.batch, self.queries.shape[-2], self.key_count)
-        product = GemmKernel(self.queries, self.keys, shape, self.tiles.scores, self.lanes, "float32", put)
+        product = GemmKernel(self.queries, self.keys, shape, self.tiles.scores, self.core, "float32", put)
         product.emit_rows(k, prefix, y, rows)
 
     def _normalise(self, k: KernelBuilder, row: Row, index: list[Expr]) -> None:
@@ -130,5 +133,5 @@ class AttentionKernel:
             self.store(k, [*before, y + row, column], value)
 
         shape = (*self.batch, rows, self.value_size)
-        product = GemmKernel(weights, self.values, shape, self.tiles.results, self.lanes, "float32", put)
+        product = GemmKernel(weights, self.values, shape, self.tiles.results, self.core, "float32", put)
         product.emit_rows(k, prefix, const(0, "int32"), rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,13 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import Segment, Store, for_each_segment, segments
 from graphopt.backends.kernels.geometry import Tiles
+from graphopt.backends.kernels.lanes import lane_of
 from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import for_each_tile, split_index, tile_count
+from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Tensor
 
 PARALLEL_MACS = 200_000
@@ -112,13 +115,17 @@ class ConvKernel:
 
     shape: ConvShape
     tile: ConvTile
-    lanes: int
+    core: Core
     input: Tensor
     weights: Buffer
     bias: Buffer | None
     store: Store
     spread: tuple[tuple[int, int], tuple[int, int]] = ((1, 0), (1, 0))
     """Distance and start, per axis, of the outputs it computes (a transposed convolution is several of these)."""
+
+    @property
+    def lanes(self) -> int:
+        return self.core.lanes
 
     @property
     def dtype(self) -> str:
@@ -193,6 +200,9 @@ class ConvKernel:
 
         def channel_block(block: Expr, channels: int) -> None:
             for ky, kx, pixels in self._taps(k, place):
+                if self._reads_blocks:
+                    self._multiply_block(k, sums, place, Tap(block, channels, 0, ky, kx), pixels)
+                    continue
                 with k.loop(channels, "serial", "channel") as lane:
                     self._multiply(k, sums, place, Tap(block, channels, lane, ky, kx), pixels)
 
@@ -217,16 +227,68 @@ class ConvKernel:
         tap: Tap,
         pixels: list[tuple[int, int]],
     ) -> None:
-        window, lanes = self.shape.window, self.lanes
-        first = self._weights_position(place, tap)
-        weights = [k.bind(k.load_vector(self.weights, first + b * lanes, lanes)) for b in range(place.blocks)]
-        channel = self._first_channel(place) + tap.block * lanes + tap.lane
+        weights = self._weights(k, place, tap)
+        channel = self._first_channel(place) + tap.block * self.lanes + tap.lane
+        for pixel, index in self._inputs(place, tap, channel, pixels):
+            scalar = self.input.reader(k, index)
+            self._add(k, sums, place, pixel, tirx.Broadcast(scalar, self.lanes), weights)
+
+    @property
+    def _reads_blocks(self) -> bool:
+        """Whether a vector of the input holds the scalars of a whole block of channels."""
+        starts_a_block = self.shape.groups == 1 or self.shape.channels % self.lanes == 0
+        is_blocked = self.input.is_blocked and self.input.block == self.lanes
+        return (
+            self.core.by_lane
+            and is_blocked
+            and starts_a_block
+            and self.dtype == self.input.dtype == "float32"
+        )
+
+    def _multiply_block(
+        self, k: KernelBuilder, sums: Local, place: Place, tap: Tap, pixels: list[tuple[int, int]]
+    ) -> None:
+        """The steps of all channels of a block."""
+        storage = self.input.storage
+        assert storage is not None
+        assert isinstance(storage.layout, Blocked)
+        first = self._first_channel(place) // self.lanes + tap.block
+        vectors = {}
+        for pixel, (n, _, *spatial) in self._inputs(place, tap, first, pixels):
+            at = storage.layout.block_position(n, first, spatial)
+            vectors[pixel] = k.bind(k.load_vector(storage.buffer, at, self.lanes))
+        for lane in range(tap.lanes):
+            weights = self._weights(k, place, replace(tap, lane=lane))
+            for pixel, vector in vectors.items():
+                self._add(k, sums, place, pixel, lane_of(vector, lane, self.lanes), weights)
+
+    def _inputs(
+        self, place: Place, tap: Tap, channel: Expr, pixels: list[tuple[int, int]]
+    ) -> Iterator[tuple[tuple[int, int], list[Expr]]]:
+        """The index of the input that each pixel reads at a tap."""
+        window = self.shape.window
         for row, column in pixels:
             at = window.row(place.y + row, tap.y), window.column(place.x + column, tap.x)
-            scalar = tirx.Broadcast(self.input.reader(k, self._input_index(place.n, channel, *at)), lanes)
-            for block, weight in enumerate(weights):
-                vector = place.vector(block, (row, column)) * lanes
-                k.assign(sums, vector, k.read_vector(sums, vector, lanes) + scalar * weight, lanes)
+            yield (row, column), self._input_index(place.n, channel, *at)
+
+    def _weights(self, k: KernelBuilder, place: Place, tap: Tap) -> list[Expr]:
+        first, lanes = self._weights_position(place, tap), self.lanes
+        return [k.bind(k.load_vector(self.weights, first + b * lanes, lanes)) for b in range(place.blocks)]
+
+    def _add(
+        self,
+        k: KernelBuilder,
+        sums: Local,
+        place: Place,
+        pixel: tuple[int, int],
+        scalar: Expr,
+        weights: list[Expr],
+    ) -> None:
+        """The products of one input with the weights of all filters of the tile."""
+        for block, weight in enumerate(weights):
+            vector = place.vector(block, pixel) * self.lanes
+            total = k.read_vector(sums, vector, self.lanes) + scalar * weight
+            k.assign(sums, vector, total, self.lanes)
 
     def _weights_position(self, place: Place, tap: Tap) -> Expr:
         """Where the weights of one input channel and tap for the tile's filters start."""

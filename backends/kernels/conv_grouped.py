@@ -16,6 +16,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.kernels.conv import ConvKernel, Place, Tap
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, choose_tile
+from graphopt.backends.kernels.core import Core
 
 Array = np.ndarray[Any, Any]
 
@@ -45,9 +46,9 @@ def ungrouped_weights(weights: Array, shape: ConvShape, lanes: int) -> Array:
     return result
 
 
-def choose_grouped_tile(shape: ConvShape, lanes: int) -> ConvTile:
+def choose_grouped_tile(shape: ConvShape, core: Core) -> ConvTile:
     """One vector of output channels: neighbouring ones read different inputs."""
-    return choose_tile(replace(shape, filters=lanes), lanes)
+    return choose_tile(replace(shape, filters=core.lanes), core)
 
 
 @dataclass(frozen=True)

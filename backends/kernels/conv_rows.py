@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, cast
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import (
     PARALLEL_MACS,
     Segment,
@@ -61,10 +62,13 @@ class RowsKernel:
     source: RowSource
     weight: Weight
     bias: Tensor | None
-    lanes: int
-    registers: int
+    core: Core
     accumulator: str
     store: Store
+
+    @property
+    def lanes(self) -> int:
+        return self.core.lanes
 
     @property
     def row(self) -> Axis:
@@ -72,7 +76,7 @@ class RowsKernel:
 
     def emit(self, k: KernelBuilder) -> None:
         geometry = self.geometry
-        tile = choose_tile(geometry.filters, self.row.output, geometry.depth, self.lanes, self.registers)
+        tile = choose_tile(geometry.filters, self.row.output, geometry.depth, self.core)
         filters = segments(geometry.filters, tile.rows)
         columns = segments(self.row.output, tile.vectors * self.lanes)
         outer = [axis.output for axis in geometry.axes[:-1]]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from graphopt.backends.kernels.registers import REGISTERS
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles, weights_cycles
 from graphopt.backends.kernels.window import Window
 
@@ -49,22 +49,22 @@ class ConvTile:
     rows: int = 1
 
 
-def choose_tile(shape: ConvShape, lanes: int) -> ConvTile:
+def choose_tile(shape: ConvShape, core: Core) -> ConvTile:
     """The tile with the fewest estimated cycles over the image."""
-    tiles = tiles_that_fit(shape, lanes)
-    return min(tiles, key=lambda tile: direct_cycles(shape, tile, lanes), default=ConvTile(1, 1))
+    tiles = tiles_that_fit(shape, core)
+    return min(tiles, key=lambda tile: direct_cycles(shape, tile, core), default=ConvTile(1, 1))
 
 
-def direct_cycles(shape: ConvShape, tile: ConvTile, lanes: int) -> float:
+def direct_cycles(shape: ConvShape, tile: ConvTile, core: Core) -> float:
     """Estimated cycles of the convolution on one core."""
     height, width = shape.window.output
 
     def of_rows(rows: int) -> float:
         def of_columns(columns: int) -> float:
             return axis_cycles(
-                -(-shape.filters // lanes),
+                -(-shape.filters // core.lanes),
                 tile.blocks,
-                lambda blocks: step_cycles(blocks, rows * columns, shape.depth),
+                lambda blocks: step_cycles(blocks, rows * columns, shape.depth, core),
             )
 
         return axis_cycles(width, tile.columns, of_columns)
@@ -79,12 +79,12 @@ def flatten_pointwise(shape: ConvShape) -> ConvShape:
     return replace(shape, window=shape.window.flattened()) if shape.window.is_pointwise else shape
 
 
-def tiles_that_fit(shape: ConvShape, lanes: int) -> Iterator[ConvTile]:
+def tiles_that_fit(shape: ConvShape, core: Core) -> Iterator[ConvTile]:
     """Those that fit into registers. Several rows only where a row alone makes a small tile."""
     height, width = shape.window.output
-    most_columns = MOST_COLUMNS if shape.channels >= lanes else FEW_CHANNELS_COLUMNS
-    for blocks in range(1, min(-(-shape.filters // lanes), MOST_BLOCKS) + 1):
+    most_columns = MOST_COLUMNS if shape.channels >= core.lanes else FEW_CHANNELS_COLUMNS
+    for blocks in range(1, min(-(-shape.filters // core.lanes), MOST_BLOCKS) + 1):
         for columns in range(1, min(width, most_columns) + 1):
             for rows in range(1, min(height, MOST_ROWS if columns == width else 1) + 1):
-                if fits(blocks, columns * rows, REGISTERS[lanes]):
+                if fits(blocks, columns * rows, core):
                     yield ConvTile(blocks, columns, rows)

@@ -1,7 +1,7 @@
 """Matrix multiplication `[batch..., m, k] x [batch..., k, n]` with a tile of the result held in registers.
 
-The left operand is read one scalar at a time and may have any strides; the right one is read in vectors along n, either
-from packed panels or in place. A tile too small to hide the latency of a multiply-add is held several times over, each
+The left operand is read one scalar at a time and may have any strides, or in vectors along k on cores that multiply by a lane;
+the right one is read in vectors along n, either from packed panels or in place. A tile too small to hide the latency of a multiply-add is held several times over, each
 copy summing its share of k.
 """
 
@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
+from graphopt.backends.kernels.core import Core
+from graphopt.backends.kernels.lanes import Scalar, lane_of
 from graphopt.backends.kernels.panels import Panels
 from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.tile_cost import axis_cycles, fits, step_cycles
@@ -41,25 +44,27 @@ class GemmTile:
     vectors: int
 
 
-def choose_tile(m: int, n: int, depth: int, lanes: int, registers: int) -> GemmTile:
+def choose_tile(m: int, n: int, depth: int, core: Core) -> GemmTile:
     """The tile with the fewest estimated cycles over the whole result."""
-    tiles = tiles_that_fit(m, n, lanes, registers)
-    return min(tiles, key=lambda tile: gemm_cycles(m, n, depth, tile, lanes), default=GemmTile(1, 1))
+    tiles = tiles_that_fit(m, n, core)
+    return min(tiles, key=lambda tile: gemm_cycles(m, n, depth, tile, core), default=GemmTile(1, 1))
 
 
-def tiles_that_fit(m: int, n: int, lanes: int, registers: int) -> Iterator[GemmTile]:
+def tiles_that_fit(m: int, n: int, core: Core) -> Iterator[GemmTile]:
     """Those that fit into registers."""
-    for vectors in range(1, min(-(-n // lanes), MOST_VECTORS) + 1):
+    for vectors in range(1, min(-(-n // core.lanes), MOST_VECTORS) + 1):
         for rows in range(1, min(m, MOST_ROWS) + 1):
-            if fits(vectors, rows, registers):
+            if fits(vectors, rows, core):
                 yield GemmTile(rows, vectors)
 
 
-def gemm_cycles(m: int, n: int, depth: int, tile: GemmTile, lanes: int) -> float:
+def gemm_cycles(m: int, n: int, depth: int, tile: GemmTile, core: Core) -> float:
     """Estimated cycles of a product on one core."""
 
     def of_rows(rows: int) -> float:
-        return axis_cycles(-(-n // lanes), tile.vectors, lambda vectors: step_cycles(vectors, rows, depth))
+        return axis_cycles(
+            -(-n // core.lanes), tile.vectors, lambda vectors: step_cycles(vectors, rows, depth, core)
+        )
 
     return depth * axis_cycles(m, tile.rows, of_rows)
 
@@ -81,19 +86,36 @@ def segments(total: int, extent: int) -> list[Segment]:
 
 
 @dataclass(frozen=True)
+class _Tile:
+    """`sums` of `rows` rows from `y` and of the columns from `x`, which are in a panel; vectors have `widths` columns."""
+
+    sums: Local
+    prefix: list[Expr]
+    y: Expr
+    rows: int
+    x: Expr
+    widths: list[int]
+    panel: Expr
+
+
+@dataclass(frozen=True)
 class GemmKernel:
     """Emits one multiplication of result `shape`. `right` is packed, or stored with its columns next to each other.
 
-    `accumulator` is the dtype of the sums, of which a vector register holds `lanes`.
+    `accumulator` is the dtype of the sums, of which a vector register holds `core.lanes`.
     """
 
     left: Tensor
     right: Tensor | Panels
     shape: tuple[int, ...]
     tile: GemmTile
-    lanes: int
+    core: Core
     accumulator: str
     store: Store
+
+    @property
+    def lanes(self) -> int:
+        return self.core.lanes
 
     @property
     def depth(self) -> int:
@@ -144,54 +166,76 @@ class GemmKernel:
         zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
         for vector in range(copies * vectors):
             k.assign(accumulators, vector * self.lanes, zero, self.lanes)
-        whole = self.depth // copies * copies
-        with k.loop(self.depth // copies, "serial", "k") as step:
-            for copy in range(copies):
-                depth = step * copies + copy
-                self._multiply(k, accumulators, copy * vectors, prefix, y, rows, x, widths, panel, depth)
-        for depth in range(whole, self.depth):
-            self._multiply(k, accumulators, 0, prefix, y, rows, x, widths, panel, const(depth, INDEX))
+        tile = _Tile(accumulators, prefix, y, rows, x, widths, panel)
+        at_once = self.lanes if self._reads_along_depth else copies
+        steps = self.depth // at_once
+        with k.loop(steps, "serial", "k") as step:
+            first = step * at_once
+            scalars = self._lanes(k, tile, first) if self._reads_along_depth else None
+            for i in range(at_once):
+                self._multiply(
+                    k, tile, i % copies * vectors, first + i, None if scalars is None else scalars[i]
+                )
+        for depth in range(steps * at_once, self.depth):
+            self._multiply(k, tile, 0, const(depth, INDEX), None)
         self._add_copies(k, accumulators, copies, vectors)
         for row in range(rows):
             for v, width in enumerate(widths):
                 at = (row * len(widths) + v) * self.lanes
                 self._store(k, accumulators, at, width, prefix, y + row, x + v * self.lanes)
 
+    @property
+    def _reads_along_depth(self) -> bool:
+        """Whether vectors of the left operand hold the scalars of as many steps."""
+        layout = self.left.storage.layout if self.left.storage is not None else None
+        along = isinstance(layout, Strided) and layout.strides[-1] == 1 and self.depth >= self.lanes
+        return self.core.by_lane and along and self.left.dtype == self.accumulator == "float32"
+
+    def _lanes(self, k: KernelBuilder, tile: _Tile, depth: Expr) -> list[list[Scalar]]:
+        """The scalars of as many steps as a vector has lanes, for each step those of all rows."""
+        vectors = [
+            k.bind(
+                k.load_vector(
+                    storage.buffer, storage.layout.position(self._left_index(tile, row, depth)), self.lanes
+                )
+            )
+            for storage in [self.left.storage]
+            if storage is not None
+            for row in range(tile.rows)
+        ]
+        return [[partial(lane_of, vector, lane) for vector in vectors] for lane in range(self.lanes)]
+
+    def _left_index(self, tile: _Tile, row: int, depth: Expr) -> list[Expr]:
+        return [*broadcast_index(tile.prefix, self.left.shape[:-2]), tile.y + row, depth]
+
+    def _broadcast(self, k: KernelBuilder, tile: _Tile, row: int, depth: Expr) -> Scalar:
+        scalar = cast(self.left.reader(k, self._left_index(tile, row, depth)), self.accumulator)
+        return lambda width: tirx.Broadcast(scalar, width) if width > 1 else scalar
+
     def _multiply(
-        self,
-        k: KernelBuilder,
-        accumulators: Local,
-        first: int,
-        prefix: list[Expr],
-        y: Expr,
-        rows: int,
-        x: Expr,
-        widths: list[int],
-        panel: Expr,
-        depth: Expr,
+        self, k: KernelBuilder, tile: _Tile, first: int, depth: Expr, scalars: list[Scalar] | None
     ) -> None:
-        right = [k.bind(self._right(k, prefix, depth, panel, v, x, width)) for v, width in enumerate(widths)]
-        for row in range(rows):
-            scalar = self.left.reader(k, [*broadcast_index(prefix, self.left.shape[:-2]), y + row, depth])
-            scalar = cast(scalar, self.accumulator)
+        """One step: the products of a column of the left operand and a row of the right one, added to the sums from `first`."""
+        sums, widths = tile.sums, tile.widths
+        right = [k.bind(self._right(k, tile, depth, v, width)) for v, width in enumerate(widths)]
+        for row in range(tile.rows):
+            scalar = self._broadcast(k, tile, row, depth) if scalars is None else scalars[row]
             for v, vector in enumerate(right):
                 width = self.lanes if isinstance(self.right, Panels) else widths[v]
                 at = (first + row * len(widths) + v) * self.lanes
-                product = vector * (tirx.Broadcast(scalar, width) if width > 1 else scalar)
-                k.assign(accumulators, at, k.read_vector(accumulators, at, width) + product, width)
+                k.assign(sums, at, k.read_vector(sums, at, width) + vector * scalar(width), width)
 
-    def _right(
-        self, k: KernelBuilder, prefix: list[Expr], depth: Expr, panel: Expr, v: int, x: Expr, width: int
-    ) -> Expr:
+    def _right(self, k: KernelBuilder, tile: _Tile, depth: Expr, v: int, width: int) -> Expr:
+        prefix = tile.prefix
         if isinstance(self.right, Panels):
             index = broadcast_index(prefix, self.right.batch)
-            value = self.right.load(k, index, panel, depth, v)
+            value = self.right.load(k, index, tile.panel, depth, v)
             width = self.lanes
         else:
             assert self.right.storage is not None
             layout = self.right.storage.layout
             assert isinstance(layout, Strided)
-            position = [*broadcast_index(prefix, self.right.shape[:-2]), depth, x + v * self.lanes]
+            position = [*broadcast_index(prefix, self.right.shape[:-2]), depth, tile.x + v * self.lanes]
             value = k.load_vector(self.right.storage.buffer, layout.position(position), width)
         return cast(value, self.accumulator if width == 1 else f"{self.accumulator}x{width}")
 

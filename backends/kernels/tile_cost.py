@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MULTIPLY, LOAD, VECTOR = 0.5, 0.6, 2.2
-"""Cycles of a multiply-add, of a load from the first-level cache, and of a vector from the second."""
+from graphopt.backends.kernels.core import Core
+
+MULTIPLY, LOAD = 0.5, 0.6
+"""Cycles of a multiply-add, and of a load from the first-level cache."""
 
 LATENCY = 4.0
 """Cycles until a sum can be added to again."""
@@ -25,20 +27,22 @@ WEIGHT = 0.5
 """Cycles of one core to bring a weight from memory, while all cores do so."""
 
 
-def step_cycles(vectors: int, scalars: int, depth: int) -> float:
+def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
     """Cycles of one of `depth` steps of a tile, those of its start and end shared out among them."""
     bound = max(
         MULTIPLY * vectors * scalars,
-        LOAD * (vectors + scalars),
-        VECTOR * vectors,
+        LOAD * (vectors + (scalars / core.lanes if core.by_lane else scalars)),
+        core.vector_cycles * vectors,
         LATENCY if vectors else 0.0,
     )
     return bound + STEP + TILE / max(depth, 1)
 
 
-def fits(vectors: int, scalars: int, registers: int) -> bool:
-    """Whether a tile's sums stay in registers next to what one step loads."""
-    return vectors * scalars + min(vectors, scalars) + 1 <= registers
+def fits(vectors: int, scalars: int, core: Core) -> bool:
+    """Whether a tile's sums stay in registers next to what one step loads, and to the scalars of several steps."""
+    if core.by_lane:
+        return vectors * scalars + scalars + 2 * vectors + 2 <= core.registers
+    return vectors * scalars + min(vectors, scalars) + 1 <= core.registers
 
 
 def axis_cycles(extent: int, tile: int, cycles_of: Callable[[int], float]) -> float:

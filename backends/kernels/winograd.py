@@ -8,7 +8,7 @@ phases give a thread the same groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.combine import combine
 from graphopt.backends.kernels.conv_shape import ConvShape
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import (
     GemmTile,
     Segment,
@@ -29,6 +30,7 @@ from graphopt.backends.kernels.gemm import (
     segments,
 )
 from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.lanes import lane_of
 from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.tile_cost import weights_cycles
 from graphopt.backends.kernels.window import split_index
@@ -53,7 +55,11 @@ class WinogradShape:
     conv: ConvShape
     transforms: Transforms
     tile: GemmTile
-    lanes: int
+    core: Core
+
+    @property
+    def lanes(self) -> int:
+        return self.core.lanes
 
     @property
     def products(self) -> int:
@@ -236,19 +242,43 @@ class WinogradKernel:
                     (block * shape.products + product * vectors) * shape.channel_blocks
                     + channel_block * vectors
                 )
-                with k.loop(lanes, "serial", "channel") as lane:
-                    self._step(k, sums, inputs + lane, (channel * lanes + lane * vectors) * lanes, vectors)
+                self._multiply_block(k, sums, inputs, channel * lanes, vectors)
             for at in range(0, size, lanes):
                 k.assign(products, product * size + at, k.read_vector(sums, at, lanes), lanes)
         with k.loop(vectors, "serial", "vector") as vector:
             self._finish(k, group, products, size, vector, block + vector)
 
-    def _step(self, k: KernelBuilder, sums: Local, inputs: Expr, weights: Expr, vectors: int) -> None:
+    def _multiply_block(
+        self, k: KernelBuilder, sums: Local, inputs: Expr, weights: Expr, vectors: int
+    ) -> None:
+        """Multiply a block of channels of every tile of the group by their weights, which start at row `weights`."""
+        lanes, rows = self.shape.lanes, self.shape.tile.rows
+        if self.shape.core.by_lane:
+            held = [k.bind(k.load_vector(self.workspace, inputs + row * lanes, lanes)) for row in range(rows)]
+            for lane in range(lanes):
+                scalars = [partial(lane_of, vector, lane, lanes) for vector in held]
+                self._step(k, sums, scalars, (weights + lane * vectors) * lanes, vectors)
+            return
+        with k.loop(lanes, "serial", "channel") as lane:
+            scalars = [partial(self._broadcast, k, inputs + lane + row * lanes) for row in range(rows)]
+            self._step(k, sums, scalars, (weights + lane * vectors) * lanes, vectors)
+
+    def _broadcast(self, k: KernelBuilder, at: Expr) -> Expr:
+        return tirx.Broadcast(k.load(self.workspace, at), self.shape.lanes)
+
+    def _step(
+        self,
+        k: KernelBuilder,
+        sums: Local,
+        scalars: Sequence[Callable[[], Expr]],
+        weights: Expr,
+        vectors: int,
+    ) -> None:
         """Multiply one channel of every tile of the group by its weights for all filters of the register tile."""
         lanes, rows = self.shape.lanes, self.shape.tile.rows
         loaded = [k.bind(k.load_vector(self.weights, weights + v * lanes, lanes)) for v in range(vectors)]
-        for row in range(rows):
-            scalar = tirx.Broadcast(k.load(self.workspace, inputs + row * lanes), lanes)
+        for row, make in enumerate(scalars):
+            scalar = make()
             for v, vector in enumerate(loaded):
                 at = (v * rows + row) * lanes
                 k.assign(sums, at, k.read_vector(sums, at, lanes) + scalar * vector, lanes)
@@ -311,7 +341,7 @@ def winograd_applies(shape: ConvShape) -> bool:
 def winograd_cycles(shape: WinogradShape) -> float:
     """Estimated cycles on one core."""
     conv, channels = shape.conv, shape.channel_blocks * shape.lanes
-    product = gemm_cycles(shape.tiles, conv.filters, channels, shape.tile, shape.lanes)
+    product = gemm_cycles(shape.tiles, conv.filters, channels, shape.tile, shape.core)
     moving = INPUT_TRANSFORM * shape.channel_blocks + OUTPUT_TRANSFORM * shape.filter_blocks
     weights = weights_cycles(shape.products * conv.filters * conv.channels)
     return shape.products * (product + shape.tiles * moving) + weights

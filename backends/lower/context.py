@@ -16,6 +16,7 @@ from graphopt.backends import tensor as tensors
 from graphopt.backends.codegen.builder import KernelBuilder
 from graphopt.backends.codegen.function import kernel_function
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.layout import Blocked, Strided, dense
 from graphopt.backends.lower.operator import Operator
@@ -33,9 +34,9 @@ NEWEST = 1_000
 
 @dataclass
 class Lowering:
-    """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
+    """What lowering knows and has made so far."""
 
-    lanes: int
+    core: Core
     opsets: Mapping[str, int]
     operators: Mapping[str, Mapping[str, Operator]]
     values: dict[ir.Value, Tensor] = field(default_factory=dict)
@@ -54,6 +55,11 @@ class Lowering:
     _constants: dict[tuple[str, bytes], Buffer] = field(default_factory=dict)
     _copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _counter: int = 0
+
+    @property
+    def lanes(self) -> int:
+        """float32 lanes of a vector register, and the block of blocked layouts."""
+        return self.core.lanes
 
     # Values
 
@@ -92,7 +98,7 @@ class Lowering:
     def schedule(self, workload: Workload, usable: Usable = lambda config: True) -> Config:
         """The schedule of the kernels that come next."""
         self.workload = workload
-        return self.schedules.choose(workload, self.lanes, usable)
+        return self.schedules.choose(workload, self.core, usable)
 
     # Memory
 

@@ -129,10 +129,10 @@ def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     shape = flatten_pointwise(direct_shape(convolution.geometry))
     weights, bias = as_images(convolution.weights), constant_of(convolution.bias)
     config = _schedule(ctx, convolution, shape, weights)
-    tile = choose_tile(shape, lanes) if config is None else conv.direct_tile(config)
+    tile = choose_tile(shape, ctx.core) if config is None else conv.direct_tile(config)
     if tile is None:
         assert config is not None
-        chosen = conv.winograd_shape(shape, config, lanes)
+        chosen = conv.winograd_shape(shape, config, ctx.core)
         lower_winograd(ctx, node, convolution.input, weights, bias, chosen)
         return
     source = scalar_source(ctx, convolution.input, convolution.geometry)
@@ -140,12 +140,12 @@ def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
     make: Callable[..., ConvKernel] = ConvKernel
     if not shape.is_aligned(lanes):
-        make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, lanes)
+        make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, ctx.core)
         weights, shape = ungrouped_weights(weights, shape, lanes), ungrouped(shape, lanes)
     kernel = make(
         shape,
         tile,
-        lanes,
+        ctx.core,
         source,
         weights=ctx.constant_buffer(pack_weights(weights, shape, tile, lanes)),
         bias=None if bias is None else ctx.constant_buffer(pad_bias(bias, shape, lanes)),

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from graphopt.backends.codegen.program import Kernel
 from graphopt.backends.kernels.attention import AttentionKernel, AttentionTiles, choose_tiles
 from graphopt.backends.kernels.epilogue import Epilogue
-from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.nodes import lower_inner_nodes
 from graphopt.backends.lower.operands import columns_of
@@ -79,7 +78,7 @@ def _tiles(ctx: Lowering, queries: Sequence[int], values: Sequence[int]) -> Atte
     (count, size), (keys, value_size) = queries[-2:], values[-2:]
     if count < LEAST_QUERIES or keys < LEAST_KEYS or min(size, value_size) < LEAST_SIZE:
         return None
-    return choose_tiles(count, keys, size, value_size, ctx.lanes, REGISTERS[ctx.lanes])
+    return choose_tiles(count, keys, size, value_size, ctx.core)
 
 
 def _bring_forward(ctx: Lowering, value: ir.Value, scores: ir.Node) -> bool:
@@ -117,7 +116,7 @@ def lower_attention(ctx: Lowering, found: Attention) -> None:
         values.shape[-2],
         values.shape[-1],
         tiles,
-        ctx.lanes,
+        ctx.core,
         mask.apply,
         weigh.apply,
         after.into(out),

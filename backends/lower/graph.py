@@ -7,6 +7,7 @@ import math
 import onnx_ir as ir
 
 from graphopt.backends.codegen.program import Buffer, Program, Role
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.nodes import lower_nodes
 from graphopt.backends.lower.operator import Refused, dtype_of_value, shape_of
@@ -17,18 +18,18 @@ from graphopt.backends.tensor import stored
 from graphopt.errors import UnsupportedError, UnsupportedNode
 
 
-def lower_model(model: ir.Model, lanes: int, schedules: Schedules | None = None) -> Program:
+def lower_model(model: ir.Model, core: Core, schedules: Schedules | None = None) -> Program:
     """The program of a model whose shapes are all fixed; schedules are chosen by rules unless somebody else is given.
 
     Raises UnsupportedError with every node that cannot be lowered and the reason, before any code is generated.
     """
-    ctx = Lowering(lanes, dict(model.opset_imports), OPERATORS, schedules=schedules or Rules())
+    ctx = Lowering(core, dict(model.opset_imports), OPERATORS, schedules=schedules or Rules())
     try:
         inputs = [_bind_input(ctx, value) for value in model.graph.inputs if not value.is_initializer()]
     except Refused as reason:
         raise UnsupportedError([UnsupportedNode("", "input", "", str(reason))]) from None
     ctx.outputs = dict.fromkeys(model.graph.outputs)
-    ctx.homes = find_homes(model.graph, lanes)
+    ctx.homes = find_homes(model.graph, core.lanes)
     refused: list[UnsupportedNode] = []
     lower_nodes(ctx, model.graph, refused)
     if refused:

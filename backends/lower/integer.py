@@ -185,14 +185,14 @@ def _direct(
     lanes = ctx.lanes
     source = ctx.store(x, x.block)
     shape = flatten_pointwise(shape)
-    tile = choose_tile(shape, lanes)
+    tile = choose_tile(shape, ctx.core)
     packed = ctx.constant_buffer(pack_weights(weights, shape, tile, lanes))
     store, _ = _result(ctx, node, finish, lanes)
 
     def store_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
         store(k, index, cast(total, "int32"))
 
-    kernel = ConvKernel(shape, tile, lanes, source, packed, None, store_sum)
+    kernel = ConvKernel(shape, tile, ctx.core, source, packed, None, store_sum)
     with ctx.kernel("integer_conv") as k:
         kernel.emit(k)
 

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels import gemm
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.dot import DotKernel
 from graphopt.backends.kernels.gemm import GemmKernel
-from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.fused_attention import find_attention, lower_attention
@@ -119,31 +119,31 @@ def product_kernel(ctx: Lowering, product: Product) -> Callable[[gemm.Store], Ge
     product = _merge_rows(ctx, replace(product, left=ctx.strided(product.left)))
     accumulator = accumulator_of(product.left.dtype)
     lanes = max(ctx.lanes * 4 // np.dtype(accumulator).itemsize, 1)
-    kernel = _kernel(ctx, product, lanes, accumulator)
+    kernel = _kernel(ctx, product, replace(ctx.core, lanes=lanes), accumulator)
     return lambda store: kernel(lambda k, index, value: store(k, product.restore(index), value))
 
 
 def _kernel(
-    ctx: Lowering, product: Product, lanes: int, accumulator: str
+    ctx: Lowering, product: Product, core: Core, accumulator: str
 ) -> Callable[[gemm.Store], GemmKernel | DotKernel]:
     """The kernel that suits the shape of a product and the strides of its operands."""
-    left, right, shape = product.left, product.right, product.shape
+    left, right, shape, lanes = product.left, product.right, product.shape, core.lanes
     if shape[-1] <= FEW:
         left, right = along_depth(ctx, left, -1), along_depth(ctx, right, -2)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
     if shape[-2] <= FEW and stride_of(right, -2) == 1 and stride_of(right, -1) != 1:
         left = along_depth(ctx, left, -1)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
-    tile = _tile(ctx, product, lanes, accumulator)
+    tile = _tile(ctx, product, core, accumulator)
     operand = columns_of(ctx, right, tile.vectors, lanes)
-    return lambda store: GemmKernel(left, operand, shape, tile, lanes, accumulator, store)
+    return lambda store: GemmKernel(left, operand, shape, tile, core, accumulator, store)
 
 
-def _tile(ctx: Lowering, product: Product, lanes: int, accumulator: str) -> gemm.GemmTile:
+def _tile(ctx: Lowering, product: Product, core: Core, accumulator: str) -> gemm.GemmTile:
     *batch, m, n = product.shape
     depth = product.left.shape[-1]
     if accumulator != "float32" or not math.prod((*product.shape, depth)):
-        return gemm.choose_tile(m, n, depth, lanes, REGISTERS[ctx.lanes])
+        return gemm.choose_tile(m, n, depth, core)
     packed = stride_of(product.right, -1) != 1 or product.right.constant is not None
     workload = gemm_schedules.workload(math.prod(batch), m, n, depth, packed)
     return gemm_schedules.tile_of(ctx.schedule(workload))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +11,6 @@ import onnx_ir as ir
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast
 from graphopt.backends.kernels.conv_rows import Geometry, RowsKernel, Weight
 from graphopt.backends.kernels.geometry import Axis
-from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.kernels.row_source import RowSource, emit_padded_rows, padded_rows
 from graphopt.backends.layout import Strided
 from graphopt.backends.lower.accumulate import accumulator_of
@@ -50,8 +49,8 @@ class RowConvolutions:
                     n, channel, *spatial = index
                     after.store(k, out, [n, channel, *place(spatial)], cast(value, after.dtype))
 
-                registers = REGISTERS[ctx.lanes]
-                RowsKernel(geometry, source, weight, bias, lanes, registers, accumulator, store).emit(k)
+                core = replace(ctx.core, lanes=lanes)
+                RowsKernel(geometry, source, weight, bias, core, accumulator, store).emit(k)
 
     def _sources(self, axes: Sequence[Axis]) -> list[RowSource]:
         """The input as the rows of every part: in place where no part leaves the image or skips columns."""

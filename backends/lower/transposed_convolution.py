@@ -115,12 +115,12 @@ def _direct(ctx: Lowering, node: ir.Node, operands: Transposed) -> None:
             return
         for phases in operands.phases:
             shape = flatten_pointwise(direct_shape(operands.geometry(phases)))
-            tile = choose_tile(shape, lanes)
+            tile = choose_tile(shape, ctx.core)
             (y, x) = [(1, 0)] * (2 - len(phases)) + [(phase.spread, phase.start) for phase in phases]
             ConvKernel(
                 shape,
                 tile,
-                lanes,
+                ctx.core,
                 source,
                 weights=ctx.constant_buffer(
                     pack_weights(_phase_weights(operands, phases), shape, tile, lanes)

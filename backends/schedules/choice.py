@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.schedules import conv, gemm
 from graphopt.backends.schedules.standalone import Standalone
 from graphopt.backends.schedules.workload import Config, Workload
@@ -18,11 +19,11 @@ class Family(Protocol):
 
     FAMILY: str
 
-    def candidates(self, workload: Workload, lanes: int) -> list[tuple[float, Config]]:
+    def candidates(self, workload: Workload, core: Core) -> list[tuple[float, Config]]:
         """Estimated cycles and schedule, the fastest first."""
         ...
 
-    def standalone(self, workload: Workload, config: Config, lanes: int) -> Standalone:
+    def standalone(self, workload: Workload, config: Config, core: Core) -> Standalone:
         """A program of the kernel alone."""
         ...
 
@@ -33,7 +34,7 @@ FAMILIES: Mapping[str, Family] = {module.FAMILY: module for module in (conv, gem
 class Schedules(Protocol):
     """Chooses."""
 
-    def choose(self, workload: Workload, lanes: int, usable: Usable) -> Config:
+    def choose(self, workload: Workload, core: Core, usable: Usable) -> Config:
         """The schedule for a workload, one that is `usable`."""
         ...
 
@@ -41,8 +42,8 @@ class Schedules(Protocol):
 class Rules:
     """Chooses what the model of the core estimates to be fastest."""
 
-    def choose(self, workload: Workload, lanes: int, usable: Usable) -> Config:
-        found = FAMILIES[workload.family].candidates(workload, lanes)
+    def choose(self, workload: Workload, core: Core, usable: Usable) -> Config:
+        found = FAMILIES[workload.family].candidates(workload, core)
         return next(config for _, config in found if usable(config))
 
 
@@ -52,9 +53,9 @@ class Recorder:
     def __init__(self) -> None:
         self.workloads: Counter[Workload] = Counter()
 
-    def choose(self, workload: Workload, lanes: int, usable: Usable) -> Config:
+    def choose(self, workload: Workload, core: Core, usable: Usable) -> Config:
         self.workloads[workload] += 1
-        return Rules().choose(workload, lanes, usable)
+        return Rules().choose(workload, core, usable)
 
 
 class Measured:
@@ -64,10 +65,10 @@ class Measured:
         self._fastest = fastest
         self.missing: list[Workload] = []
 
-    def choose(self, workload: Workload, lanes: int, usable: Usable) -> Config:
+    def choose(self, workload: Workload, core: Core, usable: Usable) -> Config:
         found = next((config for config in self._fastest.get(workload, ()) if usable(config)), None)
         if found is not None:
             return found
         if workload not in self.missing:
             self.missing.append(workload)
-        return Rules().choose(workload, lanes, usable)
+        return Rules().choose(workload, core, usable)

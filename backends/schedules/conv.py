@@ -9,7 +9,7 @@ from functools import cache
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.conv import ConvKernel
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, direct_cycles, tiles_that_fit
-from graphopt.backends.kernels.registers import REGISTERS
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.window import Window
 from graphopt.backends.kernels.winograd import (
     WinogradKernel,
@@ -58,30 +58,30 @@ def shape_of(workload: Workload) -> ConvShape:
 
 
 @cache
-def candidates(workload: Workload, lanes: int) -> list[tuple[float, Config]]:
+def candidates(workload: Workload, core: Core) -> list[tuple[float, Config]]:
     """Estimated cycles and schedule, the fastest first."""
     shape = shape_of(workload)
-    found = [*_direct(shape, lanes), *_winograd(shape, lanes)]
+    found = [*_direct(shape, core), *_winograd(shape, core)]
     return sorted(found, key=lambda candidate: candidate[0])
 
 
-def _direct(shape: ConvShape, lanes: int) -> Iterator[tuple[float, Config]]:
-    for tile in tiles_that_fit(shape, lanes):
+def _direct(shape: ConvShape, core: Core) -> Iterator[tuple[float, Config]]:
+    for tile in tiles_that_fit(shape, core):
         config: Config = {
             "algorithm": DIRECT,
             "blocks": tile.blocks,
             "columns": tile.columns,
             "rows": tile.rows,
         }
-        yield direct_cycles(shape, tile, lanes), config
+        yield direct_cycles(shape, tile, core), config
 
 
-def _winograd(shape: ConvShape, lanes: int) -> Iterator[tuple[float, Config]]:
+def _winograd(shape: ConvShape, core: Core) -> Iterator[tuple[float, Config]]:
     if not winograd_applies(shape):
         return
     for side in POINTS:
-        draft = WinogradShape(shape, transforms(side), gemm.GemmTile(1, 1), lanes)
-        for tile in gemm.tiles_that_fit(draft.tiles, shape.filters, lanes, REGISTERS[lanes]):
+        draft = WinogradShape(shape, transforms(side), gemm.GemmTile(1, 1), core)
+        for tile in gemm.tiles_that_fit(draft.tiles, shape.filters, core):
             config: Config = {
                 "algorithm": WINOGRAD,
                 "side": side,
@@ -98,16 +98,16 @@ def direct_tile(config: Config) -> ConvTile | None:
     return ConvTile(int(config["blocks"]), int(config["columns"]), int(config["rows"]))
 
 
-def winograd_shape(shape: ConvShape, config: Config, lanes: int) -> WinogradShape:
+def winograd_shape(shape: ConvShape, config: Config, core: Core) -> WinogradShape:
     """The variant that a Winograd schedule describes."""
     tile = gemm.GemmTile(int(config["tiles"]), int(config["vectors"]))
-    return WinogradShape(shape, transforms(int(config["side"])), tile, lanes)
+    return WinogradShape(shape, transforms(int(config["side"])), tile, core)
 
 
-def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
+def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu; without borders, whose code takes long to compile."""
     shape = _without_borders(shape_of(workload), int(config.get("side", 1)))
-    program = Standalone()
+    program, lanes = Standalone(), core.lanes
     inside = (shape.batch, shape.groups * shape.channels, *shape.window.input)
     outside = (shape.batch, shape.groups * shape.filters, *shape.window.output)
     tile = direct_tile(config)
@@ -119,9 +119,9 @@ def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
     if tile is not None:
         vectors = shape.groups * -(-shape.filters // lanes)
         weights = program.constant(vectors * lanes * shape.depth, "float32")
-        program.emit(ConvKernel(shape, tile, lanes, source, weights, None, store).emit)
+        program.emit(ConvKernel(shape, tile, core, source, weights, None, store).emit)
     else:
-        chosen = winograd_shape(shape, config, lanes)
+        chosen = winograd_shape(shape, config, core)
         weights = program.constant(packed_size(chosen), "float32")
         workspace = program.temporary(chosen.workspace_size)
         program.emit(WinogradKernel(chosen, source, weights, None, workspace, store).emit)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import GemmKernel, GemmTile, gemm_cycles, tiles_that_fit
 from graphopt.backends.kernels.panels import Panels, panel_count
-from graphopt.backends.kernels.registers import REGISTERS
 from graphopt.backends.layout import dense
 from graphopt.backends.schedules.standalone import Standalone
 from graphopt.backends.schedules.workload import Config, Workload
@@ -21,12 +21,12 @@ def workload(batch: int, m: int, n: int, k: int, packed: bool) -> Workload:
 
 
 @cache
-def candidates(workload: Workload, lanes: int) -> list[tuple[float, Config]]:
+def candidates(workload: Workload, core: Core) -> list[tuple[float, Config]]:
     """Estimated cycles and schedule, the fastest first."""
     m, n, k = (workload[name] for name in "mnk")
     found: list[tuple[float, Config]] = [
-        (gemm_cycles(m, n, k, tile, lanes), {"rows": tile.rows, "vectors": tile.vectors})
-        for tile in tiles_that_fit(m, n, lanes, REGISTERS[lanes])
+        (gemm_cycles(m, n, k, tile, core), {"rows": tile.rows, "vectors": tile.vectors})
+        for tile in tiles_that_fit(m, n, core)
     ]
     return sorted(found, key=lambda candidate: candidate[0])
 
@@ -36,9 +36,9 @@ def tile_of(config: Config) -> GemmTile:
     return GemmTile(int(config["rows"]), int(config["vectors"]))
 
 
-def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
+def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu."""
-    tile, program = tile_of(config), Standalone()
+    lanes, tile, program = core.lanes, tile_of(config), Standalone()
     batch, m, n, k = (workload[name] for name in ("batch", "m", "n", "k"))
     left = stored(program.input(batch * m * k), (batch, m, k))
     right: Tensor | Panels = stored(program.input(batch * k * n), (batch, k, n))
@@ -48,5 +48,5 @@ def standalone(workload: Workload, config: Config, lanes: int) -> Standalone:
         right = Panels(weights, (batch,), count, k, tile.vectors, lanes)
     out = dense((batch, m, n))
     store = program.relu(program.output(batch * m * n), out)
-    program.emit(GemmKernel(left, right, (batch, m, n), tile, lanes, "float32", store).emit)
+    program.emit(GemmKernel(left, right, (batch, m, n), tile, core, "float32", store).emit)
     return program

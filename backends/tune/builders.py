@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from graphopt.backends.targets import Target
 from graphopt.backends.tune.building import Candidate, build
@@ -33,6 +33,19 @@ class Job:
     target: Target
     flush_bytes: int
     path: Path
+
+
+class Pool(Protocol):
+    """Builds `count` libraries at a time, wherever it does."""
+
+    count: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def build(self, jobs: Sequence[Job]) -> list[Built | None]:
+        """A library for each job, or None where it could not be built."""
 
 
 class _Builder:

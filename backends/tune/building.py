@@ -34,11 +34,11 @@ class Candidate:
 
 def build(candidates: Sequence[Candidate], target: Target, flush_bytes: int, path: Path) -> Built:
     """Write the library of some candidates to `path`."""
-    made = (FAMILIES[c.workload.family].standalone(c.workload, c.config, target.lanes) for c in candidates)
+    made = (FAMILIES[c.workload.family].standalone(c.workload, c.config, target.core) for c in candidates)
     programs = [_flush(flush_bytes, target.lanes), *(standalone.program for standalone in made)]
     plans = [_plan(program) for program in programs]
     code = generate(programs, plans, target.llvm())
-    link(code.objects, glue_source(programs, plans), path)
+    link(code.objects, glue_source(programs, plans), path, target.compiler)
     return Built(
         path,
         [[buffer.nbytes for buffer in program.inputs] for program in programs],

@@ -73,7 +73,7 @@ def _scale(rule: Config, times: Sequence[float], known: Sequence[tuple[Config, f
 
 def _contenders(workload: Workload, target: Target, database: Database) -> list[Config]:
     """The schedule of the rules, the fastest one in a model so far, and the fastest one alone; each once."""
-    rule = FAMILIES[workload.family].candidates(workload, target.lanes)[0][1]
+    rule = FAMILIES[workload.family].candidates(workload, target.core)[0][1]
     chosen = [rule]
     for times in (database.times_in_model(target.name, workload), database.times(target.name, workload)):
         fastest = next((config for config, spent in times if spent is not None), rule)
@@ -91,7 +91,7 @@ def _lineup(contenders: Contenders, number: int) -> Contenders:
 
 
 def _write(library: Library, target: Target, path: Path) -> Path:
-    about = {"name": target.name, "arch": target.arch, "features": list(target.features)}
+    about = {"name": target.name, "arch": target.arch, "features": list(target.demands)}
     manifest = {"target": about, "variants": library.variants, "kernels": library.layers}
     artifact.write(path, [artifact.Build(manifest, library.shared, library.weights)])
     return path

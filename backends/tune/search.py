@@ -18,7 +18,7 @@ from pathlib import Path
 from graphopt.backends.schedules.choice import FAMILIES
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.targets import Target
-from graphopt.backends.tune.builders import Builders, Job
+from graphopt.backends.tune.builders import Job, Pool
 from graphopt.backends.tune.building import Candidate
 from graphopt.backends.tune.database import DIGITS, Database, Trial, versions
 from graphopt.backends.tune.measuring import Measurer
@@ -112,7 +112,7 @@ class Search:
         tasks: Sequence[Task],
         target: Target,
         database: Database,
-        builders: Builders,
+        builders: Pool,
         flush_bytes: int,
     ) -> None:
         self.target, self.database = target, database
@@ -143,7 +143,7 @@ class Search:
 
     def _state(self, task: Task) -> State:
         """What the database knows of a task already is not measured again."""
-        found = FAMILIES[task.workload.family].candidates(task.workload, self.target.lanes)
+        found = FAMILIES[task.workload.family].candidates(task.workload, self.target.core)
         limit = WORTHWHILE * found[0][0]
         queue = [config for cycles, config in found[:MOST_CANDIDATES] if cycles <= limit]
         state = State(task, queue, queue[0])

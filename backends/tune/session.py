@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from graphopt.backends.targets import Target
-from graphopt.backends.tune.builders import Builders
+from graphopt.backends.tune.builders import Builders, Pool
 from graphopt.backends.tune.database import Database
 from graphopt.backends.tune.in_model import measure_in_model
+from graphopt.backends.tune.ray_builders import RayBuilders
 from graphopt.backends.tune.search import Search, State, short
 from graphopt.backends.tune.tasks import Tasks, extract
 from graphopt.tuning import Budget, TunedTask, TuningReport
@@ -25,11 +26,12 @@ def tune_models(
     database: Database,
     budget: Budget,
     threads: int,
+    ray: str | None,
     progress: Callable[[str], None],
 ) -> TuningReport:
-    """Tune the shape variants of a model on this machine."""
-    found = extract(models, target.lanes)
-    with Builders(len(os.sched_getaffinity(0))) as builders:
+    """Tune the shape variants of a model on this machine; hosts of the Ray cluster at `ray` build, or else this one."""
+    found = extract(models, target.core)
+    with _builders(ray) as builders:
         search = Search(found.tasks, target, database, builders, flush_bytes(found))
         search.run(budget, threads, progress)
     workloads = [task.workload for task in found.tasks]
@@ -37,6 +39,10 @@ def tune_models(
         measure_in_model(model, workloads, target, database, threads, progress)
     tasks = [task for state in search.states if (task := _describe(state, target, database)) is not None]
     return TuningReport(search.trials, sorted(tasks, key=lambda task: -task.count * task.rule_us))
+
+
+def _builders(ray: str | None) -> Pool:
+    return Builders(len(os.sched_getaffinity(0))) if ray is None else RayBuilders(ray)
 
 
 def flush_bytes(found: Tasks) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphopt.backends.codegen.program import Role
+from graphopt.backends.kernels.core import Core
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.schedules.choice import Recorder
 from graphopt.backends.schedules.workload import Workload
@@ -29,10 +30,10 @@ class Tasks:
     weights_bytes: int
 
 
-def extract(models: Sequence[ir.Model], lanes: int) -> Tasks:
+def extract(models: Sequence[ir.Model], core: Core) -> Tasks:
     """The tasks of all shape variants. Raises UnsupportedError for models that cannot be lowered."""
     recorder = Recorder()
-    programs = [lower_model(model, lanes, recorder) for model in models]
+    programs = [lower_model(model, core, recorder) for model in models]
     buffers = {buffer for program in programs for kernel in program.kernels() for buffer in kernel.buffers}
     weights = sum(buffer.nbytes for buffer in buffers if buffer.role is Role.CONSTANT)
     return Tasks([Task(workload, count) for workload, count in recorder.workloads.items()], weights)

@@ -1,5 +1,6 @@
 """What this machine offers: its architecture, its CPU features under LLVM's names, and how many CPUs we may use."""
 
+import ctypes
 import math
 import os
 import platform
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+
+_PR_SVE_GET_VL, _PR_SVE_VL_LEN_MASK = 51, 0xFFFF
 
 ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "armv8l": "armv7"}
 
@@ -52,13 +55,24 @@ def architecture() -> str:
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
-    """The flags that Linux reports for the first CPU; None where it reports none (other systems, emulators)."""
+    """The flags that Linux reports for the first CPU, and `sve256` and the like for vectors of at least so many bits; None
+    where it reports none (other systems, emulators)."""
     try:
         text = cpuinfo.read_text(errors="replace")
     except OSError:
         return None
     line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(line.group(1).split()) if line else None
+    if line is None:
+        return None
+    flags = frozenset(line.group(1).split())
+    return flags | _vector_lengths() if "sve" in flags else flags
+
+
+def _vector_lengths() -> frozenset[str]:
+    """The lengths in bits that scalable vectors of this process have at least."""
+    answer = ctypes.CDLL(None).prctl(_PR_SVE_GET_VL)
+    bits = 8 * (answer & _PR_SVE_VL_LEN_MASK) if answer >= 0 else 0
+    return frozenset(f"sve{length}" for length in range(128, bits + 1, 128))
 
 
 def missing_features(required: Iterable[str], flags: frozenset[str] | None, arch: str) -> list[str]:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import invoke, invoke_json
 
 
@@ -55,3 +57,18 @@ def test_options_that_do_not_fit_each_other(onnx_file: Path) -> None:
     for command in (("tune", onnx_file, "--db", other), ("compile", onnx_file, "--tune-db", other)):
         assert "not a tuning database" in invoke(*command, code=2).stderr
     assert other.read_text() == json.dumps({"some": "file"})
+
+
+@pytest.mark.slow
+def test_tune_on_ray(onnx_file: Path) -> None:
+    pytest.importorskip("ray")
+    database = onnx_file.parent / "ray.tune"
+    content = invoke_json("tune", onnx_file, "--trials", 10, "--db", database, "--ray", "local")
+    assert content["tasks"][0]["schedule"]
+    invoke("compile", onnx_file, "--tune-db", database, "--require-tuned")
+
+
+def test_tune_on_a_ray_cluster_that_is_none(onnx_file: Path) -> None:
+    pytest.importorskip("ray")
+    assert "no address of Ray" in invoke("tune", onnx_file, "--ray", "somewhere", code=2).stderr
+    assert not onnx_file.with_suffix(".tune").exists()

@@ -1,8 +1,10 @@
 """Architecture, CPU features and the number of threads."""
 
+import ctypes
 import os
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +96,16 @@ def test_threads_are_the_cpus_that_we_may_use(
     (tmp_path / "membership").write_text("0::/\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     assert cpu.default_threads(tmp_path, tmp_path / "membership") == threads
+
+
+@pytest.mark.parametrize(
+    ("answer", "lengths"), [(16, {"sve128"}), (1 << 17 | 32, {"sve128", "sve256"}), (-1, set())]
+)
+def test_lengths_of_scalable_vectors(
+    answer: int, lengths: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux answers with the bytes of a vector, and flags above them."""
+    path = tmp_path / "cpuinfo"
+    path.write_text("Features\t: asimd sve\n")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(prctl=lambda option: answer))
+    assert cpu.cpu_flags(path) == {"asimd", "sve"} | lengths

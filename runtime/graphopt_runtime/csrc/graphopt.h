@@ -9,6 +9,8 @@
 #ifndef GRAPHOPT_H
 #define GRAPHOPT_H
 
+#include <stddef.h>
+
 #if defined(__GNUC__)
 #define GRAPHOPT_API __attribute__((visibility("default")))
 #else
@@ -29,10 +31,21 @@ enum {
 
 typedef struct graphopt_model graphopt_model;
 
+/* Where a handle takes its memory from. `allocate` gives at least `bytes` at a multiple of `alignment` (a power of 2), or NULL
+   when memory is short; both are called from the threads that call the handle, and may be called by several at once. */
+typedef struct {
+    void *(*allocate)(void *context, size_t bytes, size_t alignment);
+    void (*release)(void *context, void *memory);
+    void *context;
+} graphopt_allocator;
+
 /* A handle on the model, or NULL when memory is short. `weights` (64-byte aligned, the bytes of weights.bin) stay the
    caller's and must outlive the handle. `threads` counts the calling thread; 0 or less means one per available CPU.
    Worker threads belong to the handle and start with the first parallel kernel. */
 GRAPHOPT_API graphopt_model *graphopt_create(const void *weights, int threads);
+
+/* The same with memory from `allocator`, which is copied; NULL stands for the system's. */
+GRAPHOPT_API graphopt_model *graphopt_create_with(const void *weights, int threads, const graphopt_allocator *allocator);
 
 /* Runs one variant. Returns GRAPHOPT_OK or an error. Tensors that are not 64-byte aligned are copied through an internal
    buffer. Concurrent calls on one handle get a workspace each; a kernel that finds the handle's workers taken by another

@@ -52,10 +52,15 @@ void graphopt_note_failure(void);
 /* Whether a failure was noted on the calling thread since the last call. */
 int graphopt_take_failure(void);
 
-/* The thread pool of one handle: pool.c, or pool_single.c where there are no threads. */
+/* memory.c: the system's memory, and the use of an allocator: blocks start at multiples of GRAPHOPT_ALIGNMENT. */
+extern const graphopt_allocator graphopt_system_allocator;
+void *graphopt_allocate(const graphopt_allocator *allocator, size_t bytes);
+void graphopt_release(const graphopt_allocator *allocator, void *memory);
+
+/* The thread pool of one handle, whose allocator outlives it: pool.c, or pool_single.c where there are no threads. */
 typedef struct graphopt_pool graphopt_pool;
 
-graphopt_pool *graphopt_pool_create(int threads);
+graphopt_pool *graphopt_pool_create(int threads, const graphopt_allocator *allocator);
 void graphopt_pool_destroy(graphopt_pool *pool);
 void graphopt_pool_set_threads(graphopt_pool *pool, int threads);
 void graphopt_pool_set_passive(graphopt_pool *pool, int passive);

@@ -1,19 +1,14 @@
 /* model.c: a handle on the model: its weights, its pool and the workspaces that its calls take turns with.
 
    SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
-#define _DEFAULT_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "graphopt_rt.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-enum { SPARE_WORKSPACES = 32, HUGE_PAGE = 2 << 20 };
+enum { SPARE_WORKSPACES = 32 };
 
 /* Memory of one call: the arena of the kernels, and room for tensors that arrive misaligned. */
 typedef struct {
@@ -23,6 +18,7 @@ typedef struct {
 } workspace;
 
 struct graphopt_model {
+    graphopt_allocator allocator;
     const void *weights;
     graphopt_pool *pool;
     size_t workspace_bytes;
@@ -31,16 +27,6 @@ struct graphopt_model {
 
 static size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-static void *allocate(size_t bytes) {
-    if (bytes < HUGE_PAGE) return aligned_alloc(GRAPHOPT_ALIGNMENT, round_up(bytes > 0 ? bytes : 1, GRAPHOPT_ALIGNMENT));
-    size_t rounded = round_up(bytes, HUGE_PAGE);
-    void *memory = aligned_alloc(HUGE_PAGE, rounded);
-#if defined(MADV_HUGEPAGE)
-    if (memory != NULL) madvise(memory, rounded, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
 static size_t largest_workspace(void) {
     size_t largest = 0;
     for (int i = 0; i < graphopt_variant_count; i++)
@@ -48,19 +34,19 @@ static size_t largest_workspace(void) {
     return largest;
 }
 
-static void free_workspace(workspace *space) {
+static void free_workspace(const graphopt_allocator *allocator, workspace *space) {
     if (space == NULL) return;
-    free(space->arena);
-    free(space->staging);
-    free(space);
+    graphopt_release(allocator, space->arena);
+    graphopt_release(allocator, space->staging);
+    graphopt_release(allocator, space);
 }
 
-static workspace *new_workspace(size_t bytes) {
-    workspace *space = calloc(1, sizeof *space);
+static workspace *new_workspace(const graphopt_allocator *allocator, size_t bytes) {
+    workspace *space = graphopt_allocate(allocator, sizeof *space);
     if (space == NULL) return NULL;
-    space->arena = allocate(bytes);
+    *space = (workspace){.arena = graphopt_allocate(allocator, bytes)};
     if (space->arena != NULL) return space;
-    free_workspace(space);
+    free_workspace(allocator, space);
     return NULL;
 }
 
@@ -71,7 +57,7 @@ static workspace *take_workspace(graphopt_model *model) {
         workspace *space = atomic_exchange_explicit(&model->spare[i], NULL, memory_order_acquire);
         if (space != NULL) return space;
     }
-    return new_workspace(model->workspace_bytes);
+    return new_workspace(&model->allocator, model->workspace_bytes);
 }
 
 static void return_workspace(graphopt_model *model, workspace *space) {
@@ -81,7 +67,7 @@ static void return_workspace(graphopt_model *model, workspace *space) {
                                                     memory_order_relaxed))
             return;
     }
-    free_workspace(space);
+    free_workspace(&model->allocator, space);
 }
 
 static int any_misaligned(const void *const *pointers, int count) {
@@ -105,10 +91,10 @@ static size_t staged_bytes(const size_t *sizes, int count) {
     return total;
 }
 
-static int grow_staging(workspace *space, size_t bytes) {
+static int grow_staging(const graphopt_allocator *allocator, workspace *space, size_t bytes) {
     if (space->staging_bytes >= bytes) return GRAPHOPT_OK;
-    free(space->staging);
-    space->staging = allocate(bytes);
+    graphopt_release(allocator, space->staging);
+    space->staging = graphopt_allocate(allocator, bytes);
     space->staging_bytes = space->staging != NULL ? bytes : 0;
     return space->staging != NULL ? GRAPHOPT_OK : GRAPHOPT_ERROR_MEMORY;
 }
@@ -119,8 +105,8 @@ static int call_staged(const graphopt_model *model, const graphopt_variant *vari
     if (variant->input_bytes == NULL || variant->output_bytes == NULL) return GRAPHOPT_ERROR_ALIGNMENT;
     int ins = variant->input_count, outs = variant->output_count;
     size_t table = round_up((size_t)(ins + outs) * sizeof(void *), GRAPHOPT_ALIGNMENT);
-    int status = grow_staging(space, table + staged_bytes(variant->input_bytes, ins) +
-                                         staged_bytes(variant->output_bytes, outs));
+    size_t tensors = staged_bytes(variant->input_bytes, ins) + staged_bytes(variant->output_bytes, outs);
+    int status = grow_staging(&model->allocator, space, table + tensors);
     if (status != GRAPHOPT_OK) return status;
 
     const void **staged_inputs = space->staging;
@@ -142,16 +128,21 @@ static int call_staged(const graphopt_model *model, const graphopt_variant *vari
     return GRAPHOPT_OK;
 }
 
-graphopt_model *graphopt_create(const void *weights, int threads) {
-    graphopt_model *model = calloc(1, sizeof *model);
+graphopt_model *graphopt_create_with(const void *weights, int threads, const graphopt_allocator *allocator) {
+    if (allocator == NULL) allocator = &graphopt_system_allocator;
+    graphopt_model *model = graphopt_allocate(allocator, sizeof *model);
     if (model == NULL) return NULL;
+    model->allocator = *allocator;
     model->weights = weights;
     model->workspace_bytes = largest_workspace();
-    model->pool = graphopt_pool_create(threads);
+    for (int i = 0; i < SPARE_WORKSPACES; i++) atomic_init(&model->spare[i], NULL);
+    model->pool = graphopt_pool_create(threads, &model->allocator);
     if (model->pool != NULL) return model;
-    free(model);
+    graphopt_release(allocator, model);
     return NULL;
 }
+
+graphopt_model *graphopt_create(const void *weights, int threads) { return graphopt_create_with(weights, threads, NULL); }
 
 int graphopt_run(graphopt_model *model, int index, const void *const *inputs, void *const *outputs) {
     if (index < 0 || index >= graphopt_variant_count) return GRAPHOPT_ERROR_VARIANT;
@@ -184,8 +175,9 @@ void graphopt_set_passive(graphopt_model *model, int passive) { graphopt_pool_se
 void graphopt_destroy(graphopt_model *model) {
     if (model == NULL) return;
     graphopt_pool_destroy(model->pool);
-    for (int i = 0; i < SPARE_WORKSPACES; i++) free_workspace(atomic_load(&model->spare[i]));
-    free(model);
+    graphopt_allocator allocator = model->allocator;
+    for (int i = 0; i < SPARE_WORKSPACES; i++) free_workspace(&allocator, atomic_load(&model->spare[i]));
+    graphopt_release(&allocator, model);
 }
 
 const char *graphopt_error_string(int error) {

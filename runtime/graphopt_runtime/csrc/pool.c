@@ -125,9 +125,10 @@ static void choose_spinning(graphopt_pool *pool) {
     atomic_store(&pool->spin_nanoseconds, sleep_at_once ? 0 : SPIN_NANOSECONDS);
 }
 
-graphopt_pool *graphopt_pool_create(int threads) {
-    graphopt_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
+graphopt_pool *graphopt_pool_create(int threads, const graphopt_allocator *allocator) {
+    graphopt_pool *pool = graphopt_allocate(allocator, sizeof *pool);
     if (pool == NULL) return NULL;
+    pool->allocator = allocator;
     graphopt_pool_reset(pool);
     atomic_init(&pool->threads, clamp_threads(threads));
     atomic_init(&pool->passive, 0);
@@ -145,7 +146,7 @@ void graphopt_pool_destroy(graphopt_pool *pool) {
     graphopt_stop_workers(pool);
     pthread_mutex_destroy(&pool->mutex);
     pthread_cond_destroy(&pool->finished);
-    free(pool);
+    graphopt_release(pool->allocator, pool);
 }
 
 void graphopt_pool_set_threads(graphopt_pool *pool, int threads) {

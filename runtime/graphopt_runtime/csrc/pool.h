@@ -56,6 +56,7 @@ struct graphopt_pool {
     atomic_int passive;
     atomic_long spin_nanoseconds;
     graphopt_pool *next; /* in the registry of pools */
+    const graphopt_allocator *allocator;
 
     _Alignas(CACHE_LINE) atomic_bool busy; /* whoever sets it owns the fields up to the next line */
     graphopt_worker *workers;              /* workers[share - 1] */

@@ -9,8 +9,8 @@ struct graphopt_pool {
 
 static graphopt_pool the_pool;
 
-graphopt_pool *graphopt_pool_create(int threads) {
-    (void)threads;
+graphopt_pool *graphopt_pool_create(int threads, const graphopt_allocator *allocator) {
+    (void)threads, (void)allocator;
     return &the_pool;
 }
 

@@ -2,8 +2,6 @@
 
    Such objects hold weak function pointers named __TVM*; the definitions below replace them at link time.
    SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
-#include <stdlib.h>
-
 #include "graphopt_rt.h"
 
 int graphopt_run_serially(FTVMParallelLambda lambda, void *data, int task_count) {
@@ -35,15 +33,15 @@ int TVMBackendParallelBarrier(int task_id, TVMParallelGroupEnv *env) {
 
 void *TVMBackendAllocWorkspace(int device_type, int device_id, uint64_t bytes, int type_code, int type_bits) {
     (void)device_type, (void)device_id, (void)type_code, (void)type_bits;
-    size_t rounded = ((size_t)bytes / GRAPHOPT_ALIGNMENT + 1) * GRAPHOPT_ALIGNMENT;
-    void *workspace = rounded > bytes ? aligned_alloc(GRAPHOPT_ALIGNMENT, rounded) : NULL;
+    size_t enough = (size_t)bytes + GRAPHOPT_ALIGNMENT;
+    void *workspace = enough > bytes ? graphopt_allocate(&graphopt_system_allocator, enough) : NULL;
     if (workspace == NULL) graphopt_note_failure();
     return workspace;
 }
 
 int TVMBackendFreeWorkspace(int device_type, int device_id, void *workspace) {
     (void)device_type, (void)device_id;
-    free(workspace);
+    graphopt_release(&graphopt_system_allocator, workspace);
     return 0;
 }
 

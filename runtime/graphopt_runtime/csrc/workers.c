@@ -3,7 +3,6 @@
    SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
 #define _GNU_SOURCE
 #include <signal.h>
-#include <stdlib.h>
 
 #include "pool.h"
 
@@ -89,7 +88,7 @@ static bool start_worker(graphopt_pool *pool) {
 int graphopt_start_workers(graphopt_pool *pool) {
     int threads = atomic_load_explicit(&pool->threads, memory_order_relaxed);
     if (pool->worker_count == threads - 1) return threads;
-    pool->workers = aligned_alloc(CACHE_LINE, sizeof(graphopt_worker) * (size_t)(threads - 1));
+    pool->workers = graphopt_allocate(pool->allocator, sizeof(graphopt_worker) * (size_t)(threads - 1));
     while (pool->workers != NULL && pool->worker_count < threads - 1 && start_worker(pool)) continue;
     threads = pool->worker_count + 1;
     atomic_store_explicit(&pool->threads, threads, memory_order_relaxed);
@@ -103,7 +102,7 @@ void graphopt_stop_workers(graphopt_pool *pool) {
         pthread_mutex_destroy(&pool->workers[i].mutex);
         pthread_cond_destroy(&pool->workers[i].woken);
     }
-    free(pool->workers);
+    graphopt_release(pool->allocator, pool->workers);
     pool->workers = NULL;
     pool->worker_count = 0;
 }

@@ -7,12 +7,12 @@ import onnx_ir as ir
 import pytest
 
 from graphopt import model as models
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.targets import TARGETS
 from tests.backends.lower.harness import Nodes, fixed
 
 RNG = np.random.default_rng(0)
-LANES = 16
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def kernels(nodes: Nodes) -> list[str]:
     """The kernels of a model, in order."""
     model = ir.from_proto(nodes.proto())
     models.normalise(model)
-    return [kernel.name for kernel in lower_model(model, LANES).kernels()]
+    return [kernel.name for kernel in lower_model(model, AVX512).kernels()]
 
 
 def plain(queries: int, keys: int, size: int, value_size: int, batch: tuple[int, ...] = (2, 3)) -> Nodes:

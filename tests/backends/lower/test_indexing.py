@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.lower.graph import lower_model
 from graphopt.errors import UnsupportedError
 from tests.backends.lower.harness import Nodes, compiled, fixed
@@ -78,4 +79,4 @@ def test_compress_needs_its_condition_at_compile_time() -> None:
 
 def assert_refused(model: ir.Model, reason: str) -> None:
     with pytest.raises(UnsupportedError, match=reason):
-        lower_model(model, 16)
+        lower_model(model, AVX512)

@@ -4,11 +4,11 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import model as models
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.lower.graph import lower_model
 from tests.backends.lower.harness import Nodes, fixed
 
 RNG = np.random.default_rng(0)
-LANES = 16
 
 
 def conv(nodes: Nodes, x: str | np.ndarray, channels: int, filters: int) -> str:
@@ -24,7 +24,7 @@ def copies(nodes: Nodes) -> int:
     """Kernels that only put parts of a Concat into their places."""
     model = ir.from_proto(nodes.proto())
     models.normalise(model)
-    return sum("Concat" in kernel.layer for kernel in lower_model(model, LANES).kernels())
+    return sum("Concat" in kernel.layer for kernel in lower_model(model, AVX512).kernels())
 
 
 def chain(nodes: Nodes) -> str:
@@ -75,7 +75,7 @@ def rows(nodes: Nodes, channels: int, side: int) -> str:
 def blocked_copies(nodes: Nodes) -> list[str]:
     model = ir.from_proto(nodes.proto())
     models.normalise(model)
-    return [kernel.name for kernel in lower_model(model, LANES).kernels() if kernel.name == "to_blocks"]
+    return [kernel.name for kernel in lower_model(model, AVX512).kernels() if kernel.name == "to_blocks"]
 
 
 def test_what_convolutions_read_is_put_together_in_blocks() -> None:

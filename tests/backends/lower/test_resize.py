@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.lower.graph import lower_model
 from graphopt.errors import UnsupportedError
 from tests.backends.lower.harness import Nodes, fixed
@@ -45,7 +46,7 @@ def test_ambiguous_corners_are_refused() -> None:
         s=np.array([1, 1, 1, 0.6], np.float32),
     )
     with pytest.raises(UnsupportedError, match="give sizes instead"):
-        lower_model(model, 16)
+        lower_model(model, AVX512)
 
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.lower.graph import lower_model
 from graphopt.errors import UnsupportedError
 from tests.backends.lower.harness import Nodes, fixed
@@ -45,19 +46,19 @@ def test_inverse_of_onesided_is_refused() -> None:
         "agraph (float[1, 5, 2] x) => (float[1, 8, 1] y) { y = DFT<inverse = 1, onesided = 1>(x) }"
     )
     with pytest.raises(UnsupportedError, match="one-sided"):
-        lower_model(model, 16)
+        lower_model(model, AVX512)
 
 
 def test_a_wrong_declared_shape_is_refused() -> None:
     model = make_model("agraph (float[1, 8, 1] x) => (float[1, 8, 2] y) { y = DFT<onesided = 1>(x) }")
     with pytest.raises(UnsupportedError, match="8 bins instead of 5"):
-        lower_model(model, 16)
+        lower_model(model, AVX512)
 
 
 def test_huge_transforms_are_refused() -> None:
     model = make_model("agraph (float[1, 9001, 1] x) => (float[1, 9001, 2] y) { y = DFT(x) }")
     with pytest.raises(UnsupportedError, match="length 9001"):
-        lower_model(model, 16)
+        lower_model(model, AVX512)
 
 
 def test_windows() -> None:

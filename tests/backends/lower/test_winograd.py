@@ -6,6 +6,7 @@ import pytest
 
 from graphopt import model as models
 from graphopt.backends.kernels.conv_shape import ConvShape
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.kernels.window import Window
 from graphopt.backends.lower import winograd
 from graphopt.backends.lower.graph import lower_model
@@ -58,7 +59,7 @@ def test_geometries(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rule(shape: ConvShape) -> Config:
-    return Rules().choose(conv.workload(shape, True), 16, lambda config: True)
+    return Rules().choose(conv.workload(shape, True), AVX512, lambda config: True)
 
 
 def test_chosen_for_deep_convolutions_over_large_images() -> None:
@@ -89,7 +90,7 @@ def test_not_used_for_weights_that_lose_accuracy(monkeypatch: pytest.MonkeyPatch
         nodes.add("Conv", image, fixed(weights(64, 64)), pads=[1, 1, 1, 1])
         model = ir.from_proto(nodes.proto())
         models.normalise(model)
-        kernels.append([kernel.name for kernel in lower_model(model, 16).kernels()])
+        kernels.append([kernel.name for kernel in lower_model(model, AVX512).kernels()])
     assert "winograd" in kernels[0]
     assert "winograd" not in kernels[1]
 

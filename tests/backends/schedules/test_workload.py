@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.backends.kernels.conv_shape import ConvShape
+from graphopt.backends.kernels.core import AVX512
 from graphopt.backends.kernels.window import Window
 from graphopt.backends.schedules import conv, gemm
 from graphopt.backends.schedules.choice import FAMILIES, Measured, Rules
 from graphopt.backends.schedules.workload import Config, Workload
 
-LANES = 16
 SHAPE = ConvShape(1, 1, 32, 48, Window((14, 14), (14, 14), (3, 3), (1, 1), (1, 1), (1, 1)))
 WORKLOADS = [
     conv.workload(SHAPE, True),
@@ -33,11 +33,11 @@ def test_a_convolution_is_what_its_workload_says() -> None:
 @pytest.mark.parametrize("workload", WORKLOADS, ids=str)
 def test_candidates_are_distinct_and_sorted_and_make_programs(workload: Workload) -> None:
     family = FAMILIES[workload.family]
-    found = family.candidates(workload, LANES)
+    found = family.candidates(workload, AVX512)
     assert [cycles for cycles, _ in found] == sorted(cycles for cycles, _ in found)
     assert len({str(config) for _, config in found}) == len(found) > 1
     for _, config in found[:3]:
-        program = family.standalone(workload, config, LANES).program
+        program = family.standalone(workload, config, AVX512).program
         assert len(program.kernels()) == len(program.outputs) == 1
 
 
@@ -45,15 +45,15 @@ def test_rules_take_the_best_usable_candidate() -> None:
     def is_direct(config: Config) -> bool:
         return config["algorithm"] == conv.DIRECT
 
-    assert not is_direct(Rules().choose(WORKLOADS[0], LANES, lambda config: True))
-    assert is_direct(Rules().choose(WORKLOADS[0], LANES, is_direct))
+    assert not is_direct(Rules().choose(WORKLOADS[0], AVX512, lambda config: True))
+    assert is_direct(Rules().choose(WORKLOADS[0], AVX512, is_direct))
 
 
 def test_measurements_come_before_rules_and_what_is_missing_is_known() -> None:
     slow: Config = {"rows": 1, "vectors": 1}
     measured = Measured({WORKLOADS[2]: [{"rows": 2, "vectors": 1}, slow]})
-    assert measured.choose(WORKLOADS[2], LANES, lambda config: config == slow) == slow
+    assert measured.choose(WORKLOADS[2], AVX512, lambda config: config == slow) == slow
     assert measured.missing == []
-    rule = Rules().choose(WORKLOADS[3], LANES, lambda config: True)
-    assert measured.choose(WORKLOADS[3], LANES, lambda config: True) == rule
+    rule = Rules().choose(WORKLOADS[3], AVX512, lambda config: True)
+    assert measured.choose(WORKLOADS[3], AVX512, lambda config: True) == rule
     assert measured.missing == [WORKLOADS[3]]

@@ -98,7 +98,7 @@ def test_crashes_and_hangs_are_answered_with_nothing(tmp_path: Path, monkeypatch
 
 def test_a_library_of_candidates_measures(tmp_path: Path) -> None:
     workload: Workload = TASKS[0].workload
-    candidates = [Candidate(workload, config) for _, config in gemm.candidates(workload, native().lanes)[:3]]
+    candidates = [Candidate(workload, config) for _, config in gemm.candidates(workload, native().core)[:3]]
     built = build(candidates, native(), 1 << 16, tmp_path / "c.so")
     with Measurer(2) as measurer:
         answers = list(measurer.measure(built, [(i + 1, 1) for i in range(3)]))

@@ -1,0 +1,24 @@
+"""What kernels need to know of the core that they run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Core:
+    """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
+
+    lanes: int
+    registers: int
+    """Vector registers."""
+    by_lane: bool = False
+    """Whether a multiply-add takes a lane of a register as its scalar; elsewhere scalars are broadcast as they are loaded."""
+    vector_cycles: float = 2.2
+    """Cycles to load a vector from the second-level cache."""
+
+
+SSE, AVX2, AVX512 = Core(4, 16), Core(8, 16), Core(16, 32)
+NEON = Core(4, 32, by_lane=True, vector_cycles=0.6)
+ARM32 = Core(4, 16, vector_cycles=0.6)
+SVE512 = Core(16, 32)

@@ -1,0 +1,209 @@
+"""How good the innermost loops of kernels are, without running them: LLVM's model of the core says what they could reach.
+
+Libraries keep the names of their kernels, so a disassembler finds them. Of each kernel the loop that consists of
+multiply-adds most is simulated by llvm-mca. Simulated cycles rank code for one core; they are not times: caches and
+memory are perfect there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from graphopt.backends.targets import Target
+from graphopt.errors import TargetError
+
+VERSIONS = ("-22", "-21", "-20", "-19", "")
+"""Endings of LLVM's programs, the one that TVM contains first."""
+
+PACKAGE = "llvm-22"
+
+ITERATIONS = 200
+
+LEAST_MACS = 16
+"""Multiply-accumulates of an iteration below which a loop is not one that multiplies."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How an architecture writes branches, multiply-adds (pattern -> how many at once) and the stack."""
+
+    branch: re.Pattern[str]
+    macs: Sequence[tuple[re.Pattern[str], int]]
+    stack: str
+    independent: str
+    """A multiply-add whose operands no other one writes; {} is its accumulator."""
+
+
+def _neon(lanes: int) -> tuple[re.Pattern[str], int]:
+    return re.compile(rf"fml[as]\s+v\d+\.{lanes}s"), lanes
+
+
+_ARM_BRANCH = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?0x([0-9a-f]+)")
+_X86_BRANCH = re.compile(r"j\w+\s+0x([0-9a-f]+)")
+_X86_MACS = [
+    (re.compile(rf"vfn?madd\w+ps\s.*%{name}"), lanes) for name, lanes in (("zmm", 16), ("ymm", 8), ("xmm", 4))
+]
+
+MACHINES: Mapping[tuple[str, int], Machine] = {
+    ("aarch64", 4): Machine(_ARM_BRANCH, [_neon(4), _neon(2)], "[sp", "fmla v{}.4s, v30.4s, v31.s[0]"),
+    **{
+        ("aarch64", lanes): Machine(
+            _ARM_BRANCH,
+            [(re.compile(r"(?:fml[as]|fmad|fmsb)\s+z\d+\.s"), lanes), _neon(4), _neon(2)],
+            "[sp",
+            "fmla z{}.s, p0/m, z30.s, z31.s",
+        )
+        for lanes in (8, 16)
+    },
+    **{
+        ("x86_64", lanes): Machine(
+            _X86_BRANCH,
+            _X86_MACS,
+            "(%rsp",
+            f"vfmadd231ps %{r}30, %{r}31, %{r}{{}}"
+            if lanes == 16
+            else f"vfmadd231ps %{r}14, %{r}15, %{r}{{}}",
+        )
+        for lanes, r in ((16, "zmm"), (8, "ymm"))
+    },
+}
+"""By architecture and lanes of a vector. Targets that are not here have no multiply-adds that we know to count."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop: its instructions, how many of them touch the stack, and what a model of the core makes of it."""
+
+    kernel: str
+    instructions: int
+    macs: int
+    spills: int
+    cycles: float
+    of_peak: float
+    """Multiply-accumulates a cycle, as a share of what the core does at most."""
+    mix: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for scripts."""
+        return {**vars(self), "mix": dict(self.mix)}
+
+
+def cannot_judge(target: Target) -> str | None:
+    """Why nothing can be said of code for a target here; None if something can."""
+    if (target.arch, target.lanes) not in MACHINES:
+        return f"the multiply-adds of {target.name} are not counted"
+    missing = [name for name in ("llvm-objdump", "llvm-mca") if _program(name) is None]
+    return f"{', '.join(missing)} not installed; on Debian: apt-get install {PACKAGE}" if missing else None
+
+
+def judge(library: bytes, target: Target) -> list[Loop]:
+    """The best multiplying loop of every kernel that has one. Raises TargetError where `cannot_judge` says why."""
+    if (reason := cannot_judge(target)) is not None:
+        raise TargetError(reason)
+    machine = MACHINES[target.arch, target.lanes]
+    found = []
+    for kernel, instructions in _disassemble(library, target).items():
+        loops = [loop for loop in _innermost(instructions, machine) if _macs(loop, machine) >= LEAST_MACS]
+        if loops:
+            best = max(loops, key=lambda loop: _macs(loop, machine) / len(loop))
+            found.append(_simulate(kernel, best, machine, target))
+    return found
+
+
+def _simulate(kernel: str, loop: Sequence[str], machine: Machine, target: Target) -> Loop:
+    body = [line for line in loop if not machine.branch.match(line)]
+    cycles, macs = _cycles(tuple(body), target), _macs(loop, machine)
+    return Loop(
+        kernel,
+        len(loop),
+        macs,
+        sum(machine.stack in line for line in loop),
+        round(cycles, 2),
+        round(macs / cycles / _peak(machine.independent, target), 3),
+        Counter(line.split()[0] for line in loop),
+    )
+
+
+@lru_cache
+def _peak(independent: str, target: Target) -> float:
+    """Multiply-accumulates a cycle of the core, as its model has it."""
+    count = 24
+    return count * target.lanes / _cycles(tuple(independent.format(i) for i in range(count)), target)
+
+
+def _cycles(body: Sequence[str], target: Target) -> float:
+    """Cycles of an iteration, with perfect caches."""
+    program = _program("llvm-mca")
+    assert program is not None
+    features = ",".join(f"+{feature.replace('_', '.')}" for feature in target.features)
+    command = [
+        program,
+        f"-mtriple={target.platform.triple}",
+        f"-mcpu={target.simulated_cpu}",
+        f"-mattr={features}",
+        f"-iterations={ITERATIONS}",
+        "-json",
+    ]
+    done = subprocess.run(command, input="\n".join(body), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"llvm-mca does not understand code for {target.name}: {done.stderr.strip()[:500]}")
+    total: int = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]["TotalCycles"]
+    return total / ITERATIONS
+
+
+def _disassemble(library: bytes, target: Target) -> dict[str, list[tuple[int, str]]]:
+    """Address and text of the instructions of every kernel."""
+    program = _program("llvm-objdump")
+    assert program is not None
+    features = ",".join(f"+{feature.replace('_', '.')}" for feature in target.features)
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(library)
+        file.flush()
+        command = [program, "-d", "--no-show-raw-insn", f"--mattr={features}", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(_functions(text))
+
+
+def _functions(text: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    for part in re.split(r"\n(?=[0-9a-f]+ <)", text):
+        name = re.match(r"[0-9a-f]+ <(graphopt_\w+)\.body(?:\.\d+)?>:", part)
+        if name is not None:
+            lines = re.findall(r"^\s*([0-9a-f]+):\s+(.*)$", part, re.MULTILINE)
+            yield name.group(1), [(int(address, 16), _plain(line)) for address, line in lines]
+
+
+def _plain(line: str) -> str:
+    """An instruction without what the disassembler adds: where an address points, and comments."""
+    return re.sub(r"\s*(<[^>]*>|//.*|# .*)$", "", line.replace("\t", " ")).strip()
+
+
+def _innermost(instructions: Sequence[tuple[int, str]], machine: Machine) -> list[list[str]]:
+    """From the target of a backward branch to the branch, where there is no other such loop within."""
+    places = {address: i for i, (address, _) in enumerate(instructions)}
+    spans = []
+    for i, (_, line) in enumerate(instructions):
+        branch = machine.branch.match(line)
+        start = places.get(int(branch.group(1), 16)) if branch else None
+        if start is not None and start <= i:
+            spans.append((start, i))
+    inner = [s for s in spans if not any(t != s and s[0] <= t[0] and t[1] <= s[1] for t in spans)]
+    return [[line for _, line in instructions[start : end + 1]] for start, end in inner]
+
+
+def _macs(loop: Sequence[str], machine: Machine) -> int:
+    return sum(next((count for pattern, count in machine.macs if pattern.match(line)), 0) for line in loop)
+
+
+def _program(name: str) -> str | None:
+    """The path of one of LLVM's programs."""
+    found = (shutil.which(name + version) for version in VERSIONS)
+    return next((path for path in found if path is not None), None)
