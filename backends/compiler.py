@@ -11,10 +11,11 @@ from typing import Any
 import onnx_ir as ir
 
 from graphopt.backends.codegen.glue import glue_source
-from graphopt.backends.codegen.link import link, require_compiler
+from graphopt.backends.codegen.link import link
 from graphopt.backends.codegen.llvm import generate
 from graphopt.backends.codegen.memory import plan_memory, weights_blob
 from graphopt.backends.codegen.program import Kernel, Program
+from graphopt.backends.codegen.toolchain import require_compiler
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target
@@ -27,6 +28,9 @@ class Library:
     """What goes into an artifact: shared library, weights, and a description of every shape variant."""
 
     shared: bytes
+    """Linked from `objects`, `glue` (in C) and the runtime."""
+    objects: Sequence[bytes]
+    glue: str
     weights: bytes
     variants: list[dict[str, Any]]
     kernels: int
@@ -55,16 +59,18 @@ def compile_models(
     plans = plan_memory(programs)
     code = generate(programs, plans, target.llvm(), progress, profile)
     progress("link")
+    glue = glue_source(programs, plans, profile)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
-        link(code.objects, glue_source(programs, plans, profile), path, target.compiler)
+        link(code.objects, glue, path, target.compiler)
         shared = path.read_bytes()
     variants = [
         _describe(model, program, plan.arena_bytes)
         for model, program, plan in zip(models, programs, plans, strict=True)
     ]
     layers = [_layer(kernel, code.symbols[kernel]) for kernel in programs[0].kernels()]
-    return Library(shared, weights_blob(plans[0]), variants, len(set(code.symbols.values())), layers)
+    kernels = len(set(code.symbols.values()))
+    return Library(shared, code.objects, glue, weights_blob(plans[0]), variants, kernels, layers)
 
 
 def _layer(kernel: Kernel, symbol: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from graphopt.backends.codegen.link import device_program
+from graphopt.backends.codegen.toolchain import device_program
 from graphopt.backends.targets import Target
 from graphopt.device import Session
 from graphopt.errors import TargetError

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from graphopt import api
+from graphopt import api, building
 from graphopt.model import save
 from graphopt.report import markdown
 from graphopt.variants import Binding, make_variants
@@ -76,7 +76,7 @@ def main() -> int:
         api.build(path, compiled, **binding(path))
         options = binding(path)
         shapes = Binding(options["dims"], options["input_shapes"], {})
-        save(make_variants(api.read(path), shapes).models[0], fixed)
+        save(make_variants(building.read(path), shapes).models[0], fixed)
         for tool in TOOLS:
             file = compiled if tool == "graphopt" else fixed
             runs = [measure(tool, file) for _ in range(chosen.repeats)]

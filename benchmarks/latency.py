@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api
+from graphopt import api, building
 from graphopt.bench import Benchmark, Measurement, Schedule
 from graphopt.errors import GraphoptError
 from graphopt.islands import quantised_values
@@ -75,7 +75,7 @@ def _milliseconds(one: Measurement) -> str:
 
 def float_models(paths: Sequence[Path]) -> list[Path]:
     """Those without quantised values, whose precision the peers share."""
-    return [path for path in paths if not quantised_values(api.read(path))]
+    return [path for path in paths if not quantised_values(building.read(path))]
 
 
 def chosen_models(names: Sequence[str], batch: int) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api
+from graphopt import api, building
 from graphopt.backends.targets import find_target
 from graphopt.data import load_dataset
 from graphopt.islands import verify_islands
@@ -38,11 +38,11 @@ HEADINGS = (
 def judge(name: str, preprocess: str, images: int) -> list[str]:
     """One row of the table."""
     zoo = Path(os.environ["GRAPHOPT_ZOO"])
-    model = make_variants(api.read(zoo / "models" / f"{name}.onnx"), Binding()).models[0]
+    model = make_variants(building.read(zoo / "models" / f"{name}.onnx"), Binding()).models[0]
     data = load_dataset(zoo / "data" / "imagenet_sample", list(model.graph.inputs), preprocess)
     feeds = [feed for _, feed in zip(range(images), data.batches(), strict=False)]
     labels = np.zeros(0) if data.labels is None else data.labels[: len(feeds)]
-    verdict = verify_islands(model, part_compiler(find_target("native"), api.COMPILE_PRESET, 0), feeds[:2])
+    verdict = verify_islands(model, part_compiler(find_target("native"), building.COMPILE_PRESET, 0), feeds[:2])
     run = reference(model)
     with tempfile.TemporaryDirectory() as folder:
         compiled = api.load(api.build(model, Path(folder) / "model.gopt", check=False).path)

@@ -49,12 +49,12 @@ class Run:
 
 def tune(path: Path, seconds: float, folder: Path) -> tuple[Run, list[State]]:
     """graphopt's search over all tasks of a model."""
-    from graphopt import api
+    from graphopt import building
 
     options = binding(path)
-    models = make_variants(api.read(path), Binding(options["dims"], options["input_shapes"], {})).models
+    models = make_variants(building.read(path), Binding(options["dims"], options["input_shapes"], {})).models
     for model in models:
-        run_preset(model, api.COMPILE_PRESET, (), Context(0, lambda stage: None))
+        run_preset(model, building.COMPILE_PRESET, (), Context(0, lambda stage: None))
     target = native()
     found = extract(models, target.core)
     with Builders(CPUS) as builders:

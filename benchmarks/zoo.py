@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api
+from graphopt import api, building
 from graphopt.bench import Schedule
 from graphopt.errors import GraphoptError, UnsupportedError, VerificationError
 from graphopt.islands import quantised_values
@@ -66,7 +66,7 @@ def measure(path: Path, folder: Path, schedule: Schedule) -> Row:
     except Exception as error:
         return Row(name, f"crashed: {type(error).__name__} {str(error).splitlines()[0][:80]}")
     row = Row(name, "right" if done.verdict.verified else "not verified", done.verdict.max_rel_err)
-    row.is_float = not quantised_values(api.read(path))
+    row.is_float = not quantised_values(building.read(path))
     row.cells = {
         "max rel err": f"{done.verdict.max_rel_err:.1e}",
         "nodes": f"{done.before.nodes} -> {done.after.nodes}",

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
-from graphopt import artifact, bench, manifest
+from graphopt import artifact, bench
 from graphopt.arrays import Feeds
+from graphopt.building import COMPILE_PRESET, Compilation, Model, Progress, make, read
 from graphopt.departures import Departures, departures, expose_tensors
-from graphopt.errors import ModelError, VerificationError
-from graphopt.generating import generate, search
+from graphopt.errors import GraphoptError, VerificationError
+from graphopt.generating import search
 from graphopt.judging import (
     blame_pass,
-    require_agreement,
-    severity,
     unchecked,
     verification_feeds,
     verify_rewrite,
@@ -30,8 +27,7 @@ from graphopt.judging import (
 from graphopt.layers import LayerTimes, beside_peer, measure_layers
 from graphopt.matching import match_feeds
 from graphopt.measuring import OURS, loader, reference_outputs
-from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics, validate
-from graphopt.model import load as load_model
+from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics
 from graphopt.pipeline import Context, Hook, Report
 from graphopt.presets import run_preset
 from graphopt.random_feeds import random_feeds
@@ -43,40 +39,7 @@ if TYPE_CHECKING:
     from graphopt.bench import Benchmark, Schedule
     from graphopt_runtime import CompiledModel
 
-Model = str | Path | ir.Model | onnx.ModelProto
-Progress = Callable[[str], None]
-
-COMPILE_PRESET = "O3"
 OPTIMIZE_PRESET = "O2"
-
-
-@dataclass(frozen=True)
-class Compilation:
-    """What `build` did: where the artifact is, and what became of the model on the way."""
-
-    path: Path
-    before: Statistics
-    after: Statistics
-    report: Report
-    verdict: Verdict
-    notices: list[str]
-    kernels: int
-    layers: list[dict[str, Any]]
-    seconds: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain types, for scripts."""
-        return {
-            "artifact": str(self.path),
-            "bytes": self.path.stat().st_size,
-            "nodes_before": self.before.nodes,
-            "nodes_after": self.after.nodes,
-            "kernels": self.kernels,
-            "applied": dict(self.report.applied),
-            "verification": self.verdict.to_json(),
-            "notices": self.notices,
-            "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -89,26 +52,6 @@ class Optimization:
     report: Report
     verdict: Verdict
     notices: list[str]
-
-
-@dataclass
-class _Stopwatch:
-    """Announces stages and keeps how long each took."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-    _stage: str = ""
-    _start: float = 0.0
-
-    def stage(self, name: str, detail: str = "") -> None:
-        self.stop()
-        self._stage, self._start = name, time.perf_counter()
-        self.progress(detail or name)
-
-    def stop(self) -> None:
-        if self._stage:
-            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.perf_counter() - self._start
-        self._stage = ""
 
 
 def compile(
@@ -153,42 +96,56 @@ def build(
     choosing them without. Several targets, separated by commas, give one artifact that runs the best of them. Raises
     GraphoptError; nothing is written then.
     """
-    from graphopt.backends.targets import find_targets
-
-    watch = _Stopwatch(progress)
-    watch.stage("load")
-    targets = find_targets(target)
-    variants = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {}))
-    inputs = [match_feeds(variants.models, feeds) for feeds in inputs]
-    before = statistics(variants.models[0])
-    watch.stage("optimize")
-    originals = [variant.clone() for variant in variants.models] if check else []
-    reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
-    describe = partial(manifest.describe, Path(output).stem, reports[0])
-    builds, verdicts = [], []
-    for one in targets:
-        if tuning is not None and tuning.budget is not None:
-            watch.stage("tune")
-            search(variants.models, one, tuning, progress)
-        watch.stage("compile")
-        library = generate(variants.models, one, progress, profile, tuning)
-        watch.stage("verify")
-        verdicts.append(require_agreement(originals, describe(one, library, None), inputs, seed, one, preset))
-        builds.append(describe(one, library, verdicts[-1]))
-    watch.stage("write")
-    artifact.write(output, builds)
-    watch.stop()
-    return Compilation(
-        Path(output),
-        before,
-        statistics(variants.models[0]),
-        reports[0],
-        min(verdicts, key=severity),
-        variants.notices,
-        library.kernels,
-        library.layers,
-        watch.seconds,
+    made = make(
+        model,
+        target,
+        Path(output).stem,
+        dims=dims,
+        input_shapes=input_shapes,
+        bind=bind,
+        preset=preset,
+        inputs=inputs,
+        check=check,
+        hooks=hooks,
+        seed=seed,
+        profile=profile,
+        tuning=tuning,
+        progress=progress,
     )
+    made.watch.stage("write")
+    artifact.write(output, made.builds)
+    return made.compilation(Path(output))
+
+
+def export(
+    model: Model,
+    folder: str | Path,
+    target: str = "native",
+    *,
+    kind: str = "static",
+    name: str | None = None,
+    embed_weights: bool = True,
+    single_thread: bool = False,
+    **options: Any,
+) -> Compilation:
+    """Compile an ONNX model into a library for C and C++ builds, with all that a build needs around it, below `folder`.
+
+    `kind` is `static`, `library` (a shared one), `object`, or `c-header` for the headers alone; `name` is that of the model in
+    C, by default that of its file. `options` are those of `build`. Raises GraphoptError; nothing is written then.
+    """
+    from graphopt.backends.export.emit import Export, emit
+    from graphopt.backends.export.interface import identifier
+    from graphopt.backends.targets import find_target
+
+    one, given = find_target(target), name or (Path(model).stem if isinstance(model, str | Path) else "model")
+    c_name = identifier(given)
+    if name is not None and c_name != name:
+        raise GraphoptError(f"{name!r} is no name in C; {c_name!r} would be one")
+    made = make(model, one.name, c_name, **options)
+    made.watch.stage("write")
+    [library] = made.libraries
+    emit(Export(library, c_name, one, kind, embed_weights, single_thread), Path(folder))
+    return made.compilation(Path(folder))
 
 
 def tune(
@@ -352,22 +309,6 @@ def load(path: str | Path, threads: int | None = None, verify: bool = True) -> C
     import graphopt_runtime
 
     return graphopt_runtime.load(path, threads=threads, verify=verify)
-
-
-def read(model: Model) -> ir.Model:
-    """A model from a path, a protobuf message, or an IR model, which is copied. Raises ModelError if it is invalid."""
-    if isinstance(model, str | Path):
-        source = load_model(model)
-    elif isinstance(model, ir.Model):
-        source = model.clone()
-    elif isinstance(model, onnx.ModelProto):
-        source = ir.from_proto(model)
-    else:
-        raise ModelError(
-            f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}"
-        )
-    validate(source)
-    return source
 
 
 def _bound(model: Model, binding: Binding, feeds: Feeds | None) -> tuple[ir.Model, Feeds]:

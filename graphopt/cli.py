@@ -90,8 +90,14 @@ def _example(text: str) -> Callable[[click.Command], click.Command]:
 @_example("graphopt compile minilm.onnx --dim batch=1 --dim seq=32,64,128 -o minilm.gopt")
 @main.command()
 @click.argument("model", type=options.ONNX_MODEL)
-@click.option("-o", "--output", type=options.OUTPUT, help="The artifact; MODEL.gopt by default.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The artifact, MODEL.gopt by default; with --emit a folder, MODEL by default.",
+)
 @options.targets
+@options.export
 @options.dims(several=True)
 @options.input_shapes
 @options.bind
@@ -102,20 +108,24 @@ def _example(text: str) -> Callable[[click.Command], click.Command]:
 @options.pass_hooks
 @options.json_file
 def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:
-    """Compile MODEL.onnx into one file that runs without TVM or ONNX.
+    """Compile MODEL.onnx into one file that runs without TVM or ONNX, or into a library for C and C++ builds.
 
     The result is compared with ONNX Runtime before it is written; exit code 1 if they differ.
     """
-    output = output or model.with_suffix(".gopt")
-    options.require_writable(output)
+    exported = options.export_settings(chosen)
+    output = output or model.with_suffix(".gopt" if exported is None else "")
+    options.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
     with progress_display(json_file) as progress:
         from graphopt import api, report
 
-        done = api.build(model, output, target, progress=progress, **settings)
+        if exported is None:
+            done = api.build(model, output, target, progress=progress, **settings)
+        else:
+            done = api.export(model, output, target, progress=progress, **exported, **settings)
     announce(done.notices)
     line = (
-        f"{done.path}: {done.path.stat().st_size / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
+        f"{done.path}: {done.bytes / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
         f"{done.kernels} kernels, {sum(done.seconds.values()):.1f} s; {done.verdict}"
     )
     publish(
@@ -334,6 +344,13 @@ def targets(json_file: str | None) -> None:
 
     rows = inspection.target_rows()
     publish(json_file, {"targets": rows}, report.table(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+@_example("cmake -Dgraphopt_DIR=$(graphopt cmake-dir) ...")
+@main.command("cmake-dir")
+def cmake_dir() -> None:
+    """Print the folder in which CMake finds graphopt, and with it graphopt_add_model."""
+    click.echo(Path(__file__).parent / "cmake")
 
 
 @_example("graphopt passes")

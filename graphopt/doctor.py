@@ -69,7 +69,7 @@ def _version(name: str) -> str | None:
 
 def _compiler() -> Check:
     """Compiles the C runtime, because a compiler may be there and its headers not."""
-    from graphopt.backends.codegen.link import DEFAULT_CC, runtime_objects
+    from graphopt.backends.codegen.toolchain import DEFAULT_CC, runtime_objects
 
     try:
         runtime_objects()

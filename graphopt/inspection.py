@@ -201,7 +201,7 @@ def target_rows() -> list[dict[str, str]]:
 
 
 def _builds(target: Target) -> str:
-    from graphopt.backends.codegen.link import missing_compiler
+    from graphopt.backends.codegen.toolchain import missing_compiler
 
     missing = missing_compiler(target.compiler)
     return "yes" if missing is None else f"no: {missing}"

@@ -103,15 +103,18 @@ def is_artifact(path: Path) -> bool:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def require_writable(path: Path) -> None:
-    """Raises OutputError if `path` is a folder, or its folder is missing or read-only."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {folder}")
-    if path.is_dir():
+def require_writable(path: Path, folder: bool = False) -> None:
+    """Raises OutputError if a file, or a `folder`, cannot be made there: the other one is there, or what it is to be in is
+    missing or read-only."""
+    parent = path.parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {parent}")
+    if path.is_dir() and not folder:
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"cannot write {path}: the folder {folder} is read-only")
+    if path.is_file() and folder:
+        raise OutputError(f"cannot write {path}: it is a file; give the name of a folder")
+    if not os.access(path if path.is_dir() else parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: the folder {parent} is read-only")
 
 
 json_file = click.option(
@@ -215,6 +218,43 @@ def schedule(command: Command) -> Command:
     return click.option(
         "--blocks", type=click.IntRange(1), default=5, show_default=True, help="Blocks; backends take turns."
     )(command)
+
+
+def export(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `compile` that make a library for C and C++ of a model."""
+    for option in reversed(
+        [
+            click.option(
+                "--emit",
+                type=click.Choice(["artifact", "static", "library", "object", "c-header"]),
+                default="artifact",
+                show_default=True,
+                help="A .gopt file; or a folder with headers, files for CMake and pkg-config, and an archive, a shared "
+                "library or one object file.",
+            ),
+            click.option(
+                "--name", metavar="NAME", help="With --emit: the model's name in C; by default the file's."
+            ),
+            click.option(
+                "--separate-weights", is_flag=True, help="With --emit: weights in a file of their own."
+            ),
+            click.option("--single-thread", is_flag=True, help="With --emit: for systems without pthreads."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def export_settings(chosen: dict[str, Any]) -> dict[str, Any] | None:
+    """Keyword arguments of `api.export`, None for an artifact. Raises GraphoptError for options that want --emit."""
+    kind, name = chosen["emit"], chosen["name"]
+    separate, single = chosen["separate_weights"], chosen["single_thread"]
+    if kind != "artifact":
+        return {"kind": kind, "name": name, "embed_weights": not separate, "single_thread": single}
+    given = {"--name": name, "--separate-weights": separate, "--single-thread": single}
+    if unused := [option for option, value in given.items() if value]:
+        raise GraphoptError(f"{', '.join(unused)}: only with --emit static, library, object or c-header")
+    return None
 
 
 def build_settings(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ FRONT_DOOR = {
         "__init__",
         "__main__",
         "api",
+        "building",
         "cli",
         "cli_measuring",
         "doctor",

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from graphopt.backends.codegen.link import runtime_objects
+from graphopt.backends.codegen.toolchain import runtime_objects
 from graphopt.backends.tune.builders import Builders, Job
 from graphopt.backends.tune.database import versions
 from graphopt.backends.tune.protocol import Built

@@ -10,7 +10,7 @@ import pytest
 
 from graphopt import api
 from graphopt.backends import emulation, execution
-from graphopt.backends.codegen.link import missing_compiler
+from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.emulation import emulated
 from graphopt.backends.execution import cannot_run, emulator_of, open_anywhere
 from graphopt.backends.kernels.core import Core

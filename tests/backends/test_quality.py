@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from graphopt.backends import quality
-from graphopt.backends.codegen.link import missing_compiler
+from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.window import Window
 from graphopt.backends.quality import cannot_judge, judge

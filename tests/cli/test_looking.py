@@ -58,10 +58,10 @@ def test_doctor() -> None:
 
 
 def test_doctor_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphopt.backends.codegen import link
+    from graphopt.backends.codegen.toolchain import runtime_objects
 
     monkeypatch.setenv("PATH", "")
-    link._compile_runtime.cache_clear()
+    runtime_objects.cache_clear()
     assert "no C compiler" in invoke("doctor", code=1).stdout
 
 
@@ -78,7 +78,7 @@ def test_help_has_an_example(command: str) -> None:
     shown = invoke(command, "--help").stdout
     assert "Example:" in shown
     assert f"graphopt {command}" in shown
-    assert "--json FILE" in shown
+    assert "--json FILE" in shown or command == "cmake-dir"
     paragraphs = shown.split("Options:")[0].splitlines()[2:]
     assert {len(line) - len(line.lstrip()) for line in paragraphs if line} <= {2, 4}
 

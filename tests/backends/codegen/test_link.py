@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.backends.codegen import link as linker
-from graphopt.backends.codegen.link import link, runtime_objects
+from graphopt.backends.codegen import toolchain
+from graphopt.backends.codegen.link import link
+from graphopt.backends.codegen.toolchain import SINGLE_THREAD, SOURCES, csrc, runtime_objects
 from graphopt.errors import OutputError, TargetError
 
 KERNEL = """
@@ -74,23 +75,23 @@ def test_only_the_interface_is_exported(tmp_path: Path, kernel: bytes) -> None:
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, kernel: bytes) -> None:
     link([kernel], GLUE, tmp_path / "a.so")
-    linker._compile_runtime.cache_clear()
+    runtime_objects.cache_clear()
     link([kernel], GLUE, tmp_path / "b.so")
     contents = (tmp_path / "a.so").read_bytes()
     assert contents == (tmp_path / "b.so").read_bytes()
     assert not [word for word in (b"/tmp", str(Path.cwd()).encode()) if word in contents]
 
 
-@pytest.mark.parametrize("single_thread", [False, True])
-def test_c_programs_can_use_the_library(tmp_path: Path, kernel: bytes, single_thread: bool) -> None:
+@pytest.mark.parametrize("sources", [SOURCES, SINGLE_THREAD], ids=["threads", "single thread"])
+def test_c_programs_can_use_the_library(tmp_path: Path, kernel: bytes, sources: tuple[str, ...]) -> None:
     library, program = tmp_path / "libm.so", tmp_path / "program"
-    link([kernel], GLUE, library, single_thread=single_thread)
+    link([kernel], GLUE, library, sources=sources)
     command = [
         "cc",
         "-x",
         "c",
         "-I",
-        str(linker._csrc()),
+        str(csrc()),
         "-",
         "-x",
         "none",
@@ -104,13 +105,13 @@ def test_c_programs_can_use_the_library(tmp_path: Path, kernel: bytes, single_th
 
 
 def test_single_thread_libraries_need_no_threads(tmp_path: Path, kernel: bytes) -> None:
-    link([kernel], GLUE, tmp_path / "m.so", single_thread=True)
+    link([kernel], GLUE, tmp_path / "m.so", sources=SINGLE_THREAD)
     assert not [name for name in symbols(tmp_path / "m.so", "-D") if name.startswith("pthread")]
 
 
 def test_the_runtime_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     objects = runtime_objects()
-    monkeypatch.setattr(linker, "_run", lambda command, folder: pytest.fail("compiled again"))
+    monkeypatch.setattr(toolchain, "run_tool", lambda command, folder: pytest.fail("compiled again"))
     assert runtime_objects() == objects
 
 

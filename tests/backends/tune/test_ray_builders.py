@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from graphopt.backends.codegen.link import _compile_runtime
+from graphopt.backends.codegen.toolchain import runtime_objects
 from graphopt.backends.schedules import gemm
 from graphopt.backends.targets import native
 from graphopt.backends.tune import builders, ray_builders
@@ -124,7 +124,7 @@ def test_a_host_without_graphopt_says_so() -> None:
 
 def test_a_host_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    _compile_runtime.cache_clear()
+    runtime_objects.cache_clear()
     with pytest.raises(TargetError, match="no C compiler"):
         build_here(pickle.dumps(job(tmp_path / "0.so")))
 

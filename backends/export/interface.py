@@ -1,0 +1,214 @@
+"""What the templates need to know of a model: names that C allows, types, parameters, sizes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.backends.codegen.llvm import SYMBOL
+
+C_TYPES: Mapping[str, str] = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "uint16_t",
+    "bfloat16": "uint16_t",
+    "bool": "uint8_t",
+    **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+"""numpy dtype -> the C type of an element; half precision as its bits."""
+
+RESERVED = frozenset(
+    [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "class",
+        "const",
+        "continue",
+        "default",
+        "delete",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "friend",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "namespace",
+        "new",
+        "operator",
+        "private",
+        "protected",
+        "public",
+        "register",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "throw",
+        "try",
+        "typedef",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+        "while",
+        "weights",
+        "workspace",
+        "model",
+        "run",
+    ]
+)
+"""Words of C and C++, and names that the templates use."""
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """An input or output: `identifier` names it in C, `size` counts elements."""
+
+    identifier: str
+    name: str
+    dtype: str
+    dims: Sequence[int]
+
+    @property
+    def ctype(self) -> str:
+        return C_TYPES[self.dtype]
+
+    @property
+    def quoted(self) -> str:
+        """The name as a C string."""
+        return json.dumps(self.name)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.dims)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * np.dtype(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
+
+
+@dataclass(frozen=True)
+class VariantFacts:
+    """One set of input shapes; `suffix` tells its functions from those of other variants."""
+
+    number: int
+    title: str
+    inputs: Sequence[TensorFacts]
+    outputs: Sequence[TensorFacts]
+    workspace_bytes: int
+    embedded: bool
+    model: str
+
+    @property
+    def suffix(self) -> str:
+        return f"_{self.number}" if self.number else ""
+
+    @property
+    def symbol(self) -> str:
+        """The driver that graphopt generated."""
+        return SYMBOL.format(self.number)
+
+    @property
+    def parameters(self) -> str:
+        """Of the function that runs the variant without a handle."""
+        return ", ".join(
+            [
+                *([] if self.embedded else ["const void *weights"]),
+                *(f"const {tensor.ctype} *{tensor.identifier}" for tensor in self.inputs),
+                *(f"{tensor.ctype} *{tensor.identifier}" for tensor in self.outputs),
+                "void *workspace",
+            ]
+        )
+
+    @property
+    def driver_parameters(self) -> str:
+        return ", ".join(["const void *"] * (1 + len(self.inputs)) + ["void *"] * (len(self.outputs) + 1))
+
+    @property
+    def arguments(self) -> str:
+        weights = f"{self.model}_weights" if self.embedded else "weights"
+        return ", ".join([weights, *self._identifiers, "workspace"])
+
+    @property
+    def addresses(self) -> str:
+        """All pointers of a call in one number."""
+        pointers = [*([] if self.embedded else ["weights"]), *self._identifiers, "workspace"]
+        return " | ".join(f"(uintptr_t){pointer}" for pointer in pointers)
+
+    @property
+    def spans(self) -> str:
+        """Parameters of the C++ function."""
+        given = [f"span<const {tensor.ctype}> {tensor.identifier}" for tensor in self.inputs]
+        return ", ".join([*given, *(f"span<{tensor.ctype}> {tensor.identifier}" for tensor in self.outputs)])
+
+    @property
+    def input_data(self) -> str:
+        return ", ".join(f"{tensor.identifier}.data()" for tensor in self.inputs) or "nullptr"
+
+    @property
+    def output_data(self) -> str:
+        return ", ".join(f"{tensor.identifier}.data()" for tensor in self.outputs)
+
+    @property
+    def _identifiers(self) -> list[str]:
+        return [tensor.identifier for tensor in (*self.inputs, *self.outputs)]
+
+
+def describe(model: str, variants: Sequence[Mapping[str, Any]], embedded: bool) -> list[VariantFacts]:
+    """The variants of a manifest."""
+    described = []
+    for number, variant in enumerate(variants):
+        names = identifiers(tensor["name"] for kind in ("inputs", "outputs") for tensor in variant[kind])
+        inputs, outputs = (
+            [TensorFacts(next(names), t["name"], t["dtype"], t["shape"]) for t in variant[kind]]
+            for kind in ("inputs", "outputs")
+        )
+        shapes = ", ".join(f"{tensor.name} {list(tensor.dims)}" for tensor in inputs)
+        title = "the model" if len(variants) == 1 else f"variant {number}, which takes {shapes},"
+        described.append(
+            VariantFacts(number, title, inputs, outputs, variant["workspace_bytes"], embedded, model)
+        )
+    return described
+
+
+def identifiers(names: Iterable[str]) -> Iterator[str]:
+    """Names that C and C++ allow, in order; each different from the others."""
+    taken: set[str] = set()
+    for name in names:
+        base = identifier(name)
+        candidate, count = base, 1
+        while candidate in taken:
+            candidate, count = f"{base}_{count}", count + 1
+        taken.add(candidate)
+        yield candidate
+
+
+def identifier(name: str) -> str:
+    """A name with everything replaced that C does not allow."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tensor"
+    return f"t_{plain}" if plain[0].isdigit() or plain in RESERVED else plain

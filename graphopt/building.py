@@ -1,0 +1,178 @@
+"""How a model becomes what is written: it is optimised, compiled for each target, and verified."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphopt import artifact, manifest
+from graphopt.arrays import Feeds
+from graphopt.errors import ModelError
+from graphopt.generating import generate, search
+from graphopt.judging import require_agreement, severity
+from graphopt.matching import match_feeds
+from graphopt.model import Statistics, statistics, validate
+from graphopt.model import load as load_model
+from graphopt.pipeline import Context, Hook, Report
+from graphopt.presets import run_preset
+from graphopt.tuning import Tuning
+from graphopt.variants import Binding, Sizes, Variants, make_variants
+from graphopt.verify import Verdict
+
+if TYPE_CHECKING:
+    from graphopt.backends.compiler import Library
+
+Model = str | Path | ir.Model | onnx.ModelProto
+Progress = Callable[[str], None]
+
+COMPILE_PRESET = "O3"
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What `build` or `export` did: where the result is, and what became of the model on the way."""
+
+    path: Path
+    before: Statistics
+    after: Statistics
+    report: Report
+    verdict: Verdict
+    notices: list[str]
+    kernels: int
+    layers: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+    @property
+    def bytes(self) -> int:
+        """Of the artifact, or of all files of an export."""
+        files = [self.path] if self.path.is_file() else self.path.rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for scripts."""
+        return {
+            "artifact": str(self.path),
+            "bytes": self.bytes,
+            "nodes_before": self.before.nodes,
+            "nodes_after": self.after.nodes,
+            "kernels": self.kernels,
+            "applied": dict(self.report.applied),
+            "verification": self.verdict.to_json(),
+            "notices": self.notices,
+            "seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+        }
+
+
+@dataclass
+class Stopwatch:
+    """Announces stages and keeps how long each took."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    _stage: str = ""
+    _start: float = 0.0
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self.stop()
+        self._stage, self._start = name, time.perf_counter()
+        self.progress(detail or name)
+
+    def stop(self) -> None:
+        if self._stage:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.perf_counter() - self._start
+        self._stage = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What comes of a model before anything is written: a library and a build for each target."""
+
+    variants: Variants
+    before: Statistics
+    report: Report
+    libraries: Sequence[Library]
+    builds: Sequence[artifact.Build]
+    verdict: Verdict
+    watch: Stopwatch
+
+    def compilation(self, path: Path) -> Compilation:
+        """What is told of it once it is written."""
+        self.watch.stop()
+        return Compilation(
+            path,
+            self.before,
+            statistics(self.variants.models[0]),
+            self.report,
+            self.verdict,
+            self.variants.notices,
+            self.libraries[-1].kernels,
+            self.libraries[-1].layers,
+            self.watch.seconds,
+        )
+
+
+def make(
+    model: Model,
+    target: str,
+    name: str,
+    *,
+    dims: Mapping[str, Sizes] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    preset: str = COMPILE_PRESET,
+    inputs: Sequence[Feeds] = (),
+    check: bool = True,
+    hooks: Sequence[Hook] = (),
+    seed: int = 0,
+    profile: bool = False,
+    tuning: Tuning | None = None,
+    progress: Progress = lambda stage: None,
+) -> Made:
+    """Optimize, compile and verify a model for every target. Raises GraphoptError."""
+    from graphopt.backends.targets import find_targets
+
+    watch = Stopwatch(progress)
+    watch.stage("load")
+    targets = find_targets(target)
+    variants = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {}))
+    inputs = [match_feeds(variants.models, feeds) for feeds in inputs]
+    before = statistics(variants.models[0])
+    watch.stage("optimize")
+    originals = [variant.clone() for variant in variants.models] if check else []
+    reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
+    describe = partial(manifest.describe, name, reports[0])
+    libraries, builds, verdicts = [], [], []
+    for one in targets:
+        if tuning is not None and tuning.budget is not None:
+            watch.stage("tune")
+            search(variants.models, one, tuning, progress)
+        watch.stage("compile")
+        libraries.append(library := generate(variants.models, one, progress, profile, tuning))
+        watch.stage("verify")
+        verdicts.append(require_agreement(originals, describe(one, library, None), inputs, seed, one, preset))
+        builds.append(describe(one, library, verdicts[-1]))
+    return Made(variants, before, reports[0], libraries, builds, min(verdicts, key=severity), watch)
+
+
+def read(model: Model) -> ir.Model:
+    """A model from a path, a protobuf message, or an IR model, which is copied. Raises ModelError if it is invalid."""
+    if isinstance(model, str | Path):
+        source = load_model(model)
+    elif isinstance(model, ir.Model):
+        source = model.clone()
+    elif isinstance(model, onnx.ModelProto):
+        source = ir.from_proto(model)
+    else:
+        raise ModelError(
+            f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}"
+        )
+    validate(source)
+    return source
