@@ -28,7 +28,7 @@ class Library:
     """What goes into an artifact: shared library, weights, and a description of every shape variant."""
 
     shared: bytes
-    """Linked from `objects`, `glue` (in C) and the runtime."""
+    """Linked from `objects`, `glue` (in C) and the runtime; empty for machines that have no shared libraries."""
     objects: Sequence[bytes]
     glue: str
     weights: bytes
@@ -60,10 +60,7 @@ def compile_models(
     code = generate(programs, plans, target.llvm(), progress, profile)
     progress("link")
     glue = glue_source(programs, plans, profile)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "library.so"
-        link(code.objects, glue, path, target.compiler)
-        shared = path.read_bytes()
+    shared = _link(code.objects, glue, target) if target.platform.hosted else b""
     variants = [
         _describe(model, program, plan.arena_bytes)
         for model, program, plan in zip(models, programs, plans, strict=True)
@@ -71,6 +68,13 @@ def compile_models(
     layers = [_layer(kernel, code.symbols[kernel]) for kernel in programs[0].kernels()]
     kernels = len(set(code.symbols.values()))
     return Library(shared, code.objects, glue, weights_blob(plans[0]), variants, kernels, layers)
+
+
+def _link(objects: Sequence[bytes], glue: str, target: Target) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "library.so"
+        link(objects, glue, path, target.compiler)
+        return path.read_bytes()
 
 
 def _layer(kernel: Kernel, symbol: str) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import graphopt_runtime
 from graphopt.backends.emulation import emulated, emulator
-from graphopt.backends.targets import TARGETS, Target, runs_here
+from graphopt.backends.targets import TARGETS, Target, native, runs_here
 from graphopt.device import RemoteModel
 from graphopt.errors import ArtifactError
 from graphopt_runtime import CompiledModel
@@ -25,6 +26,11 @@ def emulator_of(target: Target) -> str | None:
 def cannot_run(target: Target) -> str | None:
     """Why code for a target does not run here, not even under an emulator; None if it does."""
     return runs_here(target) if emulator_of(target) is None else None
+
+
+def runnable(target: Target) -> Target:
+    """The target, or where that does not run here, one that does and gets the same kernels."""
+    return target if cannot_run(target) is None else replace(native(), core=target.core)
 
 
 def open_build(path: Path, target: Target, threads: int | None = None) -> Model:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphopt.backends.kernels.core import ARM32, AVX2, AVX512, NEON, SSE, SVE512, Core
+from graphopt.backends.kernels.core import ARM32, AVX2, AVX512, NEON, SCALAR, SSE, SVE512, Core
 from graphopt.errors import TargetError
 from graphopt_runtime import cpu
 
@@ -26,6 +26,10 @@ class Platform:
     sysroot: str = ""
     """Where the emulator finds the C library."""
     float_abi: str = ""
+    abi: str = ""
+    """LLVM's names of calling conventions, where there are several."""
+    hosted: bool = True
+    """Whether there is an operating system, and so shared libraries, memory and threads."""
 
 
 X86_64 = Platform("x86_64", "x86_64-linux-gnu", "x86_64-linux-gnu-gcc", "")
@@ -48,6 +52,15 @@ ARMV7 = Platform(
 
 SIMULATED = {"generic": "cortex-a53", "x86-64-v3": "znver3", "x86-64-v4": "znver4", "x86-64-v2": "nehalem"}
 """A core that stands for an instruction set."""
+RISCV64 = Platform(
+    "riscv64",
+    "riscv64-linux-gnu",
+    "riscv64-linux-gnu-gcc",
+    "qemu-riscv64-static",
+    "/usr/riscv64-linux-gnu",
+    abi="lp64d",
+)
+CORTEX_M = Platform("thumbv7em", "thumbv7em-none-eabihf", "arm-none-eabi-gcc", "", "", "hard", hosted=False)
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,8 @@ class Target:
             facts["cl-opt"] = [f"-aarch64-sve-vector-bits-min:int={self.sve_bits}"]
         if self.platform.float_abi:
             facts["mfloat-abi"] = self.platform.float_abi
+        if self.platform.abi:
+            facts["mabi"] = self.platform.abi
         return tvm.target.Target(facts)
 
 
@@ -148,6 +163,10 @@ TARGETS: Mapping[str, Target] = {
         ),
         Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON, "with SVE2"),
         Target("aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON, "Graviton 4, Grace"),
+        Target(
+            "riscv64", RISCV64, "generic-rv64", ("m", "a", "f", "d", "c"), SCALAR, "64-bit RISC-V", "rv64"
+        ),
+        Target("cortex-m7", CORTEX_M, "cortex-m7", (), SCALAR, "microcontrollers, as an object"),
     )
 }
 """Fixed targets by name, those of one platform in ascending order. `native` picks the best one that this machine runs."""

@@ -42,7 +42,9 @@ def judge(name: str, preprocess: str, images: int) -> list[str]:
     data = load_dataset(zoo / "data" / "imagenet_sample", list(model.graph.inputs), preprocess)
     feeds = [feed for _, feed in zip(range(images), data.batches(), strict=False)]
     labels = np.zeros(0) if data.labels is None else data.labels[: len(feeds)]
-    verdict = verify_islands(model, part_compiler(find_target("native"), building.COMPILE_PRESET, 0), feeds[:2])
+    verdict = verify_islands(
+        model, part_compiler(find_target("native"), building.COMPILE_PRESET, 0), feeds[:2]
+    )
     run = reference(model)
     with tempfile.TemporaryDirectory() as folder:
         compiled = api.load(api.build(model, Path(folder) / "model.gopt", check=False).path)

@@ -20,6 +20,7 @@ from graphopt.backends.schedules.workload import Workload
 from graphopt.backends.targets import native
 from graphopt.backends.tune.builders import Builders
 from graphopt.backends.tune.database import Database
+from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.search import Search, State, short
 from graphopt.backends.tune.session import flush_bytes
 from graphopt.backends.tune.tasks import extract
@@ -60,7 +61,9 @@ def tune(path: Path, seconds: float, folder: Path) -> tuple[Run, list[State]]:
     with Builders(CPUS) as builders:
         started = time.monotonic()
         search = Search(found.tasks, target, Database(folder / "db"), builders, flush_bytes(found))
-        search.run(Budget(MOST_TRIALS, seconds), CPUS, lambda line: print(line, file=sys.stderr, flush=True))
+        search.run(
+            Budget(MOST_TRIALS, seconds), Here(CPUS), lambda line: print(line, file=sys.stderr, flush=True)
+        )
         spent = time.monotonic() - started
     return Run("graphopt", search.trials, spent), search.states
 

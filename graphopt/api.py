@@ -14,9 +14,9 @@ import onnx_ir as ir
 
 from graphopt import artifact, bench
 from graphopt.arrays import Feeds
-from graphopt.building import COMPILE_PRESET, Compilation, Model, Progress, make, read
+from graphopt.building import COMPILE_PRESET, Compilation, Model, Progress, make, read, require_hosted
 from graphopt.departures import Departures, departures, expose_tensors
-from graphopt.errors import GraphoptError, VerificationError
+from graphopt.errors import GraphoptError, TargetError, VerificationError
 from graphopt.generating import search
 from graphopt.judging import (
     blame_pass,
@@ -96,6 +96,7 @@ def build(
     choosing them without. Several targets, separated by commas, give one artifact that runs the best of them. Raises
     GraphoptError; nothing is written then.
     """
+    require_hosted(target)
     made = make(
         model,
         target,
@@ -141,6 +142,8 @@ def export(
     c_name = identifier(given)
     if name is not None and c_name != name:
         raise GraphoptError(f"{name!r} is no name in C; {c_name!r} would be one")
+    if not one.platform.hosted and kind == "library":
+        raise TargetError(f"{one.name} has no shared libraries; give static or object")
     made = make(model, one.name, c_name, **options)
     made.watch.stage("write")
     [library] = made.libraries

@@ -25,7 +25,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One backend's result; ``error`` is set, and nothing else counts, where it could not be measured."""
+    """One backend's result; ``error`` is set, and nothing else counts, where it could not be measured. There are no times
+    of what ran under an emulator."""
 
     times_ms: tuple[float, ...] = ()
     load_ms: float = 0.0
@@ -37,7 +38,12 @@ class Measurement:
     error: str = ""
 
     @property
+    def is_timed(self) -> bool:
+        return bool(self.times_ms)
+
+    @property
     def median_ms(self) -> float:
+        """NaN without times, as are the others."""
         return self._percentile(50)
 
     @property
@@ -49,7 +55,7 @@ class Measurement:
         return self._percentile(90)
 
     def _percentile(self, percent: float) -> float:
-        return float(np.percentile(self.times_ms, percent))
+        return float(np.percentile(self.times_ms, percent)) if self.is_timed else float("nan")
 
     def to_json(self) -> dict[str, Any]:
         if self.error:
@@ -58,7 +64,12 @@ class Measurement:
             "median_ms", "p10_ms", "p90_ms", "load_ms",
             "peak_rss_mb", "precision", "max_abs_err", "max_rel_err",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in fields}
+        return {name: self._plain(getattr(self, name)) for name in fields}
+
+    @staticmethod
+    def _plain(value: Any) -> Any:
+        """None for what is not a number, which JSON does not have."""
+        return None if isinstance(value, float) and np.isnan(value) else value
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from graphopt import artifact, manifest
 from graphopt.arrays import Feeds
-from graphopt.errors import ModelError
+from graphopt.errors import ModelError, TargetError
 from graphopt.generating import generate, search
 from graphopt.judging import require_agreement, severity
 from graphopt.matching import match_feeds
@@ -117,6 +117,15 @@ class Made:
             self.libraries[-1].layers,
             self.watch.seconds,
         )
+
+
+def require_hosted(targets: str) -> None:
+    """Raises TargetError for targets that have no shared libraries, and so no artifacts."""
+    from graphopt.backends.targets import find_targets
+
+    bare = [target.name for target in find_targets(targets) if not target.platform.hosted]
+    if bare:
+        raise TargetError(f"{', '.join(bare)}: has no shared libraries; compile with --emit static or object")
 
 
 def make(

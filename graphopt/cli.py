@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphopt import cli_measuring, options
 from graphopt.errors import GraphoptError
 from graphopt.printing import announce, progress_display, publish
+
+if TYPE_CHECKING:
+    from graphopt.backends.execution import Model
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -158,6 +161,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     metavar="ADDRESS",
     help="Build on a Ray cluster: auto, ray://HOST:PORT, or local for workers here. Measuring stays here.",
 )
+@options.device
 @options.json_file
 def tune(
     model: Path,
@@ -179,7 +183,9 @@ def tune(
         from graphopt import api, report
         from graphopt.tuning import Budget, Tuning
 
-        tuning = Tuning(db, Budget(trials, seconds), chosen["threads"], ray=chosen["ray"])
+        tuning = Tuning(
+            db, Budget(trials, seconds), chosen["threads"], ray=chosen["ray"], device=chosen["device"]
+        )
         done = api.tune(model, tuning, target, preset=chosen["preset"], progress=progress, **settings)
     publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
 
@@ -224,20 +230,25 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
 @options.input_data("An .npy or .npz file, or a folder of .npy files; random values without.")
 @click.option("-o", "--output", type=options.OUTPUT, help="Where outputs go, an .npz keyed by output name.")
 @options.threads
+@options.device
 @options.json_file
 def run(
-    model: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, json_file: str | None
+    model: Path,
+    inputs: tuple[str, ...],
+    output: Path | None,
+    threads: int | None,
+    device: str | None,
+    json_file: str | None,
 ) -> None:
     """Run a compiled model. This executes code in MODEL: run only artifacts that you trust.
 
     A model for another architecture runs under an emulator (qemu-user-static), if that is installed.
     """
     from graphopt import running
-    from graphopt.backends.execution import open_anywhere
 
-    opened, emulator = open_anywhere(model, threads)
-    if emulator is not None:
-        announce([f"{model} runs under {emulator}"])
+    opened, where = _opened(model, threads, device)
+    if where:
+        announce([f"{model} runs {where}"])
     with opened as compiled:
         outputs = running.run(compiled, running.feeds_for(compiled, inputs))
     if output is not None:
@@ -245,6 +256,17 @@ def run(
     content = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in outputs.items()}
     values = "\n".join(f"{name}: {a.dtype} {list(a.shape)}\n{a}" for name, a in outputs.items())
     publish(json_file, content, line=str(output) if output is not None else values)
+
+
+def _opened(model: Path, threads: int | None, device: str | None) -> tuple[Model, str]:
+    """A compiled model ready to run, and where it does if not simply here."""
+    from graphopt.backends.execution import open_anywhere
+    from graphopt.devices import find_device
+
+    if device is not None:
+        return find_device(device).load(model, threads or 0), f"on {device}"
+    opened, emulator = open_anywhere(model, threads)
+    return opened, f"under {emulator}" if emulator else ""
 
 
 @_example("graphopt bench model.gopt --streams 4")
@@ -261,6 +283,7 @@ def run(
 @click.option("--per-layer", is_flag=True, help="The time of each kernel, slowest first.")
 @click.option("--html", type=options.OUTPUT, help="With --per-layer: a page with the roofline plot.")
 @click.option("--trace", type=options.OUTPUT, help="With --per-layer: a trace for about:tracing or Perfetto.")
+@options.device
 @options.json_file
 def bench(
     model: Path,
@@ -268,16 +291,20 @@ def bench(
     per_layer: bool,
     html: Path | None,
     trace: Path | None,
+    device: str | None,
     json_file: str | None,
     **chosen: Any,
 ) -> None:
     """Time a compiled model, or an ONNX model compiled for the purpose.
 
-    Options that fix shapes, --target and --per-layer are for an ONNX model.
+    Options that fix shapes, --target and --per-layer are for an ONNX model. Of a model for another architecture, which
+    nothing here can time, the loops are judged; --device times it where it belongs.
     """
     if (html or trace) and not per_layer:
         raise click.UsageError("--html and --trace go with --per-layer.")
-    if per_layer:
+    if device is not None:
+        cli_measuring.bench_on_device(model, device, json_file, chosen)
+    elif per_layer:
         cli_measuring.bench_layers(model, json_file, html, trace, chosen)
     elif streams is not None:
         cli_measuring.bench_streams(model, streams, json_file, chosen)
@@ -351,6 +378,29 @@ def targets(json_file: str | None) -> None:
 def cmake_dir() -> None:
     """Print the folder in which CMake finds graphopt, and with it graphopt_add_model."""
     click.echo(Path(__file__).parent / "cmake")
+
+
+@_example("graphopt device --target aarch64 -o graphopt-device")
+@main.command()
+@options.target
+@click.option("-o", "--output", type=options.OUTPUT, default="graphopt-device", show_default=True)
+@options.json_file
+def device(target: str, output: Path, json_file: str | None) -> None:
+    """Write the program that runs models on a board for `run` and `bench` --device.
+
+    Start it there with --port 7420 for connections from the board itself, such as ssh tunnels; with --any, and a token in
+    GRAPHOPT_DEVICE_TOKEN, for connections from everywhere. Whoever connects runs code there.
+    """
+    from graphopt.artifact import replacing
+    from graphopt.backends.codegen.toolchain import device_program
+    from graphopt.backends.targets import find_target
+
+    found = find_target(target)
+    with replacing(output) as file:
+        file.write(device_program(found.compiler))
+    output.chmod(0o755)
+    line = f"{output}: for {found.name}; start it there: ./{output.name} --port 7420"
+    publish(json_file, {"program": str(output), "target": found.name}, line=line)
 
 
 @_example("graphopt passes")

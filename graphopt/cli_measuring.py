@@ -66,6 +66,25 @@ def bench_compiled(model: Path, json_file: str | None, chosen: dict[str, Any]) -
     _require_any_result(result)
 
 
+def bench_on_device(model: Path, name: str, json_file: str | None, chosen: dict[str, Any]) -> None:
+    """One artifact on a board. Raises GraphoptError for an ONNX model."""
+    if not options.is_artifact(model):
+        raise GraphoptError(f"{model} is not compiled; compile it for the device first")
+    settings = options.compare_settings(chosen)
+    with progress_display(json_file) as progress:
+        from graphopt import devices, report, running
+
+        device = devices.find_device(name)
+        progress(f"send to {name}")
+        with device.load(model, settings["threads"] or 0) as loaded:
+            feeds = running.feeds_for(loaded, chosen["inputs"])
+            progress("measure")
+            runs = settings["schedule"].runs * settings["schedule"].blocks
+            times = devices.measure(str(model), device, loaded, feeds, runs).to_json()
+    row = [str(value) if not isinstance(value, float) else f"{value:.3f}" for value in times.values()]
+    publish(json_file, times, report.table(list(times), [row]))
+
+
 def foreign_loops(path: Path) -> Loops | None:
     """The loops of an artifact that was made for another architecture alone, None for any other."""
     from graphopt.inspection import judge_loops

@@ -61,6 +61,24 @@ class Session:
         self._receive_status()
         return 1e-9 * self._receive_number()
 
+    def keep(self, variant: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Has tensors of so many bytes kept for a variant."""
+        numbers = (variant, len(inputs), *inputs, len(outputs), *outputs)
+        self._send(b"K", *(_NUMBER.pack(number) for number in numbers))
+        self._receive_status()
+
+    def time_kept(self, variant: int) -> float:
+        """The seconds of one run of a variant on what is kept for it."""
+        self._send(b"O", _NUMBER.pack(variant))
+        self._receive_status()
+        return 1e-9 * self._receive_number()
+
+    def layer_times(self, count: int) -> list[float]:
+        """The seconds that so many kernels have taken so far. Raises DeviceError unless the library measures them."""
+        self._send(b"L", _NUMBER.pack(count))
+        self._receive_status()
+        return [float(spent) for spent in np.frombuffer(self._receive(8 * count), "<f8")]
+
     @staticmethod
     def _call(variant: Variant, inputs: Sequence[Array]) -> bytes:
         arrays = [_counted(np.ascontiguousarray(array).tobytes()) for array in inputs]
@@ -77,7 +95,10 @@ class Session:
             raise self._died() from error
 
     def _receive(self, count: int) -> bytes:
-        found = self._reader.read(count)
+        try:
+            found = self._reader.read(count)
+        except OSError as error:
+            raise self._died() from error
         if len(found) < count:
             raise self._died()
         return found
@@ -130,6 +151,14 @@ class RemoteModel:
     def time(self, feeds: Mapping[str, Any], repeats: int = 1) -> float:
         """The seconds of `repeats` runs there. Raises InputError and DeviceError."""
         return self._session.time(*self._prepare(feeds), repeats)
+
+    def layer_times(self, feeds: Mapping[str, Any], repeats: int = 1) -> list[float]:
+        """Seconds that each kernel took in `repeats` runs there. Raises InputError, and DeviceError without profiling."""
+        count = len(self.manifest.get("kernels", ()))
+        before = self._session.layer_times(count)
+        self.time(feeds, repeats)
+        after = self._session.layer_times(count)
+        return [end - start for end, start in zip(after, before, strict=True)]
 
     def get_inputs(self) -> list[NodeArg]:
         """Name, shape and type of each input, as in ONNX Runtime."""

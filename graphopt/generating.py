@@ -14,6 +14,7 @@ from graphopt.tuning import Tuning, TuningReport
 if TYPE_CHECKING:
     from graphopt.backends.compiler import Library
     from graphopt.backends.targets import Target
+    from graphopt.backends.tune.places import Place
 
 Progress = Callable[[str], None]
 
@@ -43,13 +44,23 @@ def generate(
 
 def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress: Progress) -> TuningReport:
     """Measure schedules. Raises TargetError where the target does not run on this machine, TuningError for a bad database
-    or without the Ray cluster that is to build."""
-    from graphopt.backends.targets import runs_here
+    or without the Ray cluster that is to build, DeviceError without the device that is to measure."""
     from graphopt.backends.tune.database import Database
     from graphopt.backends.tune.session import tune_models
 
-    if (reason := runs_here(target)) is not None:
-        raise TargetError(f"cannot tune for {target.name} here: {reason}")
     assert tuning.budget is not None
-    database, threads = Database(tuning.database), tuning.threads or default_threads()
-    return tune_models(models, target, database, tuning.budget, threads, tuning.ray, progress)
+    place, database = _place(target, tuning), Database(tuning.database)
+    return tune_models(models, target, database, tuning.budget, place, tuning.ray, progress)
+
+
+def _place(target: Target, tuning: Tuning) -> Place:
+    """Where times are taken."""
+    from graphopt.backends.targets import runs_here
+    from graphopt.backends.tune.places import Here, There
+    from graphopt.devices import find_device
+
+    if tuning.device is not None:
+        return There(find_device(tuning.device), tuning.threads or 0)
+    if (reason := runs_here(target)) is not None:
+        raise TargetError(f"cannot tune for {target.name} here: {reason}; give --device")
+    return Here(tuning.threads or default_threads())

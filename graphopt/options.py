@@ -127,6 +127,10 @@ json_file = click.option(
 threads = click.option("--threads", type=click.IntRange(1), help="Default: the CPUs this process may use.")
 target = click.option("--target", default="native", show_default=True, help="See `graphopt targets`.")
 
+device = click.option(
+    "--device", metavar="NAME|HOST:PORT", help="Run there: a board with the program of `graphopt device`."
+)
+
 targets = click.option(
     "--target",
     metavar="NAME[,NAME...]",

@@ -47,10 +47,10 @@ PLAIN_WIDTH = 120
 
 # Heading -> how a measurement is written there.
 COLUMNS: dict[str, Callable[[Measurement], str]] = {
-    "median ms": lambda one: f"{one.median_ms:.3f}",
-    "p10": lambda one: f"{one.p10_ms:.3f}",
-    "p90": lambda one: f"{one.p90_ms:.3f}",
-    "load ms": lambda one: f"{one.load_ms:.0f}",
+    "median ms": lambda one: f"{one.median_ms:.3f}" if one.is_timed else "-",
+    "p10": lambda one: f"{one.p10_ms:.3f}" if one.is_timed else "-",
+    "p90": lambda one: f"{one.p90_ms:.3f}" if one.is_timed else "-",
+    "load ms": lambda one: f"{one.load_ms:.0f}" if one.is_timed else "-",
     "peak MB": lambda one: f"{one.peak_rss_mb:.0f}",
     "precision": lambda one: one.precision,
     "max abs err": lambda one: _error(one.max_abs_err),
@@ -170,8 +170,10 @@ def tuning_table(tuning: TuningReport) -> Table:
 
 def comparison_html(benchmark: Benchmark) -> str:
     """One self-contained page: bars of the medians above the table."""
-    slowest = max((one.median_ms for one in benchmark.backends.values() if not one.error), default=1.0)
-    bars = {name: 100 * one.median_ms / slowest for name, one in benchmark.backends.items() if not one.error}
+    timed = {
+        name: one.median_ms for name, one in benchmark.backends.items() if not one.error and one.is_timed
+    }
+    bars = {name: 100 * median / max(timed.values()) for name, median in timed.items()}
     return _render(
         "compare.html",
         benchmark=benchmark,

@@ -36,13 +36,13 @@ class Verdict:
     """The outcome of a verification.
 
     ``outputs`` holds the worst comparison of each output, ``self_difference`` what the reference differs from
-    itself, ``not_verified`` why nothing could be compared (empty if it could), ``emulator`` what the code ran under.
+    itself, ``not_verified`` why nothing could be compared (empty if it could), ``where`` the code ran, if not here as it is.
     """
 
     outputs: tuple[Comparison, ...] = ()
     self_difference: float = 0.0
     not_verified: str = ""
-    emulator: str = ""
+    where: str = ""
 
     @property
     def passed(self) -> bool:
@@ -73,7 +73,7 @@ class Verdict:
         return {
             "verified": True,
             "passed": self.passed,
-            "emulator": self.emulator,
+            "where": self.where,
             "max_abs_err": self.max_abs_err,
             "max_rel_err": self.max_rel_err,
             "max_steps": self.max_steps,
@@ -89,7 +89,7 @@ class Verdict:
             return f"{len(self.outputs)} values compared operator by operator, {self.max_steps:g} quantisation step(s) apart"
         if not failed:
             own = f"the reference differs from itself by {self.self_difference:.2g}"
-            where = f" under {self.emulator}" if self.emulator else ""
+            where = f" {self.where}" if self.where else ""
             return f"max_rel_err {self.max_rel_err:.2g}{where} ({own})"
         return "; ".join(describe(output) for output in failed)
 

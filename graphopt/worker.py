@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,13 @@ class Runner(Protocol):
     def run(self, feeds: Feeds) -> Mapping[str, Any]:
         """Outputs by name."""
         ...
+
+
+@runtime_checkable
+class Emulated(Protocol):
+    """A runner under an emulator, whose times mean nothing: it is run once."""
+
+    emulator: str
 
 
 # Loads a model. It is called in the worker process, so it must be picklable: a module's function or a partial
@@ -93,16 +100,22 @@ class _Session:
         self._runner = self._loader()
         load_ms = (time.perf_counter() - started) * 1e3
         outputs = {name: np.copy(value) for name, value in self._runner.run(self._feeds).items()}
-        for _ in range(warmup):
+        for _ in range(0 if self._is_emulated else warmup):
             self._runner.run(self._feeds)
         return {"load_ms": load_ms, "precision": self._runner.precision, "outputs": outputs}
 
     def block(self, runs: int) -> list[float]:
-        """Milliseconds of each run, once the other backends' threads sleep and our own are awake."""
+        """Milliseconds of each run, once the other backends' threads sleep and our own are awake; none under an emulator."""
+        if self._is_emulated:
+            return []
         time.sleep(SETTLE_S)
         for _ in range(WAKE_RUNS):
             self._runner.run(self._feeds)
         return [self._time() for _ in range(runs)]
+
+    @property
+    def _is_emulated(self) -> bool:
+        return isinstance(self._runner, Emulated)
 
     def _time(self) -> float:
         started = time.perf_counter_ns()

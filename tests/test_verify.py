@@ -116,7 +116,7 @@ def test_json_has_plain_types() -> None:
     assert content == {
         "verified": True,
         "passed": True,
-        "emulator": "",
+        "where": "",
         "max_abs_err": 0.0,
         "max_rel_err": 0.0,
         "max_steps": None,

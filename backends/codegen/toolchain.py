@@ -22,23 +22,41 @@ PACKAGES = {
     "clang": "clang libc6-dev",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
     "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "x86_64-linux-gnu-gcc": "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
 }
 """C compiler -> the Debian packages that bring it."""
 
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections")
 
-MACHINE_FLAGS = {"arm-linux-gnueabihf-gcc": ("-march=armv7-a+neon-vfpv4",)}
+MACHINE_FLAGS = {
+    "arm-linux-gnueabihf-gcc": ("-march=armv7-a+neon-vfpv4",),
+    "arm-none-eabi-gcc": ("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
+}
 """What a compiler is told of the machine; most need not be told."""
 
-SOURCES = ("model.c", "memory.c", "tvm_abi.c", "pool.c", "shares.c", "workers.c", "placement.c", "fork.c")
+SOURCES = (
+    "model.c",
+    "errors.c",
+    "memory.c",
+    "tvm_abi.c",
+    "pool.c",
+    "shares.c",
+    "workers.c",
+    "placement.c",
+    "fork.c",
+)
 """The C runtime."""
 
 WITHOUT_FORKS = tuple("fork_none.c" if source == "fork.c" else source for source in SOURCES)
 """That of programs that do not fork."""
 
-SINGLE_THREAD = ("model.c", "memory.c", "tvm_abi.c", "pool_single.c")
+SINGLE_THREAD = ("model.c", "errors.c", "memory.c", "tvm_abi.c", "pool_single.c")
 """That of systems without threads."""
+
+BARE = ("bare.c", "errors.c")
+"""That of machines without an operating system: models run in memory of their callers."""
 
 
 def require_compiler(cc: str) -> None:
@@ -63,7 +81,7 @@ def companion(cc: str, name: str) -> str:
 
 def thread_flags(sources: Sequence[str]) -> list[str]:
     """What compiler and linker are told where the runtime has threads."""
-    return [] if sources == SINGLE_THREAD else ["-pthread"]
+    return ["-pthread"] if "workers.c" in sources else []
 
 
 def compile_sources(cc: str, sources: Sequence[str], folder: Path, *flags: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from graphopt.artifact import replacing
 from graphopt.backends.codegen.link import LINK_FLAGS, write_objects
 from graphopt.backends.codegen.toolchain import (
+    BARE,
     SINGLE_THREAD,
     WITHOUT_FORKS,
     companion,
@@ -36,7 +37,8 @@ FILES = {"static": "lib{}.a", "library": "lib{}.so", "object": "{}.o"}
 
 CMAKE_KINDS = {"static": "STATIC", "library": "SHARED", "object": "OBJECT"}
 
-FUNCTIONS = ("create", "destroy", "error_string", "execute", "input", "output", "run")
+FUNCTIONS = ("error_string", "input", "output")
+HANDLES = ("create", "destroy", "execute")
 
 WEIGHTS = """    .section .rodata
     .globl {0}_weights
@@ -65,13 +67,25 @@ class Export:
     @property
     def runtime(self) -> tuple[str, ...]:
         """The sources of the C runtime that it takes."""
+        if not self.has_handles:
+            return BARE
         return SINGLE_THREAD if self.single_thread else WITHOUT_FORKS
+
+    @property
+    def has_handles(self) -> bool:
+        """Whether the interface has handles, which take an operating system."""
+        return self.target.platform.hosted
+
+    @property
+    def has_threads(self) -> bool:
+        return self.has_handles and not self.single_thread
 
     @property
     def functions(self) -> list[str]:
         """The symbols of the interface."""
-        more = [f"run{variant.suffix}" for variant in self.variants[1:]]
-        return [f"{self.name}_{function}" for function in (*FUNCTIONS, *more)]
+        runs = [f"run{variant.suffix}" for variant in self.variants]
+        handles = HANDLES if self.has_handles else ()
+        return [f"{self.name}_{function}" for function in (*FUNCTIONS, *handles, *runs)]
 
     def render(self, template: str) -> str:
         """The text of one of the files."""
@@ -92,8 +106,8 @@ class Export:
             "signature": signature,
             "weights_bytes": len(self.library.weights),
             "embedded": self.embedded,
-            "handles": True,
-            "threads": not self.single_thread,
+            "handles": self.has_handles,
+            "threads": self.has_threads,
             "kind": CMAKE_KINDS.get(self.kind, ""),
             "file": FILES.get(self.kind, "").format(self.name),
             "version": version("graphopt"),
@@ -141,7 +155,7 @@ def _build(export: Export) -> bytes:
 def _objects(export: Export, folder: Path) -> list[str]:
     """Everything that belongs into the library, compiled: names of object files."""
     sources = {
-        "glue.c": export.library.glue,
+        **({"glue.c": export.library.glue} if export.has_handles else {}),
         "interface.c": export.render("model.c"),
         **({"weights.S": WEIGHTS.format(export.name)} if export.embedded else {}),
     }

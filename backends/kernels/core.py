@@ -22,3 +22,5 @@ SSE, AVX2, AVX512 = Core(4, 16), Core(8, 16), Core(16, 32)
 NEON = Core(4, 32, by_lane=True, vector_cycles=0.6)
 ARM32 = Core(4, 16, vector_cycles=0.6)
 SVE512 = Core(16, 32)
+SCALAR = Core(4, 8, vector_cycles=2.0)
+"""32 registers of one float32 each, in which LLVM keeps vectors of four."""

@@ -17,9 +17,10 @@ class ArtifactBackend:
         return None
 
     def load(self, model_path: Path, threads: int) -> Runner:
-        import graphopt_runtime
+        from graphopt.backends.execution import open_anywhere
 
-        return _Runner(graphopt_runtime.load(model_path, threads=threads))
+        model, emulator = open_anywhere(model_path, threads)
+        return _Runner(model) if emulator is None else _EmulatedRunner(model, emulator)
 
 
 class _Runner:
@@ -33,3 +34,13 @@ class _Runner:
 
     def run(self, feeds: Feeds) -> Mapping[str, Any]:
         return dict(zip(self._outputs, self._model.run(None, dict(feeds)), strict=True))
+
+
+class _EmulatedRunner(_Runner):
+    def __init__(self, model: Any, emulator: str) -> None:
+        super().__init__(model)
+        self.emulator = emulator
+
+    @property
+    def precision(self) -> str:
+        return f"{super().precision} under {self.emulator}"

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-import graphopt_runtime
 from graphopt import artifact
 from graphopt.backends.compiler import Library, compile_models
 from graphopt.backends.schedules.choice import FAMILIES, Measured
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.targets import Target
 from graphopt.backends.tune.database import Database, Trial, versions
+from graphopt.backends.tune.places import Place
 from graphopt.random_feeds import random_feeds
 
 WARMUP_ROUNDS, LEAST_ROUNDS, SECONDS = 2, 10, 3.0
@@ -39,7 +39,7 @@ def measure_in_model(
     workloads: Sequence[Workload],
     target: Target,
     database: Database,
-    threads: int,
+    place: Place,
     progress: Callable[[str], None],
 ) -> None:
     """Add the times of the best schedules, and of those of the rules, in a model whose shapes are all fixed."""
@@ -55,7 +55,7 @@ def measure_in_model(
             library = compile_models([model], target, profile=True, schedules=schedules)
             paths.append(_write(library, target, Path(name) / f"{number}.gopt"))
         progress("tune: the whole model, in turns")
-        measured = _measure(paths, random_feeds(model), threads)
+        measured = _measure(paths, random_feeds(model), place)
     for workload, configs in contenders.items():
         times = [each[workload] for each in measured[: len(configs)] if workload in each]
         scale = _scale(configs[0], times, database.times_in_model(target.name, workload))
@@ -97,10 +97,10 @@ def _write(library: Library, target: Target, path: Path) -> Path:
     return path
 
 
-def _measure(paths: Sequence[Path], feeds: Mapping[str, Any], threads: int) -> list[Times]:
+def _measure(paths: Sequence[Path], feeds: Mapping[str, Any], place: Place) -> list[Times]:
     """Microseconds that each build spends on one kernel of every workload, medians over all rounds."""
     with ExitStack() as stack:
-        models = [stack.enter_context(graphopt_runtime.load(path, threads, verify=False)) for path in paths]
+        models = [stack.enter_context(place.load(path)) for path in paths]
         rounds: list[list[list[float]]] = [[] for _ in models]
         started = time.monotonic()
         while len(rounds[0]) < LEAST_ROUNDS + WARMUP_ROUNDS or time.monotonic() - started < SECONDS:

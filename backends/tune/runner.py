@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +21,16 @@ HOPELESS = 2.0
 ALIGNMENT = 64
 
 
+class Timed(Protocol):
+    """A library of candidates that is ready to run."""
+
+    def seconds(self, variant: int) -> float:
+        """Of one run with the caches as the rest of a model leaves them."""
+        ...
+
+
 class _Loaded:
-    """A library with memory for its tensors."""
+    """A library with memory for its tensors, here."""
 
     def __init__(self, request: Request) -> None:
         built = request.built
@@ -53,7 +62,7 @@ class _Loaded:
         return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-def measure(loaded: _Loaded, candidate: int, reference: int) -> Answer:
+def measure(loaded: Timed, candidate: int, reference: int) -> Answer:
     """Time a pair of variants in turns."""
     loaded.seconds(candidate), loaded.seconds(reference)
     times: list[tuple[float, float]] = []

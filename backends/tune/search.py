@@ -21,7 +21,7 @@ from graphopt.backends.targets import Target
 from graphopt.backends.tune.builders import Job, Pool
 from graphopt.backends.tune.building import Candidate
 from graphopt.backends.tune.database import DIGITS, Database, Trial, versions
-from graphopt.backends.tune.measuring import Measurer
+from graphopt.backends.tune.places import Place, Timer
 from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.tasks import Task
 from graphopt.tuning import Budget
@@ -121,10 +121,10 @@ class Search:
         self._builders, self._flush_bytes = builders, flush_bytes
         self._number = itertools.count()
 
-    def run(self, budget: Budget, threads: int, progress: Progress) -> None:
+    def run(self, budget: Budget, place: Place, progress: Progress) -> None:
         """Search until the budget is spent or nothing is to be gained any more."""
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="graphopt-tune-") as name, Measurer(threads) as measurer:
+        with tempfile.TemporaryDirectory(prefix="graphopt-tune-") as name, place.timer() as timer:
             while True:
                 passed = time.monotonic() - started
                 trials = self._affordable(budget, passed)
@@ -132,7 +132,7 @@ class Search:
                 if not states or passed >= budget.seconds:
                     return
                 progress(self._report(budget, passed, states[0]))
-                self._step(states, trials, Path(name), measurer)
+                self._step(states, trials, Path(name), timer)
 
     def _affordable(self, budget: Budget, passed: float) -> int:
         """Trials that are left, and for which there is time."""
@@ -159,7 +159,7 @@ class Search:
         batches = min(self._builders.count * ROUNDS, -(-trials // BATCH))
         return open_states[: max(batches, 0)]
 
-    def _step(self, states: Sequence[State], trials: int, folder: Path, measurer: Measurer) -> None:
+    def _step(self, states: Sequence[State], trials: int, folder: Path, timer: Timer) -> None:
         """Build a batch of every task, `trials` candidates at most, then measure them."""
         before = [state.best for state in states]
         batches = [state.next_batch(min(BATCH, trials - BATCH * i)) for i, state in enumerate(states)]
@@ -169,7 +169,7 @@ class Search:
                 singles = [batch[:1], *([batch[0], candidate] for candidate in batch[1:])]
                 pieces = list(zip(singles, self._build(singles, folder), strict=True))
             for piece, library in pieces:
-                self._measure(state, piece, library, measurer)
+                self._measure(state, piece, library, timer)
         for state, best in zip(states, before, strict=True):
             state.conclude(None if best is None else best[1])
 
@@ -180,12 +180,12 @@ class Search:
         ]
         return self._builders.build(jobs)
 
-    def _measure(self, state: State, batch: list[Candidate], built: Built | None, measurer: Measurer) -> None:
+    def _measure(self, state: State, batch: list[Candidate], built: Built | None, timer: Timer) -> None:
         """Time the new candidates next to the reference, and that one alone where it is new. Ones without a library failed."""
         first = 0 if state.best is None else 1
         new = batch[first:]
         pairs = [(i + 1, 1) for i in range(first, len(batch))]
-        answers = [None] * len(new) if built is None else measurer.measure(built, pairs)
+        answers = [None] * len(new) if built is None else timer.measure(built, pairs)
         for candidate, answer in zip(new, answers, strict=True):
             known = state.times.get(_key(batch[0].config))
             spent = None

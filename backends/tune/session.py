@@ -11,6 +11,7 @@ from graphopt.backends.targets import Target
 from graphopt.backends.tune.builders import Builders, Pool
 from graphopt.backends.tune.database import Database
 from graphopt.backends.tune.in_model import measure_in_model
+from graphopt.backends.tune.places import Place
 from graphopt.backends.tune.ray_builders import RayBuilders
 from graphopt.backends.tune.search import Search, State, short
 from graphopt.backends.tune.tasks import Tasks, extract
@@ -25,18 +26,18 @@ def tune_models(
     target: Target,
     database: Database,
     budget: Budget,
-    threads: int,
+    place: Place,
     ray: str | None,
     progress: Callable[[str], None],
 ) -> TuningReport:
-    """Tune the shape variants of a model on this machine; hosts of the Ray cluster at `ray` build, or else this one."""
+    """Tune the shape variants of a model for the machine of `place`; hosts of the Ray cluster at `ray` build, or else this one."""
     found = extract(models, target.core)
     with _builders(ray) as builders:
         search = Search(found.tasks, target, database, builders, flush_bytes(found))
-        search.run(budget, threads, progress)
+        search.run(budget, place, progress)
     workloads = [task.workload for task in found.tasks]
     for model in models:
-        measure_in_model(model, workloads, target, database, threads, progress)
+        measure_in_model(model, workloads, target, database, place, progress)
     tasks = [task for state in search.states if (task := _describe(state, target, database)) is not None]
     return TuningReport(search.trials, sorted(tasks, key=lambda task: -task.count * task.rule_us))
 

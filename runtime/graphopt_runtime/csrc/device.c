@@ -8,6 +8,9 @@
      M  library, weights, threads                       load a model
      R  variant, inputs, sizes of the outputs           run it; answers with the outputs
      T  variant, inputs, sizes of the outputs, repeats  answers with the nanoseconds of all runs together
+     K  variant, sizes of inputs and outputs            keep tensors of small numbers for it
+     O  variant                                         run it once on those; answers with the nanoseconds
+     L  count                                           answers with the seconds, so far, of so many kernels of a profiled library
 
    Every answer begins with a status: 0, or 1 and a sentence.
 
@@ -26,9 +29,17 @@
 
 #include "graphopt.h"
 
-enum { WORD_BYTES = 8, MOST_TENSORS = 1024, MOST_TOKEN_BYTES = 256, ALIGNMENT = 64 };
+enum { WORD_BYTES = 8, MOST_TENSORS = 1024, MOST_KEPT = 64, MOST_TOKEN_BYTES = 256, ALIGNMENT = 64 };
 
 static const char WORD[WORD_BYTES + 1] = "GRAPHOPT";
+
+typedef struct {
+    uint64_t variant;
+    uint64_t input_count, output_count;
+    void *inputs[MOST_TENSORS];
+    void *outputs[MOST_TENSORS];
+    uint64_t output_bytes[MOST_TENSORS];
+} call;
 
 typedef struct {
     int in, out;
@@ -38,15 +49,9 @@ typedef struct {
     int (*run)(graphopt_model *model, int variant, const void *const *inputs, void *const *outputs);
     double (*time)(graphopt_model *model, int variant, const void *const *inputs, void *const *outputs, int repeats);
     const char *(*error_string)(int error);
+    const double *(*layer_times)(void);
+    call *kept[MOST_KEPT];
 } session;
-
-typedef struct {
-    int variant;
-    uint64_t input_count, output_count;
-    void *inputs[MOST_TENSORS];
-    void *outputs[MOST_TENSORS];
-    uint64_t output_bytes[MOST_TENSORS];
-} call;
 
 /* The host is gone, or says what nobody understands: the session is over. */
 static void hang_up(void) { _exit(1); }
@@ -135,6 +140,7 @@ static void load(session *s) {
         answer_error(s, "the library is not a graphopt model");
         return;
     }
+    if (!find(library, "graphopt_layer_times", &s->layer_times)) s->layer_times = NULL;
     s->model = s->create(s->weights, threads);
     if (s->model == NULL) {
         answer_error(s, "out of memory");
@@ -144,7 +150,7 @@ static void load(session *s) {
 }
 
 static void read_call(const session *s, call *c) {
-    c->variant = (int)read_number(s);
+    c->variant = read_number(s);
     c->input_count = read_number(s);
     if (c->input_count > MOST_TENSORS) hang_up();
     for (uint64_t i = 0, bytes; i < c->input_count; i++) c->inputs[i] = read_bytes(s, &bytes);
@@ -162,7 +168,7 @@ static void free_call(call *c) {
 }
 
 static void run(const session *s, call *c) {
-    int status = s->run(s->model, c->variant, (const void *const *)c->inputs, c->outputs);
+    int status = s->run(s->model, (int)c->variant, (const void *const *)c->inputs, c->outputs);
     if (status != GRAPHOPT_OK) {
         answer_error(s, s->error_string(status));
         return;
@@ -172,7 +178,7 @@ static void run(const session *s, call *c) {
 }
 
 static void measure(const session *s, call *c, int repeats) {
-    double seconds = s->time(s->model, c->variant, (const void *const *)c->inputs, c->outputs, repeats);
+    double seconds = s->time(s->model, (int)c->variant, (const void *const *)c->inputs, c->outputs, repeats);
     if (seconds < 0) {
         answer_error(s, s->error_string((int)-seconds));
         return;
@@ -181,8 +187,60 @@ static void measure(const session *s, call *c, int repeats) {
     write_number(s, (uint64_t)(seconds * 1e9));
 }
 
-static void serve(int in, int out, const char *token) {
+/* Small numbers: denormal ones would take longer. */
+static void *tensor(uint64_t bytes) {
+    float *memory = allocate(bytes);
+    for (uint64_t i = 0; i < bytes / sizeof *memory; i++) memory[i] = 0.01f;
+    return memory;
+}
+
+static void keep(session *s) {
+    uint64_t variant = read_number(s);
+    call *c = calloc(1, sizeof *c);
+    if (c == NULL || variant >= MOST_KEPT) hang_up();
+    c->variant = variant;
+    c->input_count = read_number(s);
+    if (c->input_count > MOST_TENSORS) hang_up();
+    for (uint64_t i = 0; i < c->input_count; i++) c->inputs[i] = tensor(read_number(s));
+    c->output_count = read_number(s);
+    if (c->output_count > MOST_TENSORS) hang_up();
+    for (uint64_t i = 0; i < c->output_count; i++) c->outputs[i] = tensor(read_number(s));
+    s->kept[variant] = c;
+    write_number(s, 0);
+}
+
+static void run_kept(const session *s) {
+    uint64_t variant = read_number(s);
+    if (variant >= MOST_KEPT || s->kept[variant] == NULL || s->model == NULL)
+        answer_error(s, "nothing is kept for that variant");
+    else
+        measure(s, s->kept[variant], 1);
+}
+
+static void tell_layer_times(const session *s) {
+    uint64_t count = read_number(s);
+    if (s->layer_times == NULL) {
+        answer_error(s, "the library does not measure its kernels");
+        return;
+    }
+    write_number(s, 0);
+    write_all(s, s->layer_times(), count * sizeof(double));
+}
+
+static void answer_call(const session *s, char request) {
     static call c;
+    read_call(s, &c);
+    int repeats = request == 'T' ? (int)read_number(s) : 0;
+    if (s->model == NULL)
+        answer_error(s, "no model is loaded");
+    else if (request == 'R')
+        run(s, &c);
+    else
+        measure(s, &c, repeats);
+    free_call(&c);
+}
+
+static void serve(int in, int out, const char *token) {
     session s = {.in = in, .out = out};
     char word[WORD_BYTES], given[MOST_TOKEN_BYTES + 1] = {0};
     read_all(&s, word, WORD_BYTES);
@@ -195,20 +253,18 @@ static void serve(int in, int out, const char *token) {
     }
     write_number(&s, 0);
     for (char request; read(in, &request, 1) == 1;) {
-        if (request == 'M') {
+        if (request == 'M')
             load(&s);
-            continue;
-        }
-        if (request != 'R' && request != 'T') hang_up();
-        read_call(&s, &c);
-        int repeats = request == 'T' ? (int)read_number(&s) : 0;
-        if (s.model == NULL)
-            answer_error(&s, "no model is loaded");
-        else if (request == 'R')
-            run(&s, &c);
+        else if (request == 'K')
+            keep(&s);
+        else if (request == 'O')
+            run_kept(&s);
+        else if (request == 'L')
+            tell_layer_times(&s);
+        else if (request == 'R' || request == 'T')
+            answer_call(&s, request);
         else
-            measure(&s, &c, repeats);
-        free_call(&c);
+            hang_up();
     }
 }
 

@@ -14,7 +14,7 @@ from graphopt import api
 from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.execution import cannot_run
 from graphopt.backends.targets import find_target
-from graphopt.errors import GraphoptError, OutputError
+from graphopt.errors import GraphoptError, OutputError, TargetError
 from tests.conftest import make_model, reference
 
 PROGRAM = Path(__file__).with_name("program.c")
@@ -97,7 +97,7 @@ def test_weights_in_a_file_of_their_own(model: ir.Model, tmp_path: Path) -> None
     require_same_results(model, tmp_path, [program, weights])
 
 
-@pytest.mark.parametrize("target", ["aarch64", "armv7"])
+@pytest.mark.parametrize("target", ["aarch64", "armv7", "riscv64"])
 def test_other_machines(model: ir.Model, tmp_path: Path, target: str) -> None:
     found = find_target(target)
     if (reason := cannot_run(found) or missing_compiler(found.compiler)) is not None:
@@ -106,6 +106,25 @@ def test_other_machines(model: ir.Model, tmp_path: Path, target: str) -> None:
     flags = [f"{tmp_path}/p/lib/libnet.a", "-static", "-pthread", "-lm"]
     program = build(tmp_path / "p", tmp_path, *flags, cc=found.compiler)
     require_same_results(model, tmp_path, [found.platform.emulator, "-cpu", found.emulated_cpu, program])
+
+
+def test_a_microcontroller(model: ir.Model, tmp_path: Path) -> None:
+    """No handles, no memory, no threads: what is missing is what a C library for it has."""
+    target = find_target("cortex-m7")
+    if (reason := missing_compiler(target.compiler)) is not None:
+        pytest.skip(reason)
+    done = api.export(model, tmp_path, target.name, name="net", kind="object")
+    assert done.verdict.passed
+    assert done.verdict.where == "by the same kernels on this machine"
+    assert "net_create" not in (tmp_path / "include" / "net.h").read_text()
+    undefined = {line.split()[-1] for line in symbols(tmp_path / "lib" / "net.o", "-u").splitlines()}
+    assert not {
+        name for name in undefined if name.startswith(("pthread", "TVM", "graphopt", "malloc", "aligned"))
+    }
+    with pytest.raises(TargetError, match="has no shared libraries"):
+        api.export(model, tmp_path, target.name, name="net", kind="library")
+    with pytest.raises(TargetError, match="compile with --emit static or object"):
+        api.build(model, tmp_path / "m.gopt", target.name)
 
 
 def test_nothing_but_the_interface_can_be_seen(prefix: Path) -> None:

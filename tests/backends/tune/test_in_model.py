@@ -11,6 +11,7 @@ from graphopt.backends.targets import native
 from graphopt.backends.tune import in_model
 from graphopt.backends.tune.database import Database, Trial, versions
 from graphopt.backends.tune.in_model import measure_in_model
+from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.tasks import extract
 from tests.conftest import make_model
 
@@ -28,7 +29,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ir.Model:
 def tuned(model: ir.Model, path: Path) -> Database:
     database = Database(path)
     workloads = [task.workload for task in extract([model], native().core).tasks]
-    measure_in_model(model, workloads, native(), database, 1, lambda stage: None)
+    measure_in_model(model, workloads, native(), database, Here(1), lambda stage: None)
     return database
 
 

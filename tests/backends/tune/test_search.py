@@ -14,6 +14,7 @@ from graphopt.backends.tune.builders import Builders
 from graphopt.backends.tune.building import Candidate, build
 from graphopt.backends.tune.database import Database
 from graphopt.backends.tune.measuring import Measurer
+from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.search import BATCH, Search
 from graphopt.backends.tune.tasks import Task
@@ -46,7 +47,7 @@ def test_every_task_gets_a_schedule_and_a_second_search_measures_nothing_again(t
     path = tmp_path / "db"
     with Builders(1) as builders:
         first = search(TASKS, path, builders)
-        first.run(Budget(1000), 1, lambda stage: None)
+        first.run(Budget(1000), Here(1), lambda stage: None)
         assert first.trials > BATCH
         assert all(state.best is not None and state.rule_us is not None for state in first.states)
         found = Database(path).fastest(native().name)
@@ -60,10 +61,10 @@ def test_every_task_gets_a_schedule_and_a_second_search_measures_nothing_again(t
 def test_the_budget_holds(tmp_path: Path) -> None:
     with Builders(1) as builders:
         few = search(TASKS, tmp_path / "a", builders)
-        few.run(Budget(BATCH + 3), 1, lambda stage: None)
+        few.run(Budget(BATCH + 3), Here(1), lambda stage: None)
         assert few.trials == BATCH + 3
         none = search(TASKS, tmp_path / "b", builders)
-        none.run(Budget(1000, seconds=0.0), 1, lambda stage: None)
+        none.run(Budget(1000, seconds=0.0), Here(1), lambda stage: None)
         assert none.trials == 0
 
 
@@ -74,7 +75,7 @@ def test_a_candidate_that_cannot_be_built_fails_alone(tmp_path: Path) -> None:
         broken = running.states[1]
         broken.queue = [{"rows": 0, "vectors": 0}]
         broken.rule = {"rows": 0, "vectors": 0}
-        running.run(Budget(60), 1, lambda stage: None)
+        running.run(Budget(60), Here(1), lambda stage: None)
         assert broken.best is None
         assert running.states[0].best is not None
 
