@@ -16,7 +16,8 @@ LLVM_OPTIMISATION = 2
 
 @dataclass(frozen=True)
 class Platform:
-    """What targets of one architecture share: LLVM's triple, the C cross compiler, and the program that emulates it."""
+    """What targets of one architecture share: LLVM's triple, with all four parts (it reads the second one as a vendor), the C
+    cross compiler, and the program that emulates it."""
 
     arch: str
     triple: str
@@ -32,17 +33,17 @@ class Platform:
     """Whether there is an operating system, and so shared libraries, memory and threads."""
 
 
-X86_64 = Platform("x86_64", "x86_64-linux-gnu", "x86_64-linux-gnu-gcc", "")
+X86_64 = Platform("x86_64", "x86_64-unknown-linux-gnu", "x86_64-linux-gnu-gcc", "")
 AARCH64 = Platform(
     "aarch64",
-    "aarch64-linux-gnu",
+    "aarch64-unknown-linux-gnu",
     "aarch64-linux-gnu-gcc",
     "qemu-aarch64-static",
     "/usr/aarch64-linux-gnu",
 )
 ARMV7 = Platform(
     "armv7",
-    "armv7a-linux-gnueabihf",
+    "armv7a-unknown-linux-gnueabihf",
     "arm-linux-gnueabihf-gcc",
     "qemu-arm-static",
     "/usr/arm-linux-gnueabihf",
@@ -54,13 +55,15 @@ SIMULATED = {"generic": "cortex-a53", "x86-64-v3": "znver3", "x86-64-v4": "znver
 """A core that stands for an instruction set."""
 RISCV64 = Platform(
     "riscv64",
-    "riscv64-linux-gnu",
+    "riscv64-unknown-linux-gnu",
     "riscv64-linux-gnu-gcc",
     "qemu-riscv64-static",
     "/usr/riscv64-linux-gnu",
     abi="lp64d",
 )
-CORTEX_M = Platform("thumbv7em", "thumbv7em-none-eabihf", "arm-none-eabi-gcc", "", "", "hard", hosted=False)
+CORTEX_M = Platform(
+    "thumbv7em", "thumbv7em-unknown-none-eabihf", "arm-none-eabi-gcc", "", "", "hard", hosted=False
+)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ MACHINE_FLAGS = {
 SOURCES = (
     "model.c",
     "errors.c",
+    "half.c",
     "memory.c",
     "tvm_abi.c",
     "pool.c",
@@ -52,7 +53,7 @@ SOURCES = (
 WITHOUT_FORKS = tuple("fork_none.c" if source == "fork.c" else source for source in SOURCES)
 """That of programs that do not fork."""
 
-SINGLE_THREAD = ("model.c", "errors.c", "memory.c", "tvm_abi.c", "pool_single.c")
+SINGLE_THREAD = ("model.c", "errors.c", "half.c", "memory.c", "tvm_abi.c", "pool_single.c")
 """That of systems without threads."""
 
 BARE = ("bare.c", "errors.c")

@@ -167,3 +167,14 @@ def test_a_crash_ends_the_session_alone(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     with emulated(target) as session, pytest.raises(DeviceError, match="process ended"):
         session.load(memoryview((tmp_path / "crash.so").read_bytes()), memoryview(b""), 1)
+
+
+@pytest.mark.parametrize("name", ["armv7", "aarch64", "riscv64"])
+def test_conversions_that_a_library_function_does(name: str, tmp_path: Path) -> None:
+    """32-bit machines convert 64-bit integers by functions of the C compiler, which have calling conventions of their own."""
+    require(name)
+    model = make_model(
+        """g (int64[5] i, float[5] f, double[5] d) => (float[5] a, double[5] b, int64[5] c, int64[5] e, float16[5] h) {
+            a = Cast<to=1>(i) b = Cast<to=11>(i) c = Cast<to=7>(f) e = Cast<to=7>(d) h = Cast<to=10>(f) }"""
+    )
+    assert api.build(model, tmp_path / "m.gopt", name).verdict.passed

@@ -32,7 +32,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (reason := runs_here(target)) is not None:
         pytest.skip(reason)
     random = np.random.default_rng(0)
-    text = """agraph (float[1,16,24,24] x) => (float[1,10] y) {
+    text = """agraph (float[1,16,10,10] x) => (float[1,10] y) {
         a = Conv<pads = [1,1,1,1]>(x, w) b = Relu(a) c = Conv(b, v) p = GlobalAveragePool(c) f = Flatten(p)
         y = MatMul(f, m) }"""
     shapes = {"w": (16, 16, 3, 3), "v": (48, 16, 1, 1), "m": (48, 10)}
