@@ -13,6 +13,7 @@ from graphopt.backends.tune import builders
 from graphopt.backends.tune.builders import Builders, Job
 from graphopt.backends.tune.building import Candidate, build
 from graphopt.backends.tune.database import Database
+from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.search import Search
 from graphopt.backends.tune.tasks import Task
@@ -66,7 +67,7 @@ def test_a_search_records_the_failure_of_that_schedule_alone(poisoned: str, tmp_
         running = Search([Task(WORKLOAD, 1)], native(), Database(tmp_path / "db"), pool, FLUSH)
         running.states[0].queue = [{"rows": rows, "vectors": 1} for rows in (4, 3, 2)]
         running.states[0].rule = {"rows": 4, "vectors": 1}
-        running.run(Budget(3), 1, lambda stage: None)
+        running.run(Budget(3), Here(1), lambda stage: None)
     times = Database(tmp_path / "db").times(native().name, WORKLOAD)
     assert {config["rows"]: spent is None for config, spent in times} == {4: False, 3: True, 2: False}
 

@@ -21,6 +21,7 @@ from graphopt.backends.tune.builders import Job
 from graphopt.backends.tune.building import Candidate
 from graphopt.backends.tune.database import Database, versions
 from graphopt.backends.tune.measuring import Measurer
+from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.ray_builders import RayBuilders, build_here, portable
 from graphopt.backends.tune.search import Search
 from graphopt.backends.tune.tasks import Task
@@ -68,7 +69,7 @@ def test_libraries_arrive_and_measure(pool: RayBuilders, tmp_path: Path) -> None
 
 def test_a_search_takes_them(pool: RayBuilders, tmp_path: Path) -> None:
     running = Search([Task(WORKLOAD, 1)], native(), Database(tmp_path / "db"), pool, FLUSH)
-    running.run(Budget(10), 1, lambda stage: None)
+    running.run(Budget(10), Here(1), lambda stage: None)
     assert running.trials == 10
     assert running.states[0].best is not None
 
