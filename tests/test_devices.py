@@ -147,7 +147,7 @@ def test_a_candidate_that_crashes_there_fails_alone(board: Device, tmp_path: Pat
     source, library = tmp_path / "crash.c", tmp_path / "crash.so"
     source.write_text(CRASHING)
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
-    built = Built(library, [[64]] * 5, [[64]] * 5, 64)
+    built = Built(library, [[64]] * 5, [[64]] * 5, 64, [1.0] * 4)
     with RemoteMeasurer(board.connect, 1) as timer:
         answers = list(timer.measure(built, [(1, 1), (2, 1), (4, 1)]))
         assert [answer is None for answer in answers] == [False, True, False]

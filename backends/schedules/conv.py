@@ -20,7 +20,7 @@ from graphopt.backends.kernels.winograd import (
 )
 from graphopt.backends.kernels.winograd_transforms import POINTS, transforms
 from graphopt.backends.layout import Blocked, Layout, dense
-from graphopt.backends.schedules.standalone import Standalone
+from graphopt.backends.schedules.standalone import Standalone, whole
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import stored
 
@@ -106,8 +106,10 @@ def winograd_shape(shape: ConvShape, config: Config, core: Core) -> WinogradShap
 
 def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu; without borders, whose code takes long to compile."""
-    shape = _without_borders(shape_of(workload), int(config.get("side", 1)))
-    program, lanes = Standalone(), core.lanes
+    entire = _without_borders(shape_of(workload), int(config.get("side", 1)))
+    shape = _whole_tiles(entire, config, core)
+    program = Standalone(_cycles(shape, config, core) / _cycles(entire, config, core))
+    lanes = core.lanes
     inside = (shape.batch, shape.groups * shape.channels, *shape.window.input)
     outside = (shape.batch, shape.groups * shape.filters, *shape.window.output)
     tile = direct_tile(config)
@@ -126,6 +128,29 @@ def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
         workspace = program.temporary(chosen.workspace_size)
         program.emit(WinogradKernel(chosen, source, weights, None, workspace, store).emit)
     return program
+
+
+def _cycles(shape: ConvShape, config: Config, core: Core) -> float:
+    """Estimated cycles of a schedule."""
+    tile = direct_tile(config)
+    return (
+        winograd_cycles(winograd_shape(shape, config, core))
+        if tile is None
+        else direct_cycles(shape, tile, core)
+    )
+
+
+def _whole_tiles(shape: ConvShape, config: Config, core: Core) -> ConvShape:
+    """The part of a convolution without borders that whole register tiles cover. Winograd's are cut along filters alone."""
+    tile = direct_tile(config)
+    vectors = int(config["vectors"]) if tile is None else tile.blocks
+    filters = min(whole(-(-shape.filters // core.lanes), vectors) * core.lanes, shape.filters)
+    shape = replace(shape, filters=filters)
+    if tile is None:
+        return shape
+    height, width = shape.window.output
+    output = (whole(height, tile.rows), whole(width, tile.columns))
+    return _without_borders(replace(shape, window=replace(shape.window, output=output)), 1)
 
 
 def _without_borders(shape: ConvShape, side: int) -> ConvShape:

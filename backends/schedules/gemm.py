@@ -8,7 +8,7 @@ from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import GemmKernel, GemmTile, gemm_cycles, tiles_that_fit
 from graphopt.backends.kernels.panels import Panels, panel_count
 from graphopt.backends.layout import dense
-from graphopt.backends.schedules.standalone import Standalone
+from graphopt.backends.schedules.standalone import Standalone, whole
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import Tensor, stored
 
@@ -38,8 +38,10 @@ def tile_of(config: Config) -> GemmTile:
 
 def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu."""
-    lanes, tile, program = core.lanes, tile_of(config), Standalone()
-    batch, m, n, k = (workload[name] for name in ("batch", "m", "n", "k"))
+    lanes, tile = core.lanes, tile_of(config)
+    batch, rows, columns, k = (workload[name] for name in ("batch", "m", "n", "k"))
+    m, n = whole(rows, tile.rows), whole(columns, tile.vectors * lanes)
+    program = Standalone(gemm_cycles(m, n, k, tile, core) / gemm_cycles(rows, columns, k, tile, core))
     left = stored(program.input(batch * m * k), (batch, m, k))
     right: Tensor | Panels = stored(program.input(batch * k * n), (batch, k, n))
     if workload["packed"]:

@@ -1,4 +1,7 @@
-"""A program of one kernel, made to measure it: its operands have the right sizes and any contents."""
+"""A program of one kernel, made to measure it: its operands have the right sizes and any contents.
+
+It covers as many whole register tiles as its workload has, so that one body of code is compiled instead of up to eight.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,16 @@ from graphopt.backends.layout import Layout
 from graphopt.backends.tensor import Index
 
 
-class Standalone:
-    """Collects the buffers and the kernel of a program."""
+def whole(extent: int, tile: int) -> int:
+    """How much of an extent whole tiles cover; all of it where there is none."""
+    return extent // tile * tile or extent
 
-    def __init__(self) -> None:
+
+class Standalone:
+    """Collects the buffers and the kernel of a program, which does `share` of the work, by the estimate of its cycles."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = share
         self._inputs: list[Buffer] = []
         self._outputs: list[Buffer] = []
         self._steps: list[Step] = []

@@ -34,7 +34,7 @@ class Candidate:
 
 def build(candidates: Sequence[Candidate], target: Target, flush_bytes: int, path: Path) -> Built:
     """Write the library of some candidates to `path`."""
-    made = (FAMILIES[c.workload.family].standalone(c.workload, c.config, target.core) for c in candidates)
+    made = [FAMILIES[c.workload.family].standalone(c.workload, c.config, target.core) for c in candidates]
     programs = [_flush(flush_bytes, target.lanes), *(standalone.program for standalone in made)]
     plans = [_plan(program) for program in programs]
     code = generate(programs, plans, target.llvm())
@@ -44,6 +44,7 @@ def build(candidates: Sequence[Candidate], target: Target, flush_bytes: int, pat
         [[buffer.nbytes for buffer in program.inputs] for program in programs],
         [[buffer.nbytes for buffer in program.outputs] for program in programs],
         max(plan.weights_bytes for plan in plans),
+        [standalone.share for standalone in made],
     )
 
 

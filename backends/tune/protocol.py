@@ -11,12 +11,14 @@ FLUSH = 0
 
 @dataclass(frozen=True)
 class Built:
-    """A library of programs: variant 0 empties the caches, variant i + 1 is candidate i. Sizes are in bytes."""
+    """A library of programs: variant 0 empties the caches, variant i + 1 is candidate i, of whose workload it does `shares[i]`
+    of the work. Sizes are in bytes."""
 
     path: Path
     inputs: list[list[int]]
     outputs: list[list[int]]
     weights: int
+    shares: list[float]
 
 
 @dataclass(frozen=True)

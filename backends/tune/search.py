@@ -22,7 +22,7 @@ from graphopt.backends.tune.builders import Job, Pool
 from graphopt.backends.tune.building import Candidate
 from graphopt.backends.tune.database import DIGITS, Database, Trial, versions
 from graphopt.backends.tune.places import Place, Timer
-from graphopt.backends.tune.protocol import Built
+from graphopt.backends.tune.protocol import Answer, Built
 from graphopt.backends.tune.tasks import Task
 from graphopt.tuning import Budget
 
@@ -186,12 +186,11 @@ class Search:
         new = batch[first:]
         pairs = [(i + 1, 1) for i in range(first, len(batch))]
         answers = [None] * len(new) if built is None else timer.measure(built, pairs)
-        for candidate, answer in zip(new, answers, strict=True):
-            known = state.times.get(_key(batch[0].config))
+        for number, (candidate, answer) in enumerate(zip(new, answers, strict=True), first):
             spent = None
-            if answer is not None:
-                spent = answer.candidate if known is None else answer.candidate * known / answer.reference
-                spent = round(spent, DIGITS)
+            if answer is not None and built is not None:
+                known = state.times.get(_key(batch[0].config))
+                spent = round(_microseconds(answer, known, built.shares[number], built.shares[0]), DIGITS)
                 state.note(candidate.config, spent)
             self._record(candidate, spent)
         if built is not None:
@@ -214,6 +213,12 @@ class Search:
             f"tune: trial {self.trials} of {budget.trials}, {tasks_done} of {len(self.states)} tasks done; "
             f"{short(state.task.workload)}{best}{end}"
         )
+
+
+def _microseconds(answer: Answer, known: float | None, share: float, reference_share: float) -> float:
+    """Of the whole workload: what was measured is a share of it. The reference took `known` when it was measured first."""
+    spent = answer.candidate / share
+    return spent if known is None else spent * known / (answer.reference / reference_share)
 
 
 def short(workload: Workload) -> str:

@@ -86,7 +86,7 @@ def test_crashes_and_hangs_are_answered_with_nothing(tmp_path: Path, monkeypatch
     source, library = tmp_path / "crash.c", tmp_path / "crash.so"
     source.write_text(CRASHING)
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
-    built = Built(library, [[64]] * 5, [[64]] * 5, 64)
+    built = Built(library, [[64]] * 5, [[64]] * 5, 64, [1.0] * 4)
     with Measurer(1) as measurer:
         answers = list(measurer.measure(built, [(1, 1), (2, 1), (1, 1), (4, 1)]))
     assert [answer is None for answer in answers] == [False, True, False, False]
