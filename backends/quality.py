@@ -41,40 +41,36 @@ class Machine:
     stack: str
     independent: str
     """A multiply-add whose operands no other one writes; {} is its accumulator."""
+    accumulators: int
+    """So many of them follow each other without waiting."""
 
 
-def _neon(lanes: int) -> tuple[re.Pattern[str], int]:
-    return re.compile(rf"fml[as]\s+v\d+\.{lanes}s"), lanes
-
-
-_ARM_BRANCH = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?0x([0-9a-f]+)")
-_X86_BRANCH = re.compile(r"j\w+\s+0x([0-9a-f]+)")
+_NEON_MACS = [(re.compile(rf"fml[as]\s+v\d+\.{lanes}s"), lanes) for lanes in (4, 2)]
 _X86_MACS = [
     (re.compile(rf"vfn?madd\w+ps\s.*%{name}"), lanes) for name, lanes in (("zmm", 16), ("ymm", 8), ("xmm", 4))
 ]
 
+
+def _arm(macs: Sequence[tuple[re.Pattern[str], int]], independent: str) -> Machine:
+    branch = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?0x([0-9a-f]+)")
+    return Machine(branch, [*macs, *_NEON_MACS], "[sp", independent, 24)
+
+
+def _sve(lanes: int) -> Machine:
+    macs = [(re.compile(r"(?:fml[as]|fmad|fmsb)\s+z\d+\.s"), lanes)]
+    return _arm(macs, "fmla z{}.s, p0/m, z30.s, z31.s")
+
+
+def _x86(independent: str, accumulators: int) -> Machine:
+    return Machine(re.compile(r"j\w+\s+0x([0-9a-f]+)"), _X86_MACS, "(%rsp", independent, accumulators)
+
+
 MACHINES: Mapping[tuple[str, int], Machine] = {
-    ("aarch64", 4): Machine(_ARM_BRANCH, [_neon(4), _neon(2)], "[sp", "fmla v{}.4s, v30.4s, v31.s[0]"),
-    **{
-        ("aarch64", lanes): Machine(
-            _ARM_BRANCH,
-            [(re.compile(r"(?:fml[as]|fmad|fmsb)\s+z\d+\.s"), lanes), _neon(4), _neon(2)],
-            "[sp",
-            "fmla z{}.s, p0/m, z30.s, z31.s",
-        )
-        for lanes in (8, 16)
-    },
-    **{
-        ("x86_64", lanes): Machine(
-            _X86_BRANCH,
-            _X86_MACS,
-            "(%rsp",
-            f"vfmadd231ps %{r}30, %{r}31, %{r}{{}}"
-            if lanes == 16
-            else f"vfmadd231ps %{r}14, %{r}15, %{r}{{}}",
-        )
-        for lanes, r in ((16, "zmm"), (8, "ymm"))
-    },
+    ("aarch64", 4): _arm([], "fmla v{}.4s, v30.4s, v31.s[0]"),
+    ("aarch64", 8): _sve(8),
+    ("aarch64", 16): _sve(16),
+    ("x86_64", 8): _x86("vfmadd231ps %ymm14, %ymm15, %ymm{}", 12),
+    ("x86_64", 16): _x86("vfmadd231ps %zmm30, %zmm31, %zmm{}", 24),
 }
 """By architecture and lanes of a vector. Targets that are not here have no multiply-adds that we know to count."""
 
@@ -128,16 +124,16 @@ def _simulate(kernel: str, loop: Sequence[str], machine: Machine, target: Target
         macs,
         sum(machine.stack in line for line in loop),
         round(cycles, 2),
-        round(macs / cycles / _peak(machine.independent, target), 3),
+        round(macs / cycles / _peak(machine.independent, machine.accumulators, target), 3),
         Counter(line.split()[0] for line in loop),
     )
 
 
 @lru_cache
-def _peak(independent: str, target: Target) -> float:
+def _peak(independent: str, accumulators: int, target: Target) -> float:
     """Multiply-accumulates a cycle of the core, as its model has it."""
-    count = 24
-    return count * target.lanes / _cycles(tuple(independent.format(i) for i in range(count)), target)
+    body = tuple(independent.format(i) for i in range(accumulators))
+    return accumulators * target.lanes / _cycles(body, target)
 
 
 def _cycles(body: Sequence[str], target: Target) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -95,7 +96,9 @@ class Export:
         environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
         types = sorted({t.dtype for variant in self.variants for t in (*variant.inputs, *variant.outputs)})
         signature = [
-            f"{kind[:-1]} {t}" for kind in ("inputs", "outputs") for t in getattr(self.variants[0], kind)
+            f"{kind[:-1]} {t.comment}"
+            for kind in ("inputs", "outputs")
+            for t in getattr(self.variants[0], kind)
         ]
         facts: dict[str, Any] = {
             "name": self.name,
@@ -116,12 +119,11 @@ class Export:
 
 
 def emit(export: Export, prefix: Path) -> list[Path]:
-    """Write the files below `prefix`. Raises TargetError without a compiler, OutputError where they cannot be written."""
+    """Write the files below `prefix`, all or none. Raises TargetError without a compiler, OutputError where that fails."""
     name = export.name
-    files: dict[str, bytes] = {
-        f"include/{name}.h": export.render("model.h").encode(),
-        f"include/{name}.hpp": export.render("model.hpp").encode(),
-    }
+    files: dict[str, bytes] = {f"include/{name}.h": export.render("model.h").encode()}
+    if export.has_handles:
+        files[f"include/{name}.hpp"] = export.render("model.hpp").encode()
     if export.kind != "c-header":
         files[f"lib/{FILES[export.kind].format(name)}"] = _build(export)
         files[f"lib/cmake/{name}/{name}Config.cmake"] = export.render("config.cmake").encode()
@@ -129,18 +131,18 @@ def emit(export: Export, prefix: Path) -> list[Path]:
             files[f"lib/pkgconfig/{name}.pc"] = export.render("model.pc").encode()
         if not export.embedded:
             files[f"share/{name}/weights.bin"] = export.library.weights
-    for path, content in files.items():
-        _write(prefix / path, content)
+    with ExitStack() as stack:
+        for path, content in files.items():
+            _make_folder(prefix / path)
+            stack.enter_context(replacing(prefix / path)).write(content)
     return [prefix / path for path in files]
 
 
-def _write(path: Path, content: bytes) -> None:
+def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
-    with replacing(path) as file:
-        file.write(content)
 
 
 def _build(export: Export) -> bytes:

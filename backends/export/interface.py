@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -98,7 +97,7 @@ class TensorFacts:
     @property
     def quoted(self) -> str:
         """The name as a C string."""
-        return json.dumps(self.name)
+        return c_string(self.name)
 
     @property
     def size(self) -> int:
@@ -108,8 +107,11 @@ class TensorFacts:
     def nbytes(self) -> int:
         return self.size * np.dtype(self.dtype).itemsize
 
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
+    @property
+    def comment(self) -> str:
+        """What it is, for a comment in C."""
+        name = re.sub(r"[^\x20-\x7e]", "?", self.name).replace("*/", "* /")
+        return f"{name}: {self.dtype}[{', '.join(map(str, self.dims))}]"
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,21 @@ def describe(model: str, variants: Sequence[Mapping[str, Any]], embedded: bool) 
             [TensorFacts(next(names), t["name"], t["dtype"], t["shape"]) for t in variant[kind]]
             for kind in ("inputs", "outputs")
         )
-        shapes = ", ".join(f"{tensor.name} {list(tensor.dims)}" for tensor in inputs)
+        shapes = ", ".join(tensor.comment for tensor in inputs)
         title = "the model" if len(variants) == 1 else f"variant {number}, which takes {shapes},"
         described.append(
             VariantFacts(number, title, inputs, outputs, variant["workspace_bytes"], embedded, model)
         )
     return described
+
+
+def c_string(text: str) -> str:
+    """A literal of the text in UTF-8."""
+    plain = (
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
+    return f'"{"".join(plain)}"'
 
 
 def identifiers(names: Iterable[str]) -> Iterator[str]:

@@ -50,6 +50,21 @@ def test_the_best_schedule_reaches_the_peak_without_spills(template: str, name: 
     assert BARS[name] <= loop.of_peak <= 1.01
 
 
+@pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4", "aarch64:a64fx"])
+def test_other_machines_are_judged(name: str, tmp_path: Path) -> None:
+    """Their models are no gate: that of Zen, for one, has broadcasts take a port of the multiply-adds."""
+    target, workload = find_target(name), TEMPLATES["gemm"]
+    if (reason := cannot_judge(target)) is not None or (
+        reason := missing_compiler(target.compiler)
+    ) is not None:
+        pytest.skip(reason)
+    _, config = FAMILIES[workload.family].candidates(workload, target.core)[0]
+    build([Candidate(workload, config)], target, 1 << 16, path := tmp_path / "kernel.so")
+    [loop] = [loop for loop in judge(path.read_bytes(), target) if "candidate" in loop.kernel]
+    assert 0.4 < loop.of_peak <= 1.01
+    assert loop.macs % target.lanes == 0
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "_program", lambda name: None)
     assert "apt-get install llvm-22" in str(cannot_judge(find_target("aarch64")))

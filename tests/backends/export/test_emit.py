@@ -191,6 +191,26 @@ def test_shape_variants_have_functions_of_their_own(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["net.h", "net.hpp"]
 
 
+def test_names_that_c_does_not_have(tmp_path: Path) -> None:
+    model = make_model("g (float[4] a) => (float[4] b) { b = Neg(a) }")
+    model.graph.inputs[0].name, model.graph.outputs[0].name = '*/ "float\\', "größe\n"
+    api.export(model, tmp_path, name="odd", kind="object", check=False)
+    (tmp_path / "main.c").write_text(
+        '#include "odd.h"\n#include <stdio.h>\nint main(void) { fputs(odd_input(0, 0)->name, stdout); fputs(odd_output(0, 0)->name, stdout); }'
+    )
+    command = [
+        "cc",
+        "-std=c11",
+        *STRICT,
+        f"-I{tmp_path}/include",
+        f"{tmp_path}/main.c",
+        f"{tmp_path}/lib/odd.o",
+    ]
+    subprocess.run([*command, "-pthread", "-lm", "-o", f"{tmp_path}/main"], check=True)
+    done = subprocess.run([tmp_path / "main"], check=True, capture_output=True)
+    assert done.stdout.decode() == '*/ "float\\größe\n'
+
+
 def test_the_wrapper_for_cpp(prefix: Path, tmp_path: Path) -> None:
     (tmp_path / "main.cpp").write_text(
         """
@@ -254,6 +274,8 @@ def test_the_same_input_gives_the_same_files(model: ir.Model, prefix: Path, tmp_
 def test_what_cannot_be_is_refused(model: ir.Model, tmp_path: Path) -> None:
     with pytest.raises(GraphoptError, match="'my net' is no name in C; 'my_net' would be one"):
         api.export(model, tmp_path, name="my net")
-    (tmp_path / "include").touch()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "pkgconfig").touch()
     with pytest.raises(OutputError, match="cannot make the folder"):
-        api.export(model, tmp_path, name="net", kind="c-header", check=False)
+        api.export(model, tmp_path, name="net", check=False)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["pkgconfig"]

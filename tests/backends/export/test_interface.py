@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphopt.backends.export.interface import RESERVED, describe, identifier, identifiers
+from graphopt.backends.export.interface import (
+    RESERVED,
+    TensorFacts,
+    c_string,
+    describe,
+    identifier,
+    identifiers,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +41,17 @@ def test_identifiers_are_valid_and_differ(names: list[str]) -> None:
     assert not RESERVED & set(found)
 
 
+@given(st.text(max_size=8))
+def test_strings_and_comments_hold_any_name(name: str) -> None:
+    found = c_string(name)
+    octal = re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), found[1:-1])
+    assert octal.encode("latin-1") == name.encode("utf-8", "surrogatepass")
+    assert found.isascii()
+    comment = TensorFacts("t", name, "float32", [1]).comment
+    assert "*/" not in comment
+    assert comment.isprintable()
+
+
 def test_functions_of_variants() -> None:
     def variant(size: int) -> dict[str, object]:
         x = {"name": "x", "shape": [size, 2], "dtype": "float32"}
@@ -44,5 +62,5 @@ def test_functions_of_variants() -> None:
     assert first.parameters == "const void *weights, const float *x, uint8_t *x_1, void *workspace"
     assert (first.suffix, second.suffix) == ("", "_1")
     assert (second.inputs[0].size, second.inputs[0].nbytes, second.outputs[0].size) == (6, 24, 1)
-    assert "x [3, 2]" in second.title
+    assert "x: float32[3, 2]" in second.title
     assert describe("m", [variant(1)], embedded=True)[0].arguments == "m_weights, x, x_1, workspace"
