@@ -132,6 +132,9 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _ARMV8_2 = ("neon", "fullfp16", "dotprod")
 _SVE = (*_ARMV8_2, "sve", "i8mm", "bf16")
 
+# LLVM takes multiply-adds apart for Cortex-A7, which the emulator is and whose instructions Cortex-A15 has too.
+_ARMV7_CPU = "cortex-a15"
+
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
@@ -145,7 +148,7 @@ TARGETS: Mapping[str, Target] = {
         ),
         Target("x86-64-v3", X86_64, "x86-64-v3", _AVX2, AVX2, "x86 with AVX2 and FMA (2013 on)"),
         Target("x86-64-v4", X86_64, "x86-64-v4", _AVX512, AVX512, "x86 with AVX-512"),
-        Target("armv7", ARMV7, "cortex-a7", ("neon", "vfp4"), ARM32, "32-bit ARM with NEON", "cortex-a7"),
+        Target("armv7", ARMV7, _ARMV7_CPU, ("neon", "vfp4"), ARM32, "32-bit ARM with NEON", "cortex-a7"),
         Target("aarch64", AARCH64, "generic", ("neon",), NEON, "any 64-bit ARM", "cortex-a53"),
         Target("aarch64:cortex-a53", AARCH64, "cortex-a53", ("neon",), NEON, "Raspberry Pi 3", "cortex-a53"),
         Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), NEON, "Raspberry Pi 4", "cortex-a72"),

@@ -194,7 +194,8 @@ def target_rows() -> list[dict[str, str]]:
             "for": target.description,
             "builds here": _builds(target),
             "runs here": _runs(target),
-            "features": " ".join(target.demands),
+            "kernels use": f"{target.core.multiply} ({target.lanes} x float32)",
+            "needs": " ".join(target.demands),
         }
         for target in TARGETS.values()
     ]

@@ -12,15 +12,19 @@ class Core:
     lanes: int
     registers: int
     """Vector registers."""
+    multiply: str = ""
+    """The instruction that convolutions and products consist of."""
     by_lane: bool = False
-    """Whether a multiply-add takes a lane of a register as its scalar; elsewhere scalars are broadcast as they are loaded."""
+    """Whether that instruction takes a lane of a register as its scalar; elsewhere scalars are broadcast as they are loaded."""
     vector_cycles: float = 2.2
     """Cycles to load a vector from the second-level cache."""
 
 
-SSE, AVX2, AVX512 = Core(4, 16), Core(8, 16), Core(16, 32)
-NEON = Core(4, 32, by_lane=True, vector_cycles=0.6)
-ARM32 = Core(4, 16, vector_cycles=0.6)
-SVE512 = Core(16, 32)
-SCALAR = Core(4, 8, vector_cycles=2.0)
+SSE = Core(4, 16, "mulps, addps xmm")
+AVX2 = Core(8, 16, "vfmadd ymm")
+AVX512 = Core(16, 32, "vfmadd zmm")
+NEON = Core(4, 32, "fmla v, by lane", by_lane=True, vector_cycles=0.6)
+ARM32 = Core(4, 16, "vfma q", vector_cycles=0.6)
+SVE512 = Core(16, 32, "fmla z")
+SCALAR = Core(4, 8, "fmadd", vector_cycles=2.0)
 """32 registers of one float32 each, in which LLVM keeps vectors of four."""
