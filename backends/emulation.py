@@ -36,16 +36,10 @@ def emulated(target: Target) -> Session:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
     assert process.stdin is not None
     assert process.stdout is not None
-    reader = process.stdout
 
     def close() -> None:
         process.kill()
         process.wait()
-        reader.close()
         folder.cleanup()
 
-    try:
-        return Session(Path(program).name.removesuffix("-static"), reader, process.stdin, close)
-    except BaseException:
-        close()
-        raise
+    return Session(Path(program).name.removesuffix("-static"), process.stdout, process.stdin, close)

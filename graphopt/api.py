@@ -14,7 +14,16 @@ import onnx_ir as ir
 
 from graphopt import artifact, bench
 from graphopt.arrays import Feeds
-from graphopt.building import COMPILE_PRESET, Compilation, Model, Progress, make, read, require_hosted
+from graphopt.building import (
+    COMPILE_PRESET,
+    Compilation,
+    Model,
+    Options,
+    Progress,
+    make,
+    read,
+    require_hosted,
+)
 from graphopt.departures import Departures, departures, expose_tensors
 from graphopt.errors import GraphoptError, TargetError, VerificationError
 from graphopt.generating import search
@@ -72,47 +81,14 @@ def compile(
         return load(build(model, Path(folder) / "model.gopt", target, **options).path, threads)
 
 
-def build(
-    model: Model,
-    output: str | Path,
-    target: str = "native",
-    *,
-    dims: Mapping[str, Sizes] | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
-    preset: str = COMPILE_PRESET,
-    inputs: Sequence[Feeds] = (),
-    check: bool = True,
-    hooks: Sequence[Hook] = (),
-    seed: int = 0,
-    profile: bool = False,
-    tuning: Tuning | None = None,
-    progress: Progress = lambda stage: None,
-) -> Compilation:
+def build(model: Model, output: str | Path, target: str = "native", **options: Any) -> Compilation:
     """Compile an ONNX model into an artifact, verified against ONNX Runtime before it is written.
 
-    `dims` gives sizes to named dimensions, several sizes making shape variants; `bind` turns inputs into constants;
-    `inputs` are real feeds to verify on besides random ones; `tuning` says where measured schedules come from, rules
-    choosing them without. Several targets, separated by commas, give one artifact that runs the best of them. Raises
-    GraphoptError; nothing is written then.
+    `options` are those of `building.Options`. Several targets, separated by commas, give one artifact that runs the best of
+    them. Raises GraphoptError; nothing is written then.
     """
     require_hosted(target)
-    made = make(
-        model,
-        target,
-        Path(output).stem,
-        dims=dims,
-        input_shapes=input_shapes,
-        bind=bind,
-        preset=preset,
-        inputs=inputs,
-        check=check,
-        hooks=hooks,
-        seed=seed,
-        profile=profile,
-        tuning=tuning,
-        progress=progress,
-    )
+    made = make(model, target, Path(output).stem, Options(**options))
     made.watch.stage("write")
     artifact.write(output, made.builds)
     return made.compilation(Path(output))
@@ -134,7 +110,7 @@ def export(
     `kind` is `static`, `library` (a shared one), `object`, or `c-header` for the headers alone; `name` is that of the model in
     C, by default that of its file. `options` are those of `build`. Raises GraphoptError; nothing is written then.
     """
-    from graphopt.backends.export.emit import Export, emit
+    from graphopt.backends.export.emit import KINDS, Export, emit
     from graphopt.backends.export.interface import identifier
     from graphopt.backends.targets import find_target
 
@@ -142,9 +118,11 @@ def export(
     c_name = identifier(given)
     if name is not None and c_name != name:
         raise GraphoptError(f"{name!r} is no name in C; {c_name!r} would be one")
+    if kind not in KINDS:
+        raise GraphoptError(f"{kind!r} is no kind of export; choose one of {', '.join(KINDS)}")
     if not one.platform.hosted and kind == "library":
         raise TargetError(f"{one.name} has no shared libraries; give static or object")
-    made = make(model, one.name, c_name, **options)
+    made = make(model, one.name, c_name, Options(**options))
     made.watch.stage("write")
     [library] = made.libraries
     emit(Export(library, c_name, one, kind, embed_weights, single_thread), Path(folder))

@@ -37,6 +37,31 @@ COMPILE_PRESET = "O3"
 
 
 @dataclass(frozen=True)
+class Options:
+    """How a model is compiled; by rules unless `tuning` says where measured schedules come from."""
+
+    dims: Mapping[str, Sizes] | None = None
+    """Sizes of named dimensions, several sizes making shape variants."""
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    bind: Mapping[str, np.ndarray[Any, Any]] | None = None
+    """Inputs that become constants."""
+    preset: str = COMPILE_PRESET
+    inputs: Sequence[Feeds] = ()
+    """Real feeds to verify on besides random ones."""
+    check: bool = True
+    hooks: Sequence[Hook] = ()
+    seed: int = 0
+    profile: bool = False
+    tuning: Tuning | None = None
+    progress: Progress = lambda stage: None
+
+    @property
+    def binding(self) -> Binding:
+        """What fixes the model."""
+        return Binding(self.dims or {}, self.input_shapes or {}, self.bind or {})
+
+
+@dataclass(frozen=True)
 class Compilation:
     """What `build` or `export` did: where the result is, and what became of the model on the way."""
 
@@ -128,43 +153,28 @@ def require_hosted(targets: str) -> None:
         raise TargetError(f"{', '.join(bare)}: has no shared libraries; compile with --emit static or object")
 
 
-def make(
-    model: Model,
-    target: str,
-    name: str,
-    *,
-    dims: Mapping[str, Sizes] | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
-    preset: str = COMPILE_PRESET,
-    inputs: Sequence[Feeds] = (),
-    check: bool = True,
-    hooks: Sequence[Hook] = (),
-    seed: int = 0,
-    profile: bool = False,
-    tuning: Tuning | None = None,
-    progress: Progress = lambda stage: None,
-) -> Made:
+def make(model: Model, target: str, name: str, options: Options) -> Made:
     """Optimize, compile and verify a model for every target. Raises GraphoptError."""
     from graphopt.backends.targets import find_targets
 
-    watch = Stopwatch(progress)
+    watch, tuning, seed, preset = Stopwatch(options.progress), options.tuning, options.seed, options.preset
     watch.stage("load")
     targets = find_targets(target)
-    variants = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {}))
-    inputs = [match_feeds(variants.models, feeds) for feeds in inputs]
+    variants = make_variants(read(model), options.binding)
+    inputs = [match_feeds(variants.models, feeds) for feeds in options.inputs]
     before = statistics(variants.models[0])
     watch.stage("optimize")
-    originals = [variant.clone() for variant in variants.models] if check else []
-    reports = [run_preset(variant, preset, hooks, Context(seed, progress)) for variant in variants.models]
+    originals = [variant.clone() for variant in variants.models] if options.check else []
+    context = Context(seed, options.progress)
+    reports = [run_preset(variant, preset, options.hooks, context) for variant in variants.models]
     describe = partial(manifest.describe, name, reports[0])
     libraries, builds, verdicts = [], [], []
     for one in targets:
         if tuning is not None and tuning.budget is not None:
             watch.stage("tune")
-            search(variants.models, one, tuning, progress)
+            search(variants.models, one, tuning, options.progress)
         watch.stage("compile")
-        libraries.append(library := generate(variants.models, one, progress, profile, tuning))
+        libraries.append(library := generate(variants.models, one, options.progress, options.profile, tuning))
         watch.stage("verify")
         verdicts.append(require_agreement(originals, describe(one, library, None), inputs, seed, one, preset))
         builds.append(describe(one, library, verdicts[-1]))

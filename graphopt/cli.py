@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphopt import cli_measuring, options
-from graphopt.errors import GraphoptError
+from graphopt.commands import Commands, example
 from graphopt.printing import announce, progress_display, publish
 
 if TYPE_CHECKING:
     from graphopt.backends.execution import Model
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 PRESET_HELP = (
     "O0: nothing. O1: fold what is constant and remove what does nothing, bit for bit the same. "
@@ -28,44 +23,7 @@ COMPILE_PRESET_HELP = PRESET_HELP + "O3: as O2, into operators of the compiler's
 OPTIMIZE_PRESET_HELP = PRESET_HELP + "O3: for `compile` only, which reads its operators."
 
 
-class _Commands(click.Group):
-    """Turns every failure into one message and an exit code; nobody sees a traceback who does not ask for it."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
-        except KeyboardInterrupt:
-            _fail(context, "interrupted; nothing was written", INTERRUPTED)
-        except GraphoptError as error:
-            _fail(context, str(error), error.exit_code)
-        except MemoryError as error:
-            _fail(context, f"out of memory{f': {error}' if str(error) else ''}")
-        except OSError as error:
-            _fail(context, str(error))
-        except Exception as error:  # noqa: BLE001 - the last resort
-            _fail(
-                context,
-                f"{_describe(error)}\nThis is a bug of graphopt; `graphopt --traceback ...` shows where.",
-            )
-
-
-def _fail(context: click.Context, message: str, code: int = 2) -> None:
-    if context.params.get("traceback"):
-        raise  # noqa: PLE0704 - called while an exception is handled
-    click.echo(f"graphopt: {message}", err=True)
-    context.exit(code)
-
-
-def _describe(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
-
-
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="graphopt")
 @click.option("--traceback", is_flag=True, help="Show where an error comes from.")
 def main(traceback: bool) -> None:
@@ -80,17 +38,7 @@ def main(traceback: bool) -> None:
     """
 
 
-def _example(text: str) -> Callable[[click.Command], click.Command]:
-    """Adds an example to a command's help."""
-
-    def decorate(command: click.Command) -> click.Command:
-        command.help = f"{cleandoc(command.help or '')}\n\n\b\nExample:\n  {text}"
-        return command
-
-    return decorate
-
-
-@_example("graphopt compile minilm.onnx --dim batch=1 --dim seq=32,64,128 -o minilm.gopt")
+@example("graphopt compile minilm.onnx --dim batch=1 --dim seq=32,64,128 -o minilm.gopt")
 @main.command()
 @click.argument("model", type=options.ONNX_MODEL)
 @click.option(
@@ -140,7 +88,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     )
 
 
-@_example("graphopt tune resnet50.onnx --trials 1000 --seconds 300 --db resnet50.tune")
+@example("graphopt tune resnet50.onnx --trials 1000 --seconds 300 --db resnet50.tune")
 @main.command()
 @click.argument("model", type=options.ONNX_MODEL)
 @click.option(
@@ -172,7 +120,7 @@ def tune(
     json_file: str | None,
     **chosen: Any,
 ) -> None:
-    """Measure schedules for the kernels of MODEL.onnx on this machine, until gains fade or the budget is spent.
+    """Measure schedules for the kernels of MODEL.onnx, here or on a device, until gains fade or the budget is spent.
 
     The database grows by a line a trial; an interrupted search goes on where it was. `compile --tune-db` uses it.
     """
@@ -190,7 +138,7 @@ def tune(
     publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
 
 
-@_example("graphopt optimize model.onnx -o smaller.onnx")
+@example("graphopt optimize model.onnx -o smaller.onnx")
 @main.command()
 @click.argument("model", type=options.ONNX_MODEL)
 @click.option("-o", "--output", type=options.OUTPUT, required=True, help="The optimized model.")
@@ -224,7 +172,7 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
     publish(json_file, content, report.pass_table(done.report), report.refusal_table(done.report), line=line)
 
 
-@_example("graphopt run model.gopt --input x.npy -o out.npz")
+@example("graphopt run model.gopt --input x.npy -o out.npz")
 @main.command()
 @click.argument("model", type=options.ARTIFACT)
 @options.input_data("An .npy or .npz file, or a folder of .npy files; random values without.")
@@ -269,7 +217,7 @@ def _opened(model: Path, threads: int | None, device: str | None) -> tuple[Model
     return opened, f"under {emulator}" if emulator else ""
 
 
-@_example("graphopt bench model.gopt --streams 4")
+@example("graphopt bench model.gopt --streams 4")
 @main.command()
 @click.argument("model", type=options.FILE)
 @options.dims(several=False)
@@ -314,7 +262,7 @@ def bench(
         cli_measuring.compare(model, ("graphopt",), json_file, None, False, chosen)
 
 
-@_example("graphopt compare model.onnx --backend graphopt --backend onnxruntime")
+@example("graphopt compare model.onnx --backend graphopt --backend onnxruntime")
 @main.command()
 @click.argument("model", type=options.ONNX_MODEL)
 @click.option(
@@ -348,7 +296,7 @@ def compare(
     cli_measuring.compare(model, backends, json_file, html, layers, chosen)
 
 
-@_example("graphopt inspect model.onnx --json -")
+@example("graphopt inspect model.onnx --json -")
 @main.command()
 @click.argument("model", type=options.FILE)
 @click.option("--kernels", is_flag=True, help="List the kernels of a compiled model, and judge their loops.")
@@ -362,7 +310,7 @@ def inspect(model: Path, kernels: bool, json_file: str | None) -> None:
     publish(json_file, found.to_json(), *found.tables(kernels))
 
 
-@_example("graphopt targets")
+@example("graphopt targets")
 @main.command()
 @options.json_file
 def targets(json_file: str | None) -> None:
@@ -373,20 +321,20 @@ def targets(json_file: str | None) -> None:
     publish(json_file, {"targets": rows}, report.table(list(rows[0]), [list(row.values()) for row in rows]))
 
 
-@_example("cmake -Dgraphopt_DIR=$(graphopt cmake-dir) ...")
+@example("cmake -Dgraphopt_DIR=$(graphopt cmake-dir) ...")
 @main.command("cmake-dir")
 def cmake_dir() -> None:
     """Print the folder in which CMake finds graphopt, and with it graphopt_add_model."""
     click.echo(Path(__file__).parent / "cmake")
 
 
-@_example("graphopt device --target aarch64 -o graphopt-device")
+@example("graphopt device --target aarch64 -o graphopt-device")
 @main.command()
 @options.target
 @click.option("-o", "--output", type=options.OUTPUT, default="graphopt-device", show_default=True)
 @options.json_file
 def device(target: str, output: Path, json_file: str | None) -> None:
-    """Write the program that runs models on a board for `run` and `bench` --device.
+    """Write the program that runs models on a board for `run`, `bench` and `tune` --device.
 
     Start it there with --port 7420 for connections from the board itself, such as ssh tunnels; with --any, and a token in
     GRAPHOPT_DEVICE_TOKEN, for connections from everywhere. Whoever connects runs code there.
@@ -403,7 +351,7 @@ def device(target: str, output: Path, json_file: str | None) -> None:
     publish(json_file, {"program": str(output), "target": found.name}, line=line)
 
 
-@_example("graphopt passes")
+@example("graphopt passes")
 @main.command()
 @options.json_file
 def passes(json_file: str | None) -> None:
@@ -415,7 +363,7 @@ def passes(json_file: str | None) -> None:
     publish(json_file, {"passes": [vars(info) for info in infos]}, shown)
 
 
-@_example("graphopt doctor")
+@example("graphopt doctor")
 @main.command()
 @options.json_file
 def doctor(json_file: str | None) -> None:

@@ -29,8 +29,12 @@ class Session:
         """`name` is for messages, `close` is called in the end. Raises DeviceError where the token is refused."""
         self.name = name
         self._reader, self._writer, self._close = reader, writer, close
-        self._send(WORD, _counted(token.encode()))
-        self._receive_status()
+        try:
+            self._send(WORD, _counted(token.encode()))
+            self._receive_status()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +47,7 @@ class Session:
         with suppress(OSError):
             self._writer.close()
         self._close()
+        self._reader.close()
 
     def load(self, library: memoryview, weights: memoryview, threads: int) -> None:
         """Sends a model. Raises DeviceError where it cannot be loaded there."""
@@ -133,13 +138,17 @@ class RemoteModel:
         choose: Callable[[Sequence[Manifest], Path], Manifest],
         threads: int = 1,
     ) -> None:
-        """Sends the build of an artifact that `choose` picks. Raises ArtifactError and DeviceError."""
-        artifact = open_artifact(path, True, choose)
-        self.manifest = artifact.manifest
-        self.variants = parse_variants(artifact.manifest)
-        self.threads = threads
-        self._signature, self._session = Signature(self.variants), session
-        session.load(artifact.library, artifact.weights, threads)
+        """Sends the build of an artifact that `choose` picks. Raises ArtifactError and DeviceError; the session is closed then."""
+        try:
+            artifact = open_artifact(path, True, choose)
+            self.manifest = artifact.manifest
+            self.variants = parse_variants(artifact.manifest)
+            self.threads = threads
+            self._signature, self._session = Signature(self.variants), session
+            session.load(artifact.library, artifact.weights, threads)
+        except BaseException:
+            session.close()
+            raise
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
         """Like ONNX Runtime's InferenceSession.run. Raises InputError and DeviceError."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,8 @@ def require_agreement(
     """The verdict on a build of all shape variants of a model. Raises VerificationError where a variant differs."""
     from graphopt.backends.execution import runnable
 
+    if not originals:
+        return unchecked()
     compiler = part_compiler(runnable(target), preset, seed)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
@@ -50,7 +54,7 @@ def require_agreement(
         verdicts = [
             verify_artifact(original, draft, inputs, seed, target, compiler) for original in originals
         ]
-    verdict = min(verdicts, key=severity, default=unchecked())
+    verdict = min(verdicts, key=severity)
     if verdict.verified and not verdict.passed:
         raise VerificationError(explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
     return verdict
@@ -59,35 +63,28 @@ def require_agreement(
 def verify_artifact(
     original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target, compiler: Compiler
 ) -> Verdict:
-    """Compare the artifact with the model as it came.
+    """Compare the artifact, or what the same kernels compute here where its code cannot run, with the model as it came.
 
     A quantised model whose outputs differ, as they do after one rounding tie, is judged operator by operator instead.
     """
     from graphopt.backends.execution import cannot_run, emulator_of, open_build
 
-    if cannot_run(target) is not None:
-        return _verify_stand_in(original, inputs, seed, compiler)
-    emulator = emulator_of(target)
-    with open_build(draft, target) as compiled:
-        names = [output.name or "" for output in original.graph.outputs]
-
-        def run(feeds: Feeds) -> dict[str, Any]:
-            return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
-
-        feeds = verification_feeds(original, inputs, seed, EMULATED_FEEDS if emulator else RANDOM_FEEDS)
-        verdict = replace(verify(original, run, feeds), where=f"under {emulator}" if emulator else "")
-    if verdict.passed or not verdict.verified or not quantised_values(original):
-        return verdict
-    return verify_islands(original, compiler, feeds)
-
-
-def _verify_stand_in(original: ir.Model, inputs: Sequence[Feeds], seed: int, compiler: Compiler) -> Verdict:
-    """Compare what the same kernels compute on this machine, where code for the target cannot run."""
-    feeds = verification_feeds(original, inputs, seed)
-    verdict = verify(original, compiler(original), feeds)
+    emulator, names = emulator_of(target), [output.name or "" for output in original.graph.outputs]
+    feeds = verification_feeds(original, inputs, seed, EMULATED_FEEDS if emulator else RANDOM_FEEDS)
+    with ExitStack() as stack:
+        if cannot_run(target) is not None:
+            run, where = compiler(original), STAND_IN
+        else:
+            compiled = stack.enter_context(open_build(draft, target))
+            run, where = partial(_run, compiled, names), f"under {emulator}" if emulator else ""
+        verdict = verify(original, run, feeds)
     if verdict.verified and not verdict.passed and quantised_values(original):
         verdict = verify_islands(original, compiler, feeds)
-    return replace(verdict, where=STAND_IN)
+    return replace(verdict, where=where)
+
+
+def _run(compiled: Any, names: Sequence[str], feeds: Feeds) -> dict[str, Any]:
+    return dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
 
 
 def verify_rewrite(original: ir.Model, optimized: ir.Model, inputs: Sequence[Feeds], seed: int) -> Verdict:
@@ -144,6 +141,6 @@ def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
             path = Path(folder) / "part.gopt"
             artifact.write(path, [manifest.describe("part", Report(), target, library, None)])
             compiled = open_build(path, target)
-        return lambda feeds: dict(zip(names, compiled.run(None, dict(feeds)), strict=True))
+        return partial(_run, compiled, names)
 
     return compile_part

@@ -224,29 +224,24 @@ def schedule(command: Command) -> Command:
     )(command)
 
 
-def export(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `compile` that make a library for C and C++ of a model."""
-    for option in reversed(
-        [
-            click.option(
-                "--emit",
-                type=click.Choice(["artifact", "static", "library", "object", "c-header"]),
-                default="artifact",
-                show_default=True,
-                help="A .gopt file; or a folder with headers, files for CMake and pkg-config, and an archive, a shared "
-                "library or one object file.",
-            ),
-            click.option(
-                "--name", metavar="NAME", help="With --emit: the model's name in C; by default the file's."
-            ),
-            click.option(
-                "--separate-weights", is_flag=True, help="With --emit: weights in a file of their own."
-            ),
-            click.option("--single-thread", is_flag=True, help="With --emit: for systems without pthreads."),
-        ]
-    ):
-        command = option(command)
-    return command
+def export(command: Command) -> Command:
+    """`--emit`, and what goes with it."""
+    command = click.option(
+        "--single-thread", is_flag=True, help="With --emit: for systems without pthreads."
+    )(command)
+    command = click.option(
+        "--separate-weights", is_flag=True, help="With --emit: weights in a file of their own."
+    )(command)
+    command = click.option(
+        "--name", metavar="NAME", help="With --emit: the model's name in C; by default the file's."
+    )(command)
+    return click.option(
+        "--emit",
+        type=click.Choice(["artifact", "static", "library", "object", "c-header"]),
+        default="artifact",
+        show_default=True,
+        help="A .gopt file; or a folder with headers, an archive, a shared library or an object, and what finds them.",
+    )(command)
 
 
 def export_settings(chosen: dict[str, Any]) -> dict[str, Any] | None:

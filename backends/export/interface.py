@@ -22,63 +22,18 @@ C_TYPES: Mapping[str, str] = {
 }
 """numpy dtype -> the C type of an element; half precision as its bits."""
 
-RESERVED = frozenset(
-    [
-        "auto",
-        "break",
-        "case",
-        "char",
-        "class",
-        "const",
-        "continue",
-        "default",
-        "delete",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "extern",
-        "float",
-        "for",
-        "friend",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "namespace",
-        "new",
-        "operator",
-        "private",
-        "protected",
-        "public",
-        "register",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "template",
-        "this",
-        "throw",
-        "try",
-        "typedef",
-        "union",
-        "unsigned",
-        "using",
-        "virtual",
-        "void",
-        "volatile",
-        "while",
-        "weights",
-        "workspace",
-        "model",
-        "run",
-    ]
-)
-"""Words of C and C++, and names that the templates use."""
+_WORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl concept const const_cast constexpr
+    continue co_await co_return co_yield decltype default delete do double dynamic_cast else enum explicit export extern false
+    float for friend goto if inline int int8_t int16_t int32_t int64_t long mutable namespace new noexcept not not_eq nullptr
+    operator or or_eq private protected public register reinterpret_cast requires restrict return short signed size_t sizeof
+    static static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename uint8_t
+    uint16_t uint32_t uint64_t uintptr_t union unsigned using virtual void volatile wchar_t while xor xor_eq
+    bits error graphopt handle_ inputs main model outputs require run span std weights workspace
+"""
+
+RESERVED = frozenset(_WORDS.split())
+"""Words of C and C++, and names that the templates and the runtime use."""
 
 
 @dataclass(frozen=True)
@@ -208,14 +163,14 @@ def c_string(text: str) -> str:
 
 
 def identifiers(names: Iterable[str]) -> Iterator[str]:
-    """Names that C and C++ allow, in order; each different from the others."""
+    """Names that C and C++ allow, in order; each different from the others, as macros in upper case too."""
     taken: set[str] = set()
     for name in names:
         base = identifier(name)
         candidate, count = base, 1
-        while candidate in taken:
+        while candidate.upper() in taken:
             candidate, count = f"{base}_{count}", count + 1
-        taken.add(candidate)
+        taken.add(candidate.upper())
         yield candidate
 
 

@@ -9,7 +9,7 @@ from graphopt.backends import quality
 from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.window import Window
-from graphopt.backends.quality import cannot_judge, judge
+from graphopt.backends.quality import Loop, cannot_judge, judge
 from graphopt.backends.schedules import conv, gemm
 from graphopt.backends.schedules.choice import FAMILIES
 from graphopt.backends.schedules.workload import Workload
@@ -35,17 +35,21 @@ TEMPLATES: Mapping[str, Workload] = {
 BARS = {"aarch64:neoverse-n1": 0.95, "aarch64:cortex-a72": 0.90, "aarch64:neoverse-v1": 0.95}
 
 
+def judged(template: str, name: str, folder: Path) -> Loop:
+    """The loop of the best schedule of a template; skips where something is missing."""
+    target, workload = find_target(name), TEMPLATES[template]
+    if (reason := cannot_judge(target) or missing_compiler(target.compiler)) is not None:
+        pytest.skip(reason)
+    _, config = FAMILIES[workload.family].candidates(workload, target.core)[0]
+    build([Candidate(workload, config)], target, 1 << 16, path := folder / "kernel.so")
+    [loop] = [loop for loop in judge(path.read_bytes(), target) if "candidate" in loop.kernel]
+    return loop
+
+
 @pytest.mark.parametrize("name", BARS)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_best_schedule_reaches_the_peak_without_spills(template: str, name: str, tmp_path: Path) -> None:
-    target, workload = find_target(name), TEMPLATES[template]
-    if (reason := cannot_judge(target)) is not None or (
-        reason := missing_compiler(target.compiler)
-    ) is not None:
-        pytest.skip(reason)
-    _, config = FAMILIES[workload.family].candidates(workload, target.core)[0]
-    build([Candidate(workload, config)], target, 1 << 16, path := tmp_path / "kernel.so")
-    [loop] = [loop for loop in judge(path.read_bytes(), target) if "candidate" in loop.kernel]
+    loop = judged(template, name, tmp_path)
     assert loop.spills == 0
     assert BARS[name] <= loop.of_peak <= 1.01
 
@@ -53,16 +57,9 @@ def test_the_best_schedule_reaches_the_peak_without_spills(template: str, name: 
 @pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4", "aarch64:a64fx"])
 def test_other_machines_are_judged(name: str, tmp_path: Path) -> None:
     """Their models are no gate: that of Zen, for one, has broadcasts take a port of the multiply-adds."""
-    target, workload = find_target(name), TEMPLATES["gemm"]
-    if (reason := cannot_judge(target)) is not None or (
-        reason := missing_compiler(target.compiler)
-    ) is not None:
-        pytest.skip(reason)
-    _, config = FAMILIES[workload.family].candidates(workload, target.core)[0]
-    build([Candidate(workload, config)], target, 1 << 16, path := tmp_path / "kernel.so")
-    [loop] = [loop for loop in judge(path.read_bytes(), target) if "candidate" in loop.kernel]
+    loop = judged("gemm", name, tmp_path)
     assert 0.4 < loop.of_peak <= 1.01
-    assert loop.macs % target.lanes == 0
+    assert loop.macs % find_target(name).lanes == 0
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

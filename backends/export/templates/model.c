@@ -9,18 +9,18 @@ extern const unsigned char {{ name }}_weights[];
 {%- for variant in variants %}
 extern int32_t {{ variant.symbol }}({{ variant.driver_parameters }});
 {% for tensor in variant.inputs + variant.outputs -%}
-static const int64_t {{ tensor.identifier }}{{ variant.suffix }}_dims[] = { {{- (tensor.dims or [1]) | join(", ") -}} };
+static const int64_t dims{{ variant.suffix }}_{{ tensor.identifier }}[] = { {{- (tensor.dims or [1]) | join(", ") -}} };
 {% endfor -%}
 static const {{ name }}_tensor inputs{{ variant.suffix }}[] = {
 {%- for tensor in variant.inputs %}
-    { {{- tensor.quoted }}, {{ upper }}_{{ tensor.dtype | upper }}, {{ tensor.dims | length }}, {{ tensor.identifier }}{{ variant.suffix }}_dims, {{ tensor.nbytes -}} },
+    { {{- tensor.quoted }}, {{ upper }}_{{ tensor.dtype | upper }}, {{ tensor.dims | length }}, dims{{ variant.suffix }}_{{ tensor.identifier }}, {{ tensor.nbytes -}} },
 {%- else %}
     {0},
 {%- endfor %}
 };
 static const {{ name }}_tensor outputs{{ variant.suffix }}[] = {
 {%- for tensor in variant.outputs %}
-    { {{- tensor.quoted }}, {{ upper }}_{{ tensor.dtype | upper }}, {{ tensor.dims | length }}, {{ tensor.identifier }}{{ variant.suffix }}_dims, {{ tensor.nbytes -}} },
+    { {{- tensor.quoted }}, {{ upper }}_{{ tensor.dtype | upper }}, {{ tensor.dims | length }}, dims{{ variant.suffix }}_{{ tensor.identifier }}, {{ tensor.nbytes -}} },
 {%- endfor %}
 };
 

@@ -22,9 +22,9 @@ extern "C" {
 #define {{ upper }}_ALIGNMENT 64
 #define {{ upper }}_WEIGHTS_BYTES {{ weights_bytes }}
 {% for variant in variants -%}
-#define {{ upper }}_WORKSPACE{{ variant.suffix | upper }}_BYTES {{ variant.workspace_bytes }}
+#define {{ upper }}{{ variant.suffix }}_WORKSPACE_BYTES {{ variant.workspace_bytes }}
 {% for tensor in variant.inputs + variant.outputs -%}
-#define {{ upper }}_{{ tensor.identifier | upper }}{{ variant.suffix | upper }}_SIZE {{ tensor.size }}
+#define {{ upper }}{{ variant.suffix }}_{{ tensor.identifier | upper }}_SIZE {{ tensor.size }}
 {% endfor -%}
 {% endfor %}
 enum {
@@ -58,7 +58,7 @@ const {{ name }}_tensor *{{ name }}_output(int variant, int index);
 const char *{{ name }}_error_string(int error);
 {% for variant in variants %}
 /* Runs {{ variant.title }} on the calling thread, without a handle: it allocates nothing. Every pointer is a multiple of
-   {{ upper }}_ALIGNMENT; `workspace` has {{ upper }}_WORKSPACE{{ variant.suffix | upper }}_BYTES{{ "" if embedded else ", `weights` the contents of weights.bin" }}. Calls with workspaces of their
+   {{ upper }}_ALIGNMENT; `workspace` has {{ upper }}{{ variant.suffix }}_WORKSPACE_BYTES{{ "" if embedded else ", `weights` the contents of weights.bin" }}. Calls with workspaces of their
    own may run at the same time. Returns {{ upper }}_OK or an error. */
 int {{ name }}_run{{ variant.suffix }}({{ variant.parameters }});
 {% endfor %}

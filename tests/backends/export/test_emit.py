@@ -187,11 +187,22 @@ def test_shape_variants_have_functions_of_their_own(tmp_path: Path) -> None:
     header = (tmp_path / "include" / "net.h").read_text()
     assert "int net_run(const float *a, float *b, void *workspace);" in header
     assert "int net_run_1(const float *a, float *b, void *workspace);" in header
-    assert "#define NET_A_1_SIZE 5" in header
+    assert "#define NET_1_A_SIZE 5" in header
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["net.h", "net.hpp"]
 
 
 def test_names_that_c_does_not_have(tmp_path: Path) -> None:
+    """Nor those that the interface itself uses, as tensors and in several variants."""
+    names = ("inputs", "outputs", "bits", "error", "catch", "x", "X", "x_1", "std")
+    given = ", ".join(f"float[n] {name}" for name in names)
+    text = f"g ({given}) => (float[n] sum) {{ sum = Sum({', '.join(names)}) }}"
+    api.export(make_model(text), tmp_path / "p", name="net", dims={"n": [2, 3]}, check=False)
+    (tmp_path / "main.cpp").write_text('#include "net.hpp"\nint main() { net::model model(1); }')
+    command = ["c++", "-std=c++17", *STRICT, f"-I{tmp_path}/p/include", f"{tmp_path}/main.cpp"]
+    subprocess.run([*command, f"{tmp_path}/p/lib/libnet.a", "-pthread", "-o", f"{tmp_path}/main"], check=True)
+
+
+def test_names_that_comments_and_strings_do_not_have(tmp_path: Path) -> None:
     model = make_model("g (float[4] a) => (float[4] b) { b = Neg(a) }")
     model.graph.inputs[0].name, model.graph.outputs[0].name = '*/ "float\\', "größe\n"
     api.export(model, tmp_path, name="odd", kind="object", check=False)
@@ -274,6 +285,8 @@ def test_the_same_input_gives_the_same_files(model: ir.Model, prefix: Path, tmp_
 def test_what_cannot_be_is_refused(model: ir.Model, tmp_path: Path) -> None:
     with pytest.raises(GraphoptError, match="'my net' is no name in C; 'my_net' would be one"):
         api.export(model, tmp_path, name="my net")
+    with pytest.raises(GraphoptError, match="'shared' is no kind of export; choose one of static"):
+        api.export(model, tmp_path, name="net", kind="shared")
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "pkgconfig").touch()
     with pytest.raises(OutputError, match="cannot make the folder"):

@@ -11,7 +11,7 @@ import pytest
 from graphopt.backends.codegen.toolchain import WITHOUT_FORKS, csrc
 from graphopt.backends.export.emit import WEIGHTS, Export
 from graphopt.backends.targets import find_target, runs_here
-from graphopt.building import make
+from graphopt.building import Options, make
 from tests.conftest import make_model
 
 STRESS = Path(__file__).with_name("stress.c")
@@ -37,7 +37,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         y = MatMul(f, m) }"""
     shapes = {"w": (16, 16, 3, 3), "v": (48, 16, 1, 1), "m": (48, 10)}
     weights = {name: random.standard_normal(shape).astype(np.float32) / 9 for name, shape in shapes.items()}
-    [library] = make(make_model(text, **weights), target.name, "net", check=False).libraries
+    [library] = make(make_model(text, **weights), target.name, "net", Options(check=False)).libraries
     export, folder = Export(library, "net", target), tmp_path_factory.mktemp("sources")
     for i, content in enumerate(library.objects):
         (folder / f"compiled{i}.o").write_bytes(content)
