@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +80,23 @@ class LayerTimes:
     def reached(self) -> float | None:
         """The share of the peak over the whole time of convolutions and products; Winograd's, which save multiplications,
         are left out. None without any."""
+        return self._share(self._multiplying_ms)
+
+    @property
+    def of_roof(self) -> float | None:
+        """The same of the roofline, which is lower where a kernel's buffers take longer to pass through memory."""
+        return self._share(lambda layer: max(self._multiplying_ms(layer), self._moving_ms(layer)))
+
+    def _share(self, least_ms: Callable[[Layer], float]) -> float | None:
         plain = [layer for layer in self.layers if layer.kernel in PLAIN]
         spent = sum(layer.ms for layer in plain)
-        return 2e-6 * sum(layer.macs for layer in plain) / spent / self.peak.gflops if spent else None
+        return sum(map(least_ms, plain)) / spent if spent else None
+
+    def _multiplying_ms(self, layer: Layer) -> float:
+        return 2e-6 * layer.macs / self.peak.gflops
+
+    def _moving_ms(self, layer: Layer) -> float:
+        return 1e-6 * layer.bytes / self.peak.gbytes_s
 
     def of_peak(self, layer: Layer) -> float:
         """The share of the machine's measured float32 peak."""
@@ -99,6 +113,7 @@ class LayerTimes:
             "peak_gflops": self.peak.gflops,
             "peak_gbytes_s": self.peak.gbytes_s,
             "of_peak": self.reached,
+            "of_roof": self.of_roof,
             "layers": [
                 {
                     "kernel": layer.kernel,

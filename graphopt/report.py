@@ -130,8 +130,12 @@ def layer_rows(times: LayerTimes) -> list[list[str]]:
 
 def layer_summary(times: LayerTimes) -> str:
     """The whole in a line."""
-    reached = times.reached
-    share = "" if reached is None else f"; convolutions and products at {100 * reached:.0f} % of peak"
+    reached, of_roof = times.reached, times.of_roof
+    share = ""
+    if reached is not None and of_roof is not None:
+        share = (
+            f"; convolutions and products at {100 * reached:.0f} % of peak, {100 * of_roof:.0f} % of the roof"
+        )
     return (
         f"{times.model}: {times.total_ms:.3f} ms in {len(times.layers)} kernels, "
         f"ONNX Runtime {times.peer_total_ms:.3f} ms; {times.threads} thread(s), {times.runs} runs; "

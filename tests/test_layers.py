@@ -36,6 +36,14 @@ def test_share_of_peak_leaves_out_what_saves_multiplications() -> None:
     assert LayerTimes("m", 1, 1, layers[1:], Peak(16.0, 1.0), 2.0).reached is None
 
 
+def test_the_roof_is_what_memory_lets_through() -> None:
+    """A kernel of 4 GFLOP/s that moves 0.75 GB/s of 1: a quarter of the peak, three quarters of the roof."""
+    layers = (Layer("gemm", "g", 2_000_000, 750_000, 1.0), Layer("conv", "c", 8_000_000, 1000, 1.0))
+    times = LayerTimes("m", 1, 1, layers, Peak(16.0, 1.0), 2.0)
+    assert times.reached == pytest.approx((0.25 + 1) / 2)
+    assert times.of_roof == pytest.approx((0.75 + 1) / 2)
+
+
 def test_trace_events_follow_each_other() -> None:
     times = LayerTimes("m", 1, 1, (layer(8, 0.5), layer(0, 0.25)), Peak(16.0, 1.0), 2.0)
     events = chrome_trace(times)["traceEvents"]
