@@ -14,6 +14,7 @@ import tvm
 from tvm import ir, tirx
 from tvm_ffi import structural_equal, structural_hash, structural_mutate
 
+from graphopt.backends.codegen.builder import dtype_of
 from graphopt.backends.codegen.driver import driver_function
 from graphopt.backends.codegen.memory import MemoryPlan
 from graphopt.backends.codegen.program import Kernel, Program
@@ -24,6 +25,11 @@ SYMBOL = "graphopt_variant_{}"
 
 CHUNK = 8
 """Kernels that LLVM compiles at a time: enough to be worth a call, few enough to show progress and to share cores."""
+
+KEPT = "graphopt_kept"
+"""A call that stands around the value of a name while passes must not look at it."""
+
+_CALL_EXTERN = ir.Op.get("tirx.call_extern")
 
 Progress = Callable[[str], None]
 
@@ -83,12 +89,49 @@ def _distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], d
 
 
 def _compile(module: dict[str, Any], target: Any) -> bytes:
+    return _object(lowered(module, target), target)
+
+
+def lowered(module: dict[str, Any], target: Any) -> Any:
+    """The functions, by symbol, as TIR for LLVM."""
     host = target.with_host(target)
     functions = {
         ir.GlobalVar(symbol): _named(function, symbol).with_attr("target", host)
         for symbol, function in module.items()
     }
-    return _object(_passes()(ir.IRModule(functions)), target)
+    module_of_all = _with_names(tirx.transform.StmtSimplify(), ir.IRModule(functions))
+    return _with_names(tirx.transform.LowerIntrin(), _passes()(module_of_all))
+
+
+def _with_names(transform: Any, module: Any) -> Any:
+    """What a pass makes of a module, with floats that have a name left alone.
+
+    Such a pass would put each value in place of its name wherever that is used, or look through it as if it did: an expression
+    of a few names, each of which uses the one before twice, takes it for ever.
+    """
+
+    def keep(bind: Any, mutator: Any) -> Any:
+        dtype = dtype_of(bind.value)
+        if not dtype.startswith("float"):
+            return mutator.default_mutate(bind)
+        return tirx.Bind(bind.var, tirx.call_extern(dtype, KEPT, bind.value))
+
+    def release(call: Any, mutator: Any) -> Any:
+        is_kept = call.op.same_as(_CALL_EXTERN) and getattr(call.args[0], "value", None) == KEPT
+        return mutator.mutate(call.args[1]) if is_kept else mutator.default_mutate(call)
+
+    kept = _each_body(module, [(tirx.Bind, keep)])
+    return _each_body(transform(kept), [(ir.Call, release)])
+
+
+def _each_body(module: Any, callbacks: Sequence[tuple[Any, Any]]) -> Any:
+    """The module with the bodies of its functions mutated."""
+    return ir.IRModule(
+        {
+            name: tirx.PrimFunc(f.params, structural_mutate(f.body, callbacks), f.ret_type, f.attrs)
+            for name, f in module.functions.items()
+        }
+    )
 
 
 def _named(function: Any, symbol: str) -> Any:
@@ -107,14 +150,11 @@ def _named(function: Any, symbol: str) -> Any:
 def _passes() -> Any:
     return tvm.ir.transform.Sequential(
         [
-            tirx.transform.StmtSimplify(),
             tirx.transform.BF16ComputeLegalize(),
             tirx.transform.VectorizeLoop(True),
             tirx.transform.UnrollLoop(),
-            tirx.transform.StmtSimplify(),
             tirx.transform.BF16StorageLegalize(),
             tirx.transform.LowerTVMBuiltin(),
-            tirx.transform.LowerIntrin(),
         ]
     )
 
