@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphopt.backends.kernels.core import ARM32, AVX2, AVX512, NEON, SCALAR, SSE, SVE512, Core
+from graphopt.backends.kernels.core import (
+    ARM32,
+    AVX2,
+    AVX512,
+    AVX512_VNNI,
+    AVX_VNNI,
+    NEON,
+    NEON_DOT,
+    SCALAR,
+    SSE,
+    SVE512,
+    Core,
+)
 from graphopt.errors import TargetError
 from graphopt_runtime import cpu
 
@@ -80,6 +92,8 @@ class Target:
     """The emulator's model of it."""
     sve_bits: int = 0
     """Least length of its scalable vectors, which kernels then use; without, their vectors are NEON's."""
+    extensions: tuple[str, ...] = ()
+    """Further instructions that kernels use: LLVM's names of them, where `cpu` does not imply them."""
 
     @property
     def arch(self) -> str:
@@ -117,7 +131,11 @@ class Target:
         }
         if cpu.architecture() != self.arch:
             facts["mtriple"] = self.platform.triple
-            facts["mattr"] = [f"+{feature}" for feature in self.features]
+            attributes = self.extensions if self.platform is X86_64 else self.features
+        else:
+            attributes = self.extensions
+        if attributes:
+            facts["mattr"] = [f"+{name}" for name in attributes]
         if self.sve_bits:
             facts["cl-opt"] = [f"-aarch64-sve-vector-bits-min:int={self.sve_bits}"]
         if self.platform.float_abi:
@@ -147,16 +165,42 @@ TARGETS: Mapping[str, Target] = {
             "x86 with SSE4.2",
         ),
         Target("x86-64-v3", X86_64, "x86-64-v3", _AVX2, AVX2, "x86 with AVX2 and FMA (2013 on)"),
+        Target(
+            "x86-64-v3-vnni",
+            X86_64,
+            "x86-64-v3",
+            (*_AVX2, "avxvnni"),
+            AVX_VNNI,
+            "x86 with AVX2 and VNNI (2021 on)",
+            extensions=("avxvnni",),
+        ),
         Target("x86-64-v4", X86_64, "x86-64-v4", _AVX512, AVX512, "x86 with AVX-512"),
+        Target(
+            "x86-64-v4-vnni",
+            X86_64,
+            "x86-64-v4",
+            (*_AVX512, "avx512vnni"),
+            AVX512_VNNI,
+            "x86 with AVX-512 and VNNI (2019 on)",
+            extensions=("avx512vnni",),
+        ),
         Target("armv7", ARMV7, _ARMV7_CPU, ("neon", "vfp4"), ARM32, "32-bit ARM with NEON", "cortex-a7"),
         Target("aarch64", AARCH64, "generic", ("neon",), NEON, "any 64-bit ARM", "cortex-a53"),
         Target("aarch64:cortex-a53", AARCH64, "cortex-a53", ("neon",), NEON, "Raspberry Pi 3", "cortex-a53"),
         Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), NEON, "Raspberry Pi 4", "cortex-a72"),
-        Target("aarch64:cortex-a76", AARCH64, "cortex-a76", _ARMV8_2, NEON, "Raspberry Pi 5", "cortex-a76"),
         Target(
-            "aarch64:neoverse-n1", AARCH64, "neoverse-n1", _ARMV8_2, NEON, "Graviton 2, Altra", "neoverse-n1"
+            "aarch64:cortex-a76", AARCH64, "cortex-a76", _ARMV8_2, NEON_DOT, "Raspberry Pi 5", "cortex-a76"
         ),
-        Target("aarch64:neoverse-v1", AARCH64, "neoverse-v1", _SVE, NEON, "Graviton 3, with SVE"),
+        Target(
+            "aarch64:neoverse-n1",
+            AARCH64,
+            "neoverse-n1",
+            _ARMV8_2,
+            NEON_DOT,
+            "Graviton 2, Altra",
+            "neoverse-n1",
+        ),
+        Target("aarch64:neoverse-v1", AARCH64, "neoverse-v1", _SVE, NEON_DOT, "Graviton 3, with SVE"),
         Target(
             "aarch64:a64fx",
             AARCH64,
@@ -167,8 +211,8 @@ TARGETS: Mapping[str, Target] = {
             "a64fx",
             512,
         ),
-        Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON, "with SVE2"),
-        Target("aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON, "Graviton 4, Grace"),
+        Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON_DOT, "with SVE2"),
+        Target("aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON_DOT, "Graviton 4, Grace"),
         Target(
             "riscv64", RISCV64, "generic-rv64", ("m", "a", "f", "d", "c"), SCALAR, "64-bit RISC-V", "rv64"
         ),

@@ -6,6 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Dot:
+    """How a core adds the products of four bytes of activations and four of weights to every int32 lane of a vector.
+
+    Weights are int8. `signed` says whether activations are too, or uint8; `pairs` whether products are of int16 instead, two at
+    a time, so that none can overflow.
+    """
+
+    instruction: str
+    intrinsic: str
+    """LLVM's name of it."""
+    signed: bool = False
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
 class Core:
     """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
 
@@ -18,12 +33,24 @@ class Core:
     """Whether that instruction takes a lane of a register as its scalar; elsewhere scalars are broadcast as they are loaded."""
     vector_cycles: float = 2.2
     """Cycles to load a vector from the second-level cache."""
+    dot: Dot | None = None
+    """None where products of bytes are computed as those of float32 or int32."""
 
 
 SSE = Core(4, 16, "mulps, addps xmm")
-AVX2 = Core(8, 16, "vfmadd ymm")
-AVX512 = Core(16, 32, "vfmadd zmm")
+AVX2 = Core(8, 16, "vfmadd ymm", dot=Dot("vpmaddwd ymm", "llvm.x86.avx2.pmadd.wd", pairs=True))
+AVX_VNNI = Core(8, 16, "vfmadd ymm", dot=Dot("vpdpbusd ymm", "llvm.x86.avx512.vpdpbusd.256"))
+AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True))
+AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
 NEON = Core(4, 32, "fmla v, by lane", by_lane=True, vector_cycles=0.6)
+NEON_DOT = Core(
+    4,
+    32,
+    "fmla v, by lane",
+    by_lane=True,
+    vector_cycles=0.6,
+    dot=Dot("sdot v", "llvm.aarch64.neon.sdot.v4i32.v16i8", signed=True),
+)
 ARM32 = Core(4, 16, "vfma q", vector_cycles=0.6)
 SVE512 = Core(16, 32, "fmla z")
 SCALAR = Core(4, 8, "fmadd", vector_cycles=2.0)

@@ -86,8 +86,8 @@ def segments(total: int, extent: int) -> list[Segment]:
 
 
 @dataclass(frozen=True)
-class _Tile:
-    """`sums` of `rows` rows from `y` and of the columns from `x`, which are in a panel; vectors have `widths` columns."""
+class Tile:
+    """What is computed together: `sums` of `rows` rows from `y` and of the columns from `x`, which are in a panel; vectors have `widths` columns."""
 
     sums: Local
     prefix: list[Expr]
@@ -166,18 +166,18 @@ class GemmKernel:
         zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
         for vector in range(copies * vectors):
             k.assign(accumulators, vector * self.lanes, zero, self.lanes)
-        tile = _Tile(accumulators, prefix, y, rows, x, widths, panel)
-        at_once = self.lanes if self._reads_along_depth else copies
+        tile = Tile(accumulators, prefix, y, rows, x, widths, panel)
+        at_once = self.lanes if self.reads_along_depth else copies
         steps = self.depth // at_once
         with k.loop(steps, "serial", "k") as step:
             first = step * at_once
-            scalars = self._lanes(k, tile, first) if self._reads_along_depth else None
+            scalars = self._lanes(k, tile, first) if self.reads_along_depth else None
             for i in range(at_once):
-                self._multiply(
+                self.multiply(
                     k, tile, i % copies * vectors, first + i, None if scalars is None else scalars[i]
                 )
         for depth in range(steps * at_once, self.depth):
-            self._multiply(k, tile, 0, const(depth, INDEX), None)
+            self.multiply(k, tile, 0, const(depth, INDEX), None)
         self._add_copies(k, accumulators, copies, vectors)
         for row in range(rows):
             for v, width in enumerate(widths):
@@ -185,18 +185,18 @@ class GemmKernel:
                 self._store(k, accumulators, at, width, prefix, y + row, x + v * self.lanes)
 
     @property
-    def _reads_along_depth(self) -> bool:
+    def reads_along_depth(self) -> bool:
         """Whether vectors of the left operand hold the scalars of as many steps."""
         layout = self.left.storage.layout if self.left.storage is not None else None
         along = isinstance(layout, Strided) and layout.strides[-1] == 1 and self.depth >= self.lanes
         return self.core.by_lane and along and self.left.dtype == self.accumulator == "float32"
 
-    def _lanes(self, k: KernelBuilder, tile: _Tile, depth: Expr) -> list[list[Scalar]]:
+    def _lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
         """The scalars of as many steps as a vector has lanes, for each step those of all rows."""
         vectors = [
             k.bind(
                 k.load_vector(
-                    storage.buffer, storage.layout.position(self._left_index(tile, row, depth)), self.lanes
+                    storage.buffer, storage.layout.position(self.left_index(tile, row, depth)), self.lanes
                 )
             )
             for storage in [self.left.storage]
@@ -205,15 +205,15 @@ class GemmKernel:
         ]
         return [[partial(lane_of, vector, lane) for vector in vectors] for lane in range(self.lanes)]
 
-    def _left_index(self, tile: _Tile, row: int, depth: Expr) -> list[Expr]:
+    def left_index(self, tile: Tile, row: int, depth: Expr) -> list[Expr]:
         return [*broadcast_index(tile.prefix, self.left.shape[:-2]), tile.y + row, depth]
 
-    def _broadcast(self, k: KernelBuilder, tile: _Tile, row: int, depth: Expr) -> Scalar:
-        scalar = cast(self.left.reader(k, self._left_index(tile, row, depth)), self.accumulator)
+    def _broadcast(self, k: KernelBuilder, tile: Tile, row: int, depth: Expr) -> Scalar:
+        scalar = cast(self.left.reader(k, self.left_index(tile, row, depth)), self.accumulator)
         return lambda width: tirx.Broadcast(scalar, width) if width > 1 else scalar
 
-    def _multiply(
-        self, k: KernelBuilder, tile: _Tile, first: int, depth: Expr, scalars: list[Scalar] | None
+    def multiply(
+        self, k: KernelBuilder, tile: Tile, first: int, depth: Expr, scalars: list[Scalar] | None
     ) -> None:
         """One step: the products of a column of the left operand and a row of the right one, added to the sums from `first`."""
         sums, widths = tile.sums, tile.widths
@@ -225,7 +225,7 @@ class GemmKernel:
                 at = (first + row * len(widths) + v) * self.lanes
                 k.assign(sums, at, k.read_vector(sums, at, width) + vector * scalar(width), width)
 
-    def _right(self, k: KernelBuilder, tile: _Tile, depth: Expr, v: int, width: int) -> Expr:
+    def _right(self, k: KernelBuilder, tile: Tile, depth: Expr, v: int, width: int) -> Expr:
         prefix = tile.prefix
         if isinstance(self.right, Panels):
             index = broadcast_index(prefix, self.right.batch)

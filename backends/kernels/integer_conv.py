@@ -1,7 +1,6 @@
-"""Depthwise convolution of small integers with exact sums, and a plain one for weights that are known only at run time.
+"""Depthwise convolution of bytes with exact sums, and a plain one for weights that are known only at run time.
 
-The input holds `x - zero_point` in the accumulator's own dtype, so that padding is zero and a scalar can be broadcast
-straight from memory. Sums are int32, or float32 where the caller has shown that they stay below 2**24.
+Sums are int32, or float32 where the caller has shown that they stay below 2**24.
 """
 
 from __future__ import annotations
@@ -25,10 +24,21 @@ Store = Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 
 @dataclass(frozen=True)
 class IntegerDepthwiseKernel(SlidingKernel):
-    """One filter a channel. `weights` are packed by `pack_depthwise`; the input is blocked."""
+    """One filter a channel. `weights` are packed by `pack_depthwise`; the input is blocked and has a zero point."""
 
     weights: Buffer
+    zero: int
     store: Store
+
+    @property
+    def accumulator(self) -> str:
+        return self.weights.dtype
+
+    def load(self, k: KernelBuilder, n: Expr, block: Expr, y: Expr, x: Expr) -> Expr:
+        vector = super().load(k, n, block, y, x)
+        wide = cast(cast(vector, f"int32x{self.lanes}"), f"{self.accumulator}x{self.lanes}")
+        zero = tirx.Broadcast(const(self.zero, self.accumulator), self.lanes)
+        return k.bind(wide - zero if self.zero else wide)
 
     def initial(self, k: KernelBuilder, block: Expr) -> Expr:
         return tirx.Broadcast(const(0, self.weights.dtype), self.lanes)

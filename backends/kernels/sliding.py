@@ -35,6 +35,11 @@ class SlidingKernel(ABC):
     input: Tensor
     out: Storage
 
+    @property
+    def accumulator(self) -> str:
+        """The dtype of the sums."""
+        return self.input.dtype
+
     @abstractmethod
     def initial(self, k: KernelBuilder, block: Expr) -> Expr:
         """The vector an accumulator starts with."""
@@ -72,14 +77,14 @@ class SlidingKernel(ABC):
         return [n, channel, x] if self.input.rank == 3 else [n, channel, y, x]
 
     def _tile(self, k: KernelBuilder, run: Tiles, n: Expr, block: Expr, y: Expr, x: Expr) -> None:
-        accumulators = k.local(run.width * self.lanes, self.input.dtype)
+        accumulators = k.local(run.width * self.lanes, self.accumulator)
         initial = self.initial(k, block)
         for pixel in range(run.width):
             k.assign(accumulators, pixel * self.lanes, initial, self.lanes)
         for ky, kx, columns in self._taps(k, run, y):
             weight = self.tap(k, block, ky, kx)
             for pixel in columns:
-                value = self._load(k, n, block, self.window.row(y, ky), self.window.column(x + pixel, kx))
+                value = self.load(k, n, block, self.window.row(y, ky), self.window.column(x + pixel, kx))
                 at = pixel * self.lanes
                 result = self.combine(k.read_vector(accumulators, at, self.lanes), value, weight)
                 k.assign(accumulators, at, result, self.lanes)
@@ -97,7 +102,8 @@ class SlidingKernel(ABC):
                 if columns:
                     yield first + row, kx, columns
 
-    def _load(self, k: KernelBuilder, n: Expr, block: Expr, y: Expr, x: Expr) -> Expr:
+    def load(self, k: KernelBuilder, n: Expr, block: Expr, y: Expr, x: Expr) -> Expr:
+        """A vector of the input."""
         assert self.input.storage is not None
         layout = self.input.storage.layout
         assert isinstance(layout, Blocked)

@@ -19,7 +19,7 @@ from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.layout import Blocked, Strided, dense
-from graphopt.backends.lower.operator import Operator
+from graphopt.backends.lower.operator import Operator, Varying
 from graphopt.backends.lower.placement import Home
 from graphopt.backends.schedules.choice import Rules, Schedules, Usable
 from graphopt.backends.schedules.workload import Config, Workload
@@ -38,7 +38,7 @@ class Lowering:
 
     core: Core
     opsets: Mapping[str, int]
-    operators: Mapping[str, Mapping[str, Operator]]
+    operators: Mapping[str, Mapping[str, Operator | Varying]]
     values: dict[ir.Value, Tensor] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     layer: str = ""
@@ -65,7 +65,8 @@ class Lowering:
 
     def operator(self, node: ir.Node) -> Operator | None:
         """How to lower a node, or None if nothing here does."""
-        return self.operators.get(node.domain, {}).get(node.op_type)
+        found = self.operators.get(node.domain, {}).get(node.op_type)
+        return found.choose(node) if isinstance(found, Varying) else found
 
     def opset(self, node: ir.Node) -> int:
         """The opset version whose definition of the operator holds for a node."""

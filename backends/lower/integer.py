@@ -3,27 +3,22 @@ asks for them (the same operations, in the same order, as ONNX Runtime)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.kernels.conv import ConvKernel, pack_weights
-from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten_pointwise
-from graphopt.backends.kernels.depthwise import pack_depthwise
-from graphopt.backends.kernels.epilogue import Epilogue
-from graphopt.backends.kernels.integer_conv import (
-    IntegerDepthwiseKernel,
-    Store,
-    emit_plain_conv,
-)
-from graphopt.backends.kernels.window import Window
-from graphopt.backends.lower.context import Lowering, storage_of
-from graphopt.backends.lower.matmul import Product, multiply
-from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, dtype_of_value, shape_of
-from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.kernels.byte_gemm import ByteGemmKernel, pack_quad_panels
+from graphopt.backends.kernels.gemm import Store, choose_tile
+from graphopt.backends.kernels.panels import Panels, panel_count
+from graphopt.backends.kernels.quads import QUAD, Quads
+from graphopt.backends.lower.context import Lowering
+from graphopt.backends.lower.matmul import Product, emit_product, multiply
+from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, dtype_of_value
 from graphopt.backends.lower.quantize import (
     centred,
     dynamically_quantized,
@@ -32,11 +27,7 @@ from graphopt.backends.lower.quantize import (
     required,
 )
 from graphopt.backends.lower.views import reshape, transpose
-from graphopt.backends.lower.windows import window_of
-from graphopt.backends.tensor import Index, Tensor, lazy
-
-EXACT = 1 << 24
-"""float32 holds every integer up to this."""
+from graphopt.backends.tensor import Index, Tensor, lazy, unravel
 
 Finish = Callable[[KernelBuilder, Sequence[Expr], Expr], Expr]
 """What becomes of an int32 sum at an output index."""
@@ -111,121 +102,95 @@ def requantize(factor: Tensor, zero_point: Tensor | None, dtype: str, axis: int)
     return finish
 
 
-def lower_qlinear_conv(ctx: Lowering, node: ir.Node) -> None:
-    """QLinearConv: uint8 or int8, one scale or one a filter."""
-    x = without_zero_point(ctx, required(ctx, node, 0, "input"), operand(ctx, node, 2))
-    weights = without_zero_point(ctx, required(ctx, node, 3, "weight"), operand(ctx, node, 5))
-    bias = operand(ctx, node, 8)
-    scales = [required(ctx, node, 1, "scale"), required(ctx, node, 4, "scale")]
-    factor = scaling(ctx, scales, required(ctx, node, 6, "output scale"))
-    dtype = dtype_of_value(node.outputs[0])
-    scale_sum = requantize(factor, operand(ctx, node, 7), dtype, 1)
+@dataclass(frozen=True)
+class Operand:
+    """A matrix of bytes and its zero point: one, or one a row of the left operand, a column of the right one (`axis`)."""
 
-    def finish(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> Expr:
-        total = total if bias is None else total + bias.read(k, [index[1]])
-        return scale_sum(k, index, total)
+    levels: Tensor
+    zero: Tensor | None
+    axis: int
 
-    _convolve(ctx, node, x, weights, finish)
+    @classmethod
+    def of(cls, ctx: Lowering, node: ir.Node, levels: int, zero: int, axis: int) -> Operand:
+        """The operand whose levels and zero point are the inputs at these positions."""
+        found = required(ctx, node, levels, "operand")
+        if found.rank < 2:
+            raise Refused("a product of integers with a vector operand is not supported")
+        return cls(found, operand(ctx, node, zero), axis)
+
+    def centred(self, ctx: Lowering) -> Tensor:
+        """As int32 without its zero point, known or in memory."""
+        x = without_zero_point(ctx, self.levels, self.zero, self.axis)
+        return x if x.constant is not None else ctx.store(x)
+
+    def transposed(self, ctx: Lowering) -> Operand:
+        """Its rows as columns."""
+        x = self.levels
+        flipped = ctx.constant(x.constant.T) if x.constant is not None else transpose(x, (1, 0))
+        return replace(self, levels=flipped)
 
 
-def lower_conv_integer(ctx: Lowering, node: ir.Node) -> None:
-    """ConvInteger: the int32 sums themselves."""
-    x = without_zero_point(ctx, required(ctx, node, 0, "input"), operand(ctx, node, 2))
-    weights = without_zero_point(ctx, required(ctx, node, 1, "weight"), operand(ctx, node, 3))
-    _convolve(ctx, node, x, weights, lambda k, index, total: total)
-
-
-def _convolve(ctx: Lowering, node: ir.Node, x: Tensor, weights: Tensor, finish: Finish) -> None:
-    """Convolve int32 tensors that hold small integers, with the kernel that suits the geometry."""
-    if x.rank not in (3, 4):
-        raise Refused(f"convolution of integers of rank {x.rank} is not supported")
-    out = shape_of(node.outputs[0])
-    groups = attribute(node, "group", 1)
-    window = window_of(node, x.shape[2:], out[2:], weights.shape[2:])
-    shape = ConvShape(x.shape[0], groups, weights.shape[1], weights.shape[0] // groups, window)
-    if weights.constant is None:
-        _plain(ctx, node, x, weights, shape, finish)
-        return
-    kernel = weights.constant.reshape(*weights.shape[:2], *window.kernel)
-    dtype = _accumulator(kernel)
-    kernel = kernel.astype(dtype)
-    source = _as_float(x) if dtype == "float32" else x
-    if groups == x.shape[1] and kernel.shape[:2] == (groups, 1):
-        _depthwise(ctx, node, source, kernel, window, finish)
-    elif shape.is_aligned(ctx.lanes):
-        _direct(ctx, node, source, kernel, shape, finish)
+def _multiply(ctx: Lowering, node: ir.Node, left: Operand, right: Operand, finish: Finish) -> None:
+    """Emit the kernel that suits the operands; `finish` gets exact sums."""
+    known = without_zero_point(ctx, right.levels, right.zero, right.axis).constant
+    if known is not None and _uses_quads(ctx, left, known):
+        _multiply_quads(ctx, node, left, known, finish)
     else:
-        _plain(ctx, node, x, weights, shape, finish)
+        multiply(ctx, node, Product(left.centred(ctx), right.centred(ctx)), finish)
 
 
-def _accumulator(weights: np.ndarray[Any, Any]) -> str:
-    """float32 where no sum can leave the range in which it is exact, else int32; inputs are within +-255."""
-    largest = np.abs(weights.astype(np.int64)).reshape(weights.shape[0], -1).sum(axis=1).max(initial=0) * 255
-    return "float32" if largest < EXACT else "int32"
+def _uses_quads(ctx: Lowering, left: Operand, right: np.ndarray[Any, Any]) -> bool:
+    """Whether the core has an instruction for it, and its quads are whole."""
+    fits = bool(right.min(initial=0) >= -128 and right.max(initial=0) <= 127)
+    single = left.zero is None or left.zero.size == 1
+    return ctx.core.dot is not None and right.ndim == 2 and right.shape[0] % QUAD == 0 and fits and single
 
 
-def _as_float(x: Tensor) -> Tensor:
-    return lazy(x.shape, "float32", lambda k, index: cast(x.read(k, index), "float32"), x.cost + 1, x.block)
-
-
-def _depthwise(
-    ctx: Lowering, node: ir.Node, x: Tensor, weights: np.ndarray[Any, Any], window: Window, finish: Finish
+def _multiply_quads(
+    ctx: Lowering, node: ir.Node, left: Operand, right: np.ndarray[Any, Any], finish: Finish
 ) -> None:
-    source = ctx.store(x, ctx.lanes)
-    store, out = _result(ctx, node, finish, ctx.lanes)
-    packed = ctx.constant_buffer(pack_depthwise(weights, ctx.lanes))
-    kernel = IntegerDepthwiseKernel(window, ctx.lanes, source, storage_of(out), packed, store)
-    with ctx.kernel("integer_depthwise") as k:
-        kernel.emit(k)
+    quads, (depth, columns) = Quads.of(ctx.core, left.levels.dtype), right.shape
+    rows = left.levels.shape[:-1]
+    source = reshape(ctx.dense(left.levels), (math.prod(rows), depth))
+    tile = choose_tile(math.prod(rows), columns, depth // QUAD, ctx.core)
+    packed = ctx.constant_buffer(pack_quad_panels(right, tile.vectors, quads))
+    count = panel_count(columns, tile.vectors, ctx.lanes)
+    panels = Panels(packed, (), count, depth // QUAD, tile.vectors, quads.step)
+    shape = (math.prod(rows), columns)
+    zeros = _zero_products(ctx, left, right, quads)
+
+    def finish_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> Expr:
+        return finish(k, index, total if zeros is None else total - zeros(k, index[-1]))
+
+    def kernel(store: Store) -> ByteGemmKernel:
+        def restored(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+            store(k, [*unravel(index[0], rows), index[1]], value)
+
+        return ByteGemmKernel(source, panels, shape, tile, ctx.core, "int32", restored, quads=quads)
+
+    emit_product(ctx, node, kernel, finish_sum)
 
 
-def _direct(
-    ctx: Lowering, node: ir.Node, x: Tensor, weights: np.ndarray[Any, Any], shape: ConvShape, finish: Finish
-) -> None:
-    lanes = ctx.lanes
-    source = ctx.store(x, x.block)
-    shape = flatten_pointwise(shape)
-    tile = choose_tile(shape, ctx.core)
-    packed = ctx.constant_buffer(pack_weights(weights, shape, tile, lanes))
-    store, _ = _result(ctx, node, finish, lanes)
+def _zero_products(
+    ctx: Lowering, left: Operand, right: np.ndarray[Any, Any], quads: Quads
+) -> Callable[[KernelBuilder, Expr], Expr] | None:
+    """What the zero point of the left operand adds to the sums of a column. None where it adds nothing."""
+    totals, parameter = right.sum(axis=0, dtype=np.int32), left.zero
+    if parameter is None or parameter.constant is not None:
+        zero = 0 if parameter is None else int(np.asarray(parameter.constant).reshape(-1)[0])
+        table = ctx.constant(totals * np.int32(zero + quads.moved))
+        return (lambda k, column: table.read(k, [column])) if zero + quads.moved else None
+    by_column = ctx.constant(totals)
 
-    def store_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
-        store(k, index, cast(total, "int32"))
+    def products(k: KernelBuilder, column: Expr) -> Expr:
+        shift = cast(read_parameter(k, parameter, [0], 0), "int32") + quads.moved
+        return by_column.read(k, [column]) * shift
 
-    kernel = ConvKernel(shape, tile, ctx.core, source, packed, None, store_sum)
-    with ctx.kernel("integer_conv") as k:
-        kernel.emit(k)
-
-
-def _plain(
-    ctx: Lowering, node: ir.Node, x: Tensor, weights: Tensor, shape: ConvShape, finish: Finish
-) -> None:
-    window = shape.window
-    source = reshape(ctx.store(x), (*x.shape[:2], *window.input))
-    kernel = reshape(ctx.strided(weights), (*weights.shape[:2], *window.kernel))
-    store, out = _result(ctx, node, finish, 0)
-
-    def store_at(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
-        store(k, index if out.rank == 4 else [*index[:2], index[3]], total)
-
-    with ctx.kernel("integer_conv") as k:
-        emit_plain_conv(k, (*out.shape[:2], *window.output), window, source, kernel, shape.groups, store_at)
-
-
-def _result(ctx: Lowering, node: ir.Node, finish: Finish, block: int) -> tuple[Store, Tensor]:
-    """Where the results of a convolution go, and how a sum gets there."""
-    after: Epilogue = epilogue(ctx, node, block)
-    out = ctx.result(after.value, after.shape, after.result.dtype, block)
-
-    def store(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
-        after.store(k, storage_of(out), index, finish(k, index, total))
-
-    return store, out
+    return products
 
 
 def lower_qlinear_matmul(ctx: Lowering, node: ir.Node) -> None:
     """QLinearMatMul: scales of the left operand may go by row, those of the right one by column."""
-    left, right = _matrices(ctx, node, (0, 2), (3, 5))
     factors = [(required(ctx, node, 1, "scale"), -2), (required(ctx, node, 4, "scale"), -1)]
     divisor, zero_point = required(ctx, node, 6, "output scale"), operand(ctx, node, 7)
     dtype = dtype_of_value(node.outputs[0])
@@ -236,35 +201,20 @@ def lower_qlinear_matmul(ctx: Lowering, node: ir.Node) -> None:
         shift = None if zero_point is None else read_parameter(k, zero_point, index, -2)
         return quantized(cast(total, "float32") * scale, shift, dtype)
 
-    multiply(ctx, node, Product(left, right), finish)
+    _multiply(ctx, node, Operand.of(ctx, node, 0, 2, -2), Operand.of(ctx, node, 3, 5, -1), finish)
 
 
 def lower_matmul_integer(ctx: Lowering, node: ir.Node) -> None:
     """MatMulInteger: the int32 sums themselves."""
-    left, right = _matrices(ctx, node, (0, 2), (1, 3))
-    multiply(ctx, node, Product(left, right), lambda k, index, total: total)
-
-
-def _matrices(
-    ctx: Lowering, node: ir.Node, left: tuple[int, int], right: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Both operands as int32 without zero points; the pairs are positions of data and zero point."""
-    a = without_zero_point(ctx, required(ctx, node, left[0], "operand"), operand(ctx, node, left[1]), -2)
-    b = without_zero_point(ctx, required(ctx, node, right[0], "operand"), operand(ctx, node, right[1]), -1)
-    if min(a.rank, b.rank) < 2:
-        raise Refused("a product of integers with a vector operand is not supported")
-    return _stored(ctx, a), _stored(ctx, b)
-
-
-def _stored(ctx: Lowering, x: Tensor) -> Tensor:
-    return x if x.constant is not None else ctx.store(x)
+    left, right = Operand.of(ctx, node, 0, 2, -2), Operand.of(ctx, node, 1, 3, -1)
+    _multiply(ctx, node, left, right, lambda k, index, total: total)
 
 
 def lower_qgemm(ctx: Lowering, node: ir.Node) -> None:
     """QGemm: `alpha * A' * B'` plus an int32 bias; float32 without an output scale."""
-    left, right = _matrices(ctx, node, (0, 2), (3, 5))
-    left = transpose(left, (1, 0)) if attribute(node, "transA", 0) else left
-    right = _transposed(ctx, right) if attribute(node, "transB", 0) else right
+    left, right = Operand.of(ctx, node, 0, 2, -2), Operand.of(ctx, node, 3, 5, -1)
+    left = left.transposed(ctx) if attribute(node, "transA", 0) else left
+    right = right.transposed(ctx) if attribute(node, "transB", 0) else right
     bias = operand(ctx, node, 6)
     alpha = ctx.constant(np.asarray(attribute(node, "alpha", 1.0), np.float32))
     scales = [alpha, required(ctx, node, 1, "scale"), required(ctx, node, 4, "scale")]
@@ -279,11 +229,7 @@ def lower_qgemm(ctx: Lowering, node: ir.Node) -> None:
             total = total + bias.read(k, [0 if d == 1 else i for i, d in zip(tail, bias.shape, strict=True)])
         return rounded(k, index, total)
 
-    multiply(ctx, node, Product(left, right), finish)
-
-
-def _transposed(ctx: Lowering, x: Tensor) -> Tensor:
-    return ctx.constant(x.constant.T) if x.constant is not None else transpose(x, (1, 0))
+    _multiply(ctx, node, left, right, finish)
 
 
 def _scaled(factor: Tensor, bias: Tensor | None = None) -> Finish:
@@ -296,28 +242,22 @@ def _scaled(factor: Tensor, bias: Tensor | None = None) -> Finish:
 
 def lower_matmul_integer_to_float(ctx: Lowering, node: ir.Node) -> None:
     """MatMulIntegerToFloat: the product of what both integer operands stand for, plus a float bias."""
-    left, right = _matrices(ctx, node, (0, 4), (1, 5))
+    left, right = Operand.of(ctx, node, 0, 4, -2), Operand.of(ctx, node, 1, 5, -1)
     factor = scaling(ctx, [required(ctx, node, 2, "scale"), required(ctx, node, 3, "scale")], None)
-    multiply(ctx, node, Product(left, right), _scaled(factor, operand(ctx, node, 6)))
+    _multiply(ctx, node, left, right, _scaled(factor, operand(ctx, node, 6)))
 
 
 def lower_dynamic_quantize_matmul(ctx: Lowering, node: ir.Node) -> None:
     """DynamicQuantizeMatMul: the float operand is quantised to uint8 with the range it has at run time."""
     x = ctx.strided(required(ctx, node, 0, "operand"))
     scale, zero_point = ctx.new((), "float32"), ctx.new((), "uint8")
-    levels = dynamically_quantized(ctx, x, scale, zero_point)
-    left = ctx.store(without_zero_point(ctx, levels, zero_point))
-    right = _stored(
-        ctx, without_zero_point(ctx, required(ctx, node, 1, "operand"), operand(ctx, node, 3), -1)
-    )
+    left = Operand(dynamically_quantized(ctx, x, scale, zero_point), zero_point, -2)
     factor = scaling(ctx, [scale, required(ctx, node, 2, "scale")], None)
-    multiply(ctx, node, Product(left, right), _scaled(factor, operand(ctx, node, 4)))
+    _multiply(ctx, node, left, Operand.of(ctx, node, 1, 3, -1), _scaled(factor, operand(ctx, node, 4)))
 
 
 OPERATORS: dict[str, Operator] = {
-    "ConvInteger": Anchor(lower_conv_integer),
     "MatMulInteger": Anchor(lower_matmul_integer),
-    "QLinearConv": Anchor(lower_qlinear_conv),
     "QLinearMatMul": Anchor(lower_qlinear_matmul),
 }
 

@@ -102,7 +102,13 @@ def _scaled(value: Expr, factor: float) -> Expr:
 
 def multiply(ctx: Lowering, node: ir.Node, product: Product, finish: Finish) -> None:
     """Emit the kernel of a product, `finish` and the elementwise operators that follow."""
-    kernel = product_kernel(ctx, product)
+    emit_product(ctx, node, product_kernel(ctx, product), finish)
+
+
+def emit_product(
+    ctx: Lowering, node: ir.Node, kernel: Callable[[gemm.Store], GemmKernel | DotKernel], finish: Finish
+) -> None:
+    """The same of a kernel that lacks only what to do with the results."""
     after = epilogue(ctx, node)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
 

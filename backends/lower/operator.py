@@ -55,6 +55,13 @@ class Anchor:
 Operator = Pointwise | Lowered | Anchor
 
 
+@dataclass(frozen=True)
+class Varying:
+    """An operator that is lowered in another way from node to node."""
+
+    choose: Callable[[ir.Node], Operator]
+
+
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The value of an attribute as a Python value (int, float, str, list, numpy array), or `default`."""
     found = node.attributes.get(name)

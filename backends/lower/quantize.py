@@ -3,6 +3,7 @@ operators share: rounding half to even, saturation, parameters that lie along on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,15 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.rows import MAXIMUM, MINIMUM, Accumulator, Element, Fold
 from graphopt.backends.lower.context import Lowering, storage_of
-from graphopt.backends.lower.operator import Lowered, Operator, Refused, attribute, dtype_of_value
+from graphopt.backends.lower.operator import (
+    Lowered,
+    Operator,
+    Pointwise,
+    Refused,
+    Varying,
+    attribute,
+    dtype_of_value,
+)
 from graphopt.backends.lower.views import first_input
 from graphopt.backends.tensor import Index, Tensor, lazy, unravel
 
@@ -100,9 +109,37 @@ def _quantize_linear(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
     def read(k: KernelBuilder, index: Index) -> Expr:
         shift = _parameter(k, zero_point, index, x.shape, axis, block)
         divisor = _parameter(k, scale, index, x.shape, axis, block)
-        return quantized(cast(x.read(k, index), "float32") / cast(divisor, "float32"), shift, dtype)
+        return quantized(scaled_down(cast(x.read(k, index), "float32"), divisor), shift, dtype)
 
     return [lazy(x.shape, dtype, read, x.cost + QUANTIZE_COST, x.block)]
+
+
+def scaled_down(value: Expr, scale: Expr) -> Expr:
+    """`value / scale`; times the reciprocal where the scale is known, which may be off by one unit in the last place."""
+    if isinstance(scale, tirx.FloatImm):
+        reciprocal = np.float32(1) / np.float32(scale.value)
+        if np.isfinite(reciprocal):
+            return value * const(float(reciprocal), "float32")
+    return value / cast(scale, "float32")
+
+
+def _quantize_element(k: KernelBuilder, node: ir.Node, arguments: Sequence[Any]) -> Expr:
+    value, scale, *rest = arguments
+    dtype = dtype_of_value(node.outputs[0])
+    return quantized(scaled_down(cast(value, "float32"), scale), rest[0] if rest else None, dtype)
+
+
+def _quantize(node: ir.Node) -> Operator:
+    """Elementwise with one scale for all, and so part of the kernel before it."""
+    dtype = node.outputs[0].dtype
+    single = all(value is None or _is_single(value) for value in node.inputs[1:])
+    if single and dtype is not None and dtype.numpy().name in INTEGERS:
+        return Pointwise(_quantize_element, QUANTIZE_COST)
+    return Lowered(_quantize_linear)
+
+
+def _is_single(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.is_static() and math.prod(value.shape.numpy()) == 1
 
 
 def _dequantize_linear(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
@@ -196,14 +233,14 @@ def dynamically_quantized(ctx: Lowering, x: Tensor, scale: Tensor, zero_point: T
     return lazy(x.shape, "uint8", read, QUANTIZE_COST)
 
 
-OPERATORS: dict[str, Operator] = {
+OPERATORS: dict[str, Operator | Varying] = {
     "DequantizeLinear": Lowered(_dequantize_linear),
     "DynamicQuantizeLinear": Lowered(_dynamic_quantize_linear),
-    "QuantizeLinear": Lowered(_quantize_linear),
+    "QuantizeLinear": Varying(_quantize),
 }
 
-MICROSOFT_OPERATORS: dict[str, Operator] = {
+MICROSOFT_OPERATORS: dict[str, Operator | Varying] = {
     "DequantizeLinear": Lowered(_dequantize_linear),
-    "QuantizeLinear": Lowered(_quantize_linear),
+    "QuantizeLinear": Varying(_quantize),
 }
 """The same in ONNX Runtime's own domain."""

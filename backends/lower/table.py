@@ -18,6 +18,7 @@ from graphopt.backends.lower import (
     fourier,
     indexing,
     integer,
+    integer_convolution,
     logic,
     losses,
     matmul,
@@ -40,9 +41,9 @@ from graphopt.backends.lower import (
     transposed_convolution,
     views,
 )
-from graphopt.backends.lower.operator import Operator
+from graphopt.backends.lower.operator import Operator, Varying
 
-ONNX_OPERATORS: dict[str, Operator] = {
+ONNX_OPERATORS: dict[str, Operator | Varying] = {
     **refusals.OPERATORS,
     **arithmetic.OPERATORS,
     **bits.OPERATORS,
@@ -71,6 +72,7 @@ ONNX_OPERATORS: dict[str, Operator] = {
     **views.OPERATORS,
     **quantize.OPERATORS,
     **integer.OPERATORS,
+    **integer_convolution.OPERATORS,
     **indexing.OPERATORS,
     **rearrange.OPERATORS,
     **resize.OPERATORS,
@@ -80,7 +82,7 @@ ONNX_OPERATORS: dict[str, Operator] = {
 }
 """Operators of the standard domain, at every opset."""
 
-MICROSOFT_OPERATORS: dict[str, Operator] = {
+MICROSOFT_OPERATORS: dict[str, Operator | Varying] = {
     **contrib.OPERATORS,
     **contrib_attention.OPERATORS,
     **quantize.MICROSOFT_OPERATORS,
@@ -89,7 +91,7 @@ MICROSOFT_OPERATORS: dict[str, Operator] = {
 }
 """Operators of ONNX Runtime's own domain."""
 
-OPERATORS: dict[str, dict[str, Operator]] = {
+OPERATORS: dict[str, dict[str, Operator | Varying]] = {
     "": ONNX_OPERATORS,
     "ai.onnx": ONNX_OPERATORS,
     "com.microsoft": MICROSOFT_OPERATORS,

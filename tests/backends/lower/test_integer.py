@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from graphopt.backends.targets import TARGETS, Target, runs_here
 from tests.backends.lower.harness import Nodes, fixed
 
 RNG = np.random.default_rng(4)
@@ -17,35 +18,71 @@ GEOMETRIES = {
     "padded": ((1, 3, 9, 10), (20, 3, 3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
     "pointwise": ((2, 19, 5, 7), (33, 19, 1, 1), {}),
     "depthwise": ((1, 24, 8, 8), (24, 1, 3, 3), {"group": 24, "pads": [1, 1, 1, 1]}),
+    "blocks of channels": ((1, 80, 7, 9), (48, 80, 3, 3), {"pads": [1, 0, 2, 1]}),
+    "whole blocks a group": ((1, 64, 5, 5), (32, 32, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
+    "dilated": ((2, 36, 9, 9), (16, 36, 3, 3), {"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
     "aligned groups": ((1, 8, 6, 6), (32, 4, 3, 3), {"group": 2}),
     "ragged groups": ((1, 6, 6, 6), (9, 2, 3, 3), {"group": 3, "dilations": [2, 1]}),
     "row": ((1, 3, 20), (5, 3, 3), {"pads": [1, 0]}),
 }
 
 
+TARGET_NAMES = ["x86-64-v2", "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-vnni"]
+"""Without an instruction for bytes, and with each of them."""
+
+
+def target_of(name: str) -> Target:
+    target = TARGETS[name]
+    if reason := runs_here(target):
+        pytest.skip(reason)
+    return target
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_convolutions(geometry: str) -> None:
+@pytest.mark.parametrize("target", TARGET_NAMES)
+def test_convolutions(target: str, geometry: str, dtype: type) -> None:
     shape, kernel, attributes = GEOMETRIES[geometry]
     nodes = Nodes()
-    x, weights = integers(np.uint8, *shape), integers(np.int8, *kernel)
-    shift = fixed(np.uint8(120))
-    nodes.add("ConvInteger", x, fixed(weights), shift, fixed(np.int8(0)), **attributes)
-    scales = fixed(np.linspace(0.001, 0.02, kernel[0]).astype(np.float32))
+    x, weights = integers(dtype, *shape), integers(np.int8, *kernel)
     bias = fixed(RNG.integers(-999, 999, kernel[0]).astype(np.int32))
-    nodes.add(
-        "QLinearConv",
-        x,
-        fixed(np.float32(0.02)),
-        shift,
-        fixed(weights),
-        scales,
-        fixed(np.zeros(kernel[0], np.int8)),
-        fixed(np.float32(0.1)),
-        fixed(np.uint8(10)),
-        bias,
-        **attributes,
-    )
-    nodes.check()
+    scales = fixed(np.linspace(0.001, 0.02, kernel[0]).astype(np.float32))
+    for zero in (0, 100, -128):
+        if not np.iinfo(dtype).min <= zero <= np.iinfo(dtype).max:
+            continue
+        shift = fixed(dtype(zero))
+        if dtype == np.uint8:
+            nodes.add("ConvInteger", x, fixed(weights), shift, fixed(np.int8(0)), **attributes)
+        nodes.add(
+            "QLinearConv",
+            x,
+            fixed(np.float32(0.02)),
+            shift,
+            fixed(weights),
+            scales,
+            fixed(np.zeros(kernel[0], np.int8)),
+            fixed(np.float32(0.1)),
+            fixed(dtype(10)),
+            bias,
+            **attributes,
+        )
+    nodes.check(target_of(target))
+
+
+def test_unsigned_weights_around_any_zero_point() -> None:
+    """Those within 128 of it become int8; the others have a kernel of wider numbers."""
+    for low, high, zero in ((0, 255, 128), (60, 200, 90), (0, 255, 20)):
+        nodes = Nodes()
+        weights = RNG.integers(low, high, (32, 16, 3, 3), endpoint=True).astype(np.uint8)
+        parameters = (
+            fixed(np.float32(0.01)),
+            fixed(np.uint8(zero)),
+            fixed(np.float32(0.9)),
+            fixed(np.uint8(7)),
+        )
+        x = integers(np.uint8, 1, 16, 6, 6)
+        nodes.add("QLinearConv", x, fixed(np.float32(0.02)), fixed(np.uint8(3)), fixed(weights), *parameters)
+        nodes.check()
 
 
 def test_sums_beyond_the_range_of_float32() -> None:
@@ -66,16 +103,22 @@ def test_weights_at_run_time() -> None:
     nodes.check()
 
 
-def test_products() -> None:
+@pytest.mark.parametrize("depth", [19, 20, 132])
+@pytest.mark.parametrize("target", TARGET_NAMES)
+def test_products(target: str, depth: int) -> None:
     nodes = Nodes()
-    left, right = integers(np.uint8, 2, 7, 19), integers(np.int8, 19, 33)
-    nodes.add("MatMulInteger", left, fixed(right), fixed(np.uint8(100)), fixed(np.int8(-3)))
+    left, right = integers(np.uint8, 2, 7, depth), integers(np.int8, depth, 33)
+    nodes.add("MatMulInteger", left, fixed(right), fixed(np.uint8(100)), fixed(np.int8(0)))
+    nodes.add("MatMulInteger", left, fixed(right // 2), fixed(np.uint8(128)), fixed(np.int8(-3)))
     nodes.add("MatMulInteger", left, right)
     scales = fixed(np.linspace(0.01, 0.05, 33).astype(np.float32)), fixed(np.zeros(33, np.int8))
-    fixed_parts = fixed(np.float32(0.02)), fixed(np.uint8(130))
-    target = fixed(np.float32(0.3)), fixed(np.uint8(40))
-    nodes.add("QLinearMatMul", left, *fixed_parts, fixed(right), *scales, *target)
-    nodes.check()
+    for dtype, zero in ((np.uint8, 130), (np.uint8, 0), (np.int8, 0), (np.int8, -9)):
+        x = integers(dtype, 2, 7, depth)
+        fixed_parts = fixed(np.float32(0.02)), fixed(dtype(zero))
+        nodes.add(
+            "QLinearMatMul", x, *fixed_parts, fixed(right), *scales, fixed(np.float32(0.3)), fixed(dtype(40))
+        )
+    nodes.check(target_of(target))
 
 
 def test_followers_are_fused() -> None:
