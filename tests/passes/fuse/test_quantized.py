@@ -97,6 +97,92 @@ def test_refusals(text: str, changed: dict[str, np.ndarray], reason: str) -> Non
     assert not {"QLinearConv", "QLinearMatMul"} & set(ops(graph))
 
 
+FLOAT_CONV, FLOAT_GEMM = (
+    "agraph (uint8[1,2,8,8] q) => (float[1,3,6,6] y)",
+    "agraph (uint8[5,4] q) => (float[5,3] y)",
+)
+MOVED = "agraph (uint8[1,2,8,8] q) => (uint8[1,2,4,4] y)"
+JOINED = "agraph (uint8[2,3] q, uint8[2,3] p) => (uint8[2,6] y)"
+PAIR = "{ a = DequantizeLinear(q, sx, zx) u = DequantizeLinear(p, %s, %s) c = Concat<axis = 1>(a, u) y = QuantizeLinear(c, sx, zx) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            f"{FLOAT_CONV} {{ {OPERANDS} y = Conv(x, f, g) }}",
+            {"ConvInteger": 1, "Cast": 1, "Mul": 1, "Add": 1},
+        ),
+        (
+            f"{FLOAT_CONV} {{ {OPERANDS} y = Conv(x, f, o) }}",
+            {"ConvInteger": 1, "Cast": 1, "Mul": 1, "Add": 1},
+        ),
+        (f"{FLOAT_CONV} {{ {OPERANDS} y = Conv(x, f) }}", {"ConvInteger": 1, "Cast": 1, "Mul": 1}),
+        (
+            "agraph (uint8[2,5,4] q) => (float[2,5,3] y) { " + FACTORS + " y = MatMul(x, f) }",
+            {"MatMulInteger": 1, "Cast": 1, "Mul": 1},
+        ),
+        (
+            f"{FLOAT_GEMM} {{ {FACTORS} y = Gemm(x, f, o) }}",
+            {"MatMulInteger": 1, "Cast": 1, "Mul": 1, "Add": 1},
+        ),
+        (
+            f"{FLOAT_GEMM} {{ {FACTORS.replace('axis = 1', 'axis = 0').replace('(m,', '(t,')} y = Gemm<transB = 1>(x, f) }}",
+            {"MatMulInteger": 1, "Cast": 1, "Mul": 1},
+        ),
+    ],
+    ids=["bias", "float bias", "no bias", "MatMul", "Gemm", "transposed Gemm"],
+)
+def test_sums_that_stay_floats(text: str, left: dict[str, int]) -> None:
+    graph = model(text, o=np.array([0.5, -1, 2], np.float32), t=np.ascontiguousarray(C["m"].T))
+    outcome = fuse_for_compile(graph, tolerance=1e-4)
+    assert sum(count for name, count in outcome.applied.items() if name.startswith("sums of")) == 1
+    assert ops(graph) == Counter(left)
+
+
+def test_a_scaled_gemm_stays() -> None:
+    graph = model(f"{FLOAT_GEMM} {{ {FACTORS} y = Gemm<alpha = 2.0>(x, f) }}")
+    assert reasons(fuse_for_compile(graph, tolerance=1e-4), "sums of Gemm") == [
+        "its operands are scaled or transposed"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{MOVED} {{ x = DequantizeLinear(q, sx, zx) k = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) y = QuantizeLinear(k, sx, zx) }}",
+        f"{JOINED} {PAIR % ('sx', 'zx')}",
+    ],
+    ids=["MaxPool", "Concat"],
+)
+def test_integers_are_moved_as_they_are(text: str) -> None:
+    graph = model(text)
+    assert fuse_for_compile(graph).applied["integers moved"] == 1
+    assert len(ops(graph)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"{JOINED} {PAIR % ('sy', 'zx')}", "the scales differ"),
+        (f"{JOINED} {PAIR % ('sx', 'zy')}", "the scales differ"),
+        (
+            "agraph (uint8[2,3] q) => (uint8[3,2] y) { x = DequantizeLinear(q, sx, zx) t = Transpose(x) y = QuantizeLinear(t, sy, zx) }",
+            "the scales differ",
+        ),
+        (
+            "agraph (uint8[2,3] q) => (uint8[3,2] y) { x = DequantizeLinear(q, sx, zx) t = Transpose(x) y = QuantizeLinear(t, sx, zy) }",
+            "the zero points differ",
+        ),
+    ],
+)
+def test_other_scales_are_rounded_anew(text: str, reason: str) -> None:
+    graph = model(text)
+    outcome = fuse_for_compile(graph)
+    assert reason in reasons(outcome, "integers moved")
+    assert "QuantizeLinear" in ops(graph)
+
+
 def test_old_opsets_have_no_bounds_for_bytes() -> None:
     graph = model(
         "agraph (uint8[1,2,8,8] q) => (uint8[1,3,6,6] y) { x = DequantizeLinear(q, sx, zx) f = DequantizeLinear(w, s1)"
