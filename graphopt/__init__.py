@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphopt.api import compare, compile, load, optimize
     from graphopt.errors import GraphoptError
+    from graphopt.quantizing import quantize
 
-__all__ = ["GraphoptError", "compare", "compile", "load", "optimize"]
+__all__ = ["GraphoptError", "compare", "compile", "load", "optimize", "quantize"]
 
-_HOMES = {"GraphoptError": "errors", "compare": "api", "compile": "api", "load": "api", "optimize": "api"}
+_HOMES = {
+    "GraphoptError": "errors",
+    "compare": "api",
+    "compile": "api",
+    "load": "api",
+    "optimize": "api",
+    "quantize": "quantizing",
+}
 
 
 def __getattr__(name: str) -> Any:

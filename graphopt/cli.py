@@ -56,6 +56,8 @@ def main(traceback: bool) -> None:
 @options.input_data("Real inputs to verify on, besides random ones.")
 @options.verification
 @options.tuning
+@click.option("--quantize", type=click.Choice(["int8"]), help="Quantise first, as `graphopt quantize` does.")
+@options.calibration(required=False)
 @options.pass_hooks
 @options.json_file
 def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:
@@ -67,14 +69,17 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     output = output or model.with_suffix(".gopt" if exported is None else "")
     options.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
+    quantisation = options.quantisation(chosen)
     with progress_display(json_file) as progress:
-        from graphopt import api, report
+        from graphopt import api, quantizing, report
 
+        made = None if quantisation is None else quantizing.quantize(model, progress=progress, **quantisation)
+        source = model if made is None else made.model
         if exported is None:
-            done = api.build(model, output, target, progress=progress, **settings)
+            done = api.build(source, output, target, progress=progress, **settings)
         else:
-            done = api.export(model, output, target, progress=progress, **exported, **settings)
-    announce(done.notices)
+            done = api.export(source, output, target, progress=progress, **exported, **settings)
+    announce([*([] if made is None else [*made.warnings, f"int8: {made.evaluation}"]), *done.notices])
     line = (
         f"{done.path}: {done.bytes / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
         f"{done.kernels} kernels, {sum(done.seconds.values()):.1f} s; {done.verdict}"
@@ -170,6 +175,31 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
     }
     line = f"{output}: {done.before.nodes} -> {done.after.nodes} nodes; {done.verdict}"
     publish(json_file, content, report.pass_table(done.report), report.refusal_table(done.report), line=line)
+
+
+@example("graphopt quantize model.onnx --calib images/ --preprocess imagenet -o model.int8.onnx")
+@main.command()
+@click.argument("model", type=options.ONNX_MODEL)
+@click.option("-o", "--output", type=options.OUTPUT, required=True, help="The quantised model.")
+@options.calibration(required=True)
+@options.json_file
+def quantize(model: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
+    """Quantise MODEL.onnx to int8: standard QuantizeLinear and DequantizeLinear, which any runtime reads.
+
+    Ranges come from calibration data. What it cost is measured on --eval, or else on that data itself.
+    """
+    with progress_display(json_file) as progress:
+        from graphopt import quantizing
+
+        done = quantizing.quantize(
+            model, output=output, progress=progress, **options.calibration_settings(chosen)
+        )
+    announce(done.warnings)
+    ratio = output.stat().st_size / max(model.stat().st_size, 1)
+    size = f"{output.stat().st_size / 1e6:.2f} MB, {ratio:.2f} of before"
+    publish(
+        json_file, done.to_json(), line=f"{output}: {done.anchors} nodes on int8, {size}; {done.evaluation}"
+    )
 
 
 @example("graphopt run model.gopt --input x.npy -o out.npz")

@@ -92,6 +92,7 @@ FILE = _Existing()
 ONNX_MODEL = _OnnxModel()
 ARTIFACT = _Artifact()
 OUTPUT = _Output()
+DATA = click.Path(exists=True, path_type=Path)
 
 
 def is_artifact(path: Path) -> bool:
@@ -201,6 +202,82 @@ def tuning(command: Command) -> Command:
     return click.option(
         "--tune", "trials", type=click.IntRange(1), metavar="TRIALS", help="Measure schedules first."
     )(command)
+
+
+def calibration(required: bool) -> Decorator:
+    """`--calib`, and how it is read and used."""
+
+    def decorate(command: Command) -> Command:
+        patterns = {
+            "multiple": True,
+            "metavar": "PATTERN",
+            "help": "Leave float what has this name or operator.",
+        }
+        for name, settings in (
+            (
+                "--eval",
+                {
+                    "metavar": "DATA",
+                    "type": DATA,
+                    "help": "Other data, with labels perhaps, to measure the cost on.",
+                },
+            ),
+            ("--exclude", patterns),
+            (
+                "--samples",
+                {
+                    "type": click.IntRange(1),
+                    "default": 300,
+                    "show_default": True,
+                    "help": "Most samples used.",
+                },
+            ),
+            (
+                "--method",
+                {
+                    "default": "mse",
+                    "show_default": True,
+                    "help": "mse, min-max, moving-average, percentile or entropy.",
+                },
+            ),
+            (
+                "--preprocess",
+                {"metavar": "NAME", "help": "For images: raw, unit, signed, centred, imagenet or cifar."},
+            ),
+            (
+                "--calib",
+                {
+                    "metavar": "DATA",
+                    "type": DATA,
+                    "required": required,
+                    "help": "An .npz, a folder of .npy, or of images.",
+                },
+            ),
+        ):
+            command = click.option(name, **settings)(command)
+        return command
+
+    return decorate
+
+
+def calibration_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `quantizing.quantize`."""
+    names = ("calib", "preprocess", "method", "samples", "exclude")
+    return {**{name: chosen[name] for name in names}, "evaluate_on": chosen["eval"]}
+
+
+def quantisation(chosen: dict[str, Any]) -> dict[str, Any] | None:
+    """Those of compile, None without --quantize. Raises GraphoptError for options that do not fit each other."""
+    if chosen["quantize"] is None:
+        given = [f"--{name}" for name in ("calib", "eval", "exclude", "preprocess") if chosen[name]]
+        if given:
+            raise GraphoptError(f"{', '.join(given)}: only with --quantize int8")
+        return None
+    if chosen["calib"] is None:
+        raise GraphoptError(
+            "--quantize int8 needs --calib DATA, from which it learns the ranges of activations"
+        )
+    return calibration_settings(chosen)
 
 
 def pass_hooks(command: Command) -> Command:
@@ -326,6 +403,8 @@ def backends(names: Sequence[str]) -> dict[str, Path | None]:
     chosen: dict[str, Path | None] = {}
     for text in names:
         name, _, file = text.partition("=")
+        if name in chosen:
+            raise GraphoptError(f"--backend {name} is given twice")
         if file and not Path(file).is_file():
             raise GraphoptError(f"--backend {text}: there is no file {file}")
         chosen[name] = Path(file) if file else None

@@ -27,6 +27,7 @@ FRONT_DOOR = {
         "onnx_backend",
         "options",
         "presets",
+        "quantizing",
     )
 }
 # Import -> where it may stand: folders end with a slash.

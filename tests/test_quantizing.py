@@ -1,0 +1,125 @@
+"""Quantising whole models: how near the integers stay, what other runtimes make of them, and bad data."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from sklearn.datasets import load_digits
+
+import graphopt
+from graphopt.building import read
+from graphopt.data import Dataset
+from graphopt.errors import DataError, GraphoptError
+from graphopt.evaluation import evaluate
+from graphopt.passes.quantize.ranges import METHODS
+from graphopt.quantizing import quantize
+from graphopt.verify import reference
+from tests.conftest import make_model, ops
+
+MODELS = Path(__file__).parents[1] / "models"
+NAMES = ("digits_cnn", "digits_depthwise", "digits_mlp", "digits_transformer")
+
+
+def data_for(name: str) -> Dataset:
+    """The digits as a shipped model takes them."""
+    digits = load_digits()
+    images = digits.images.astype(np.float32)[:, None]
+    tokens = images.reshape(len(images), -1).astype(np.int64)
+    forms = {"image": images, "input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+    inputs = [value.name or "" for value in read(MODELS / f"{name}.onnx").graph.inputs]
+    return Dataset({each: forms[each] for each in inputs}, digits.target.astype(np.int64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_models_lose_next_to_nothing(name: str) -> None:
+    data = data_for(name)
+    done = quantize(MODELS / f"{name}.onnx", data, samples=200, evaluate_on=data)
+    assert done.anchors > 1
+    assert done.evaluation.top1 is not None
+    assert done.evaluation.interval is not None
+    before, after = done.evaluation.top1
+    assert before - after <= 0.005 + done.evaluation.interval
+    assert done.evaluation.sqnr_db > 20
+    onnx.checker.check_model(graphopt.model.proto(done.model), full_check=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_they_are_what_onnx_runtime_computes(name: str, tmp_path: Path) -> None:
+    """Verified operator by operator; the outputs agree as far as two runtimes that round ties differently do."""
+    data = data_for(name)
+    done = quantize(MODELS / f"{name}.onnx", data, samples=100)
+    feeds = next(data.batches(1))
+    expected = reference(done.model)(feeds)
+    with graphopt.compile(done.model) as compiled:
+        actual = compiled.run(None, dict(feeds))
+    for name_, value in zip(expected, actual, strict=True):
+        assert np.abs(value - expected[name_]).max() <= 0.1 * np.abs(expected[name_]).max()
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"mse"}))
+def test_every_method(method: str) -> None:
+    done = quantize(MODELS / "digits_cnn.onnx", data_for("digits_cnn"), method=method, samples=200)
+    assert done.evaluation.agreement is not None
+    assert done.evaluation.agreement > 0.95
+
+
+def test_weights_are_bytes() -> None:
+    done = quantize(MODELS / "digits_mlp.onnx", data_for("digits_mlp"))
+    assert done.after.bytes < 0.4 * done.before.bytes
+    assert not done.warnings
+
+
+def test_excluded_nodes_stay_float() -> None:
+    done = quantize(MODELS / "digits_cnn.onnx", data_for("digits_cnn"), exclude=["Conv"])
+    assert "excluded" in done.left_out.values()
+    assert ops(done.model)["Conv"] == len(done.left_out)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (np.zeros((0, 1, 8, 8), np.float32), "0 sample"),
+        (np.full((40, 1, 8, 8), np.nan, np.float32), "NaN"),
+        (np.zeros((40, 1, 9, 9), np.float32), "does not fit"),
+    ],
+    ids=["empty", "NaN", "wrong shape"],
+)
+def test_bad_data_is_refused(column: np.ndarray, message: str) -> None:
+    name = next(iter(data_for("digits_cnn").columns))
+    with pytest.raises(DataError, match=message):
+        quantize(MODELS / "digits_cnn.onnx", Dataset({name: column}))
+
+
+def test_odd_data_is_remarked_upon() -> None:
+    name = next(iter(data_for("digits_cnn").columns))
+    done = quantize(MODELS / "digits_cnn.onnx", Dataset({name: np.zeros((8, 1, 8, 8), np.float32)}))
+    assert any("only 8 samples" in warning for warning in done.warnings)
+    assert any("never changed" in warning for warning in done.warnings)
+
+
+def test_a_model_without_products() -> None:
+    model = make_model("agraph (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", 18)
+    done = quantize(model, Dataset({"x": np.ones((20, 4), np.float32)}))
+    assert done.anchors == 0
+    assert any("nothing" in warning for warning in done.warnings)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(GraphoptError, match="percentile"):
+        quantize(MODELS / "digits_cnn.onnx", data_for("digits_cnn"), method="guess")
+
+
+def test_evaluation_counts_pairs() -> None:
+    text = "agraph (float[N,3] x) => (float[N,3] y) {{ y = Mul(x, s) }}"
+    same = make_model(text.format(), 18, s=np.float32(2))
+    turned = make_model(text.format(), 18, s=np.array([1, 1, -1], np.float32))
+    x = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]] + 0.1
+    data = Dataset({"x": x}, np.array([0, 1, 2, 1]))
+    equal = evaluate(same, same, data)
+    assert equal.sqnr_db == float("inf")
+    assert (equal.agreement, equal.top1, equal.interval) == (1.0, (0.75, 0.75), 0.0)
+    other = evaluate(same, turned, data)
+    assert other.agreement == 0.5
+    assert other.top1 == (0.75, 0.5)
+    assert other.interval == pytest.approx(1.96 * np.sqrt(1 - 1 / 4) / 4)
