@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from graphopt import api, building
 from graphopt.arrays import Feeds
 from graphopt.data import Dataset, load_dataset
 from graphopt.evaluation import Evaluation, evaluate
-from graphopt.quantizing import quantize
+from graphopt.quantizing import LEAST_OPSET, quantize
 from graphopt.report import markdown
 
 CALIBRATION, MOST = 200, 300
@@ -88,8 +89,12 @@ def by_onnxruntime(model: Path, data: Dataset, output: Path) -> None:
         def get_next(self) -> Feeds | None:
             return next(self._batches, None)
 
-    prepared = output.with_suffix(".prepared.onnx")
-    quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    newer, prepared = output.with_suffix(".newer.onnx"), output.with_suffix(".prepared.onnx")
+    content = onnx.load(model)
+    if content.opset_import[0].version < LEAST_OPSET:
+        content = onnx.version_converter.convert_version(content, LEAST_OPSET)
+    onnx.save(content, newer)
+    quant_pre_process(newer, prepared, skip_symbolic_shape=True)
     quantize_static(prepared, output, Reader(), per_channel=True)
 
 

@@ -15,7 +15,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, cast, const
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.kernels.conv import ConvKernel, Place
+from graphopt.backends.kernels.conv import ConvKernel, Place, Tap
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile
 from graphopt.backends.kernels.gemm import segments
 from graphopt.backends.kernels.quads import QUAD, Quads
@@ -121,7 +121,7 @@ class ByteConvKernel(ConvKernel):
         def channel_block(block: Expr, count: int) -> None:
             for ky, kx, pixels in self._taps(k, place):
                 with k.loop(count, "serial", "quad") as quad:
-                    self._multiply_quad(k, sums, inputs, place, (block, count, quad, ky, kx), pixels)
+                    self._multiply_quad(k, sums, inputs, place, Tap(block, count, quad, ky, kx), pixels)
 
         if full:
             with k.loop(full, "serial", "block") as block:
@@ -175,22 +175,21 @@ class ByteConvKernel(ConvKernel):
         sums: Local,
         inputs: Local | None,
         place: Place,
-        at: tuple[Expr, int, Expr, Expr, Expr],
+        tap: Tap,
         pixels: list[tuple[int, int]],
     ) -> None:
-        """The products of a quad of channels at a tap: `at` is its block, the quads that has, the quad, row and column."""
-        block, _, quad, ky, kx = at
+        """The products of a quad of channels, which is what a lane is here."""
         storage = self.input.storage
         assert storage is not None
         assert isinstance(storage.layout, Blocked)
-        first, step = self._quads_position(place, at), self.quads.step
+        first, step = self._quads_position(place, tap), self.quads.step
         weights = [self.quads.weights(k, self.weights, first + b * step) for b in range(place.blocks)]
-        channels = self._first_channel(place) // self.input.block + block
+        channels = self._first_channel(place) // self.input.block + tap.block
         window = self.shape.window
         for row, column in pixels:
-            y, x = window.row(place.y + row, ky), window.column(place.x + column, kx)
+            y, x = window.row(place.y + row, tap.y), window.column(place.x + column, tap.x)
             n, channel, *spatial = self._input_index(place.n, channels, y, x)
-            position = storage.layout.block_position(n, channel, spatial) + quad * QUAD
+            position = storage.layout.block_position(n, channel, spatial) + tap.lane * QUAD
             scalar = self.quads.scalar(k, storage.buffer, position)
             for b, weight in enumerate(weights):
                 vector = place.vector(b, (row, column)) * self.lanes
@@ -201,11 +200,10 @@ class ByteConvKernel(ConvKernel):
                 total = self.quads.add(k.read_vector(inputs, own, self.lanes), scalar, self.quads.ones)
                 k.assign(inputs, own, total, self.lanes)
 
-    def _quads_position(self, place: Place, at: tuple[Expr, int, Expr, Expr, Expr]) -> Expr:
+    def _quads_position(self, place: Place, tap: Tap) -> Expr:
         """Where the weights of a quad for the tile's filters start."""
-        block, count, quad, ky, kx = at
         kh, kw = self.shape.window.kernel
         tile = place.group * -(-self.shape.filters // self.lanes) + place.block
-        row = block * (self.input.block // QUAD) * (kh * kw) + (ky * kw + kx) * count + quad
+        row = tap.block * (self.input.block // QUAD) * (kh * kw) + (tap.y * kw + tap.x) * tap.lanes + tap.lane
         rows = -(-self.shape.channels // QUAD) * kh * kw
         return (tile * rows + row * place.blocks) * self.quads.step
