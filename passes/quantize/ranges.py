@@ -13,6 +13,9 @@ import numpy as np
 HALF = 4096
 """Bins of a histogram on each side of zero."""
 
+LEAST_RADIUS = 1e-30
+"""Of a histogram: the reciprocal of its bins is a float32 still."""
+
 LEVELS = 256
 
 MOMENTUM = 0.9
@@ -61,7 +64,7 @@ class Seen:
 
     def _widen(self, radius: float) -> None:
         if not self.radius:
-            self.radius = radius or 1.0
+            self.radius = max(radius, LEAST_RADIUS)
         while radius > self.radius:
             sides = self.counts.reshape(2, HALF // 2, 2).sum(axis=2)
             self.counts = np.zeros_like(self.counts)
