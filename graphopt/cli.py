@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt import cli_measuring, options
+from graphopt import cli_measuring, options, parameters
 from graphopt.commands import Commands, example
 from graphopt.printing import announce, progress_display, publish
 
@@ -40,7 +40,7 @@ def main(traceback: bool) -> None:
 
 @example("graphopt compile minilm.onnx --dim batch=1 --dim seq=32,64,128 -o minilm.gopt")
 @main.command()
-@click.argument("model", type=options.ONNX_MODEL)
+@click.argument("model", type=parameters.ONNX_MODEL)
 @click.option(
     "-o",
     "--output",
@@ -67,7 +67,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     """
     exported = options.export_settings(chosen)
     output = output or model.with_suffix(".gopt" if exported is None else "")
-    options.require_writable(output, folder=exported is not None)
+    parameters.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
     quantisation = options.quantisation(chosen)
     with progress_display(json_file) as progress:
@@ -95,9 +95,9 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
 
 @example("graphopt tune resnet50.onnx --trials 1000 --seconds 300 --db resnet50.tune")
 @main.command()
-@click.argument("model", type=options.ONNX_MODEL)
+@click.argument("model", type=parameters.ONNX_MODEL)
 @click.option(
-    "--db", type=options.OUTPUT, help="Where schedules are kept, and added to; MODEL.tune by default."
+    "--db", type=parameters.OUTPUT, help="Where schedules are kept, and added to; MODEL.tune by default."
 )
 @click.option(
     "--trials", type=click.IntRange(1), default=1000, show_default=True, help="Most schedules to measure."
@@ -130,7 +130,7 @@ def tune(
     The database grows by a line a trial; an interrupted search goes on where it was. `compile --tune-db` uses it.
     """
     db = db or model.with_suffix(".tune")
-    options.require_writable(db)
+    parameters.require_writable(db)
     settings = options.shape_settings(chosen)
     with progress_display(json_file) as progress:
         from graphopt import api, report
@@ -145,8 +145,8 @@ def tune(
 
 @example("graphopt optimize model.onnx -o smaller.onnx")
 @main.command()
-@click.argument("model", type=options.ONNX_MODEL)
-@click.option("-o", "--output", type=options.OUTPUT, required=True, help="The optimized model.")
+@click.argument("model", type=parameters.ONNX_MODEL)
+@click.option("-o", "--output", type=parameters.OUTPUT, required=True, help="The optimized model.")
 @options.dims(several=False)
 @options.input_shapes
 @options.preset("O2", OPTIMIZE_PRESET_HELP)
@@ -179,8 +179,8 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
 
 @example("graphopt quantize model.onnx --calib images/ --preprocess imagenet -o model.int8.onnx")
 @main.command()
-@click.argument("model", type=options.ONNX_MODEL)
-@click.option("-o", "--output", type=options.OUTPUT, required=True, help="The quantised model.")
+@click.argument("model", type=parameters.ONNX_MODEL)
+@click.option("-o", "--output", type=parameters.OUTPUT, required=True, help="The quantised model.")
 @options.calibration(required=True)
 @options.json_file
 def quantize(model: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
@@ -204,9 +204,11 @@ def quantize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
 
 @example("graphopt run model.gopt --input x.npy -o out.npz")
 @main.command()
-@click.argument("model", type=options.ARTIFACT)
+@click.argument("model", type=parameters.ARTIFACT)
 @options.input_data("An .npy or .npz file, or a folder of .npy files; random values without.")
-@click.option("-o", "--output", type=options.OUTPUT, help="Where outputs go, an .npz keyed by output name.")
+@click.option(
+    "-o", "--output", type=parameters.OUTPUT, help="Where outputs go, an .npz keyed by output name."
+)
 @options.threads
 @options.device
 @options.json_file
@@ -249,7 +251,7 @@ def _opened(model: Path, threads: int | None, device: str | None) -> tuple[Model
 
 @example("graphopt bench model.gopt --streams 4")
 @main.command()
-@click.argument("model", type=options.FILE)
+@click.argument("model", type=parameters.FILE)
 @options.dims(several=False)
 @options.input_shapes
 @options.bind
@@ -259,8 +261,10 @@ def _opened(model: Path, threads: int | None, device: str | None) -> tuple[Model
 @options.schedule
 @click.option("--streams", type=click.IntRange(1), help="Throughput of N threads that call one loaded model.")
 @click.option("--per-layer", is_flag=True, help="The time of each kernel, slowest first.")
-@click.option("--html", type=options.OUTPUT, help="With --per-layer: a page with the roofline plot.")
-@click.option("--trace", type=options.OUTPUT, help="With --per-layer: a trace for about:tracing or Perfetto.")
+@click.option("--html", type=parameters.OUTPUT, help="With --per-layer: a page with the roofline plot.")
+@click.option(
+    "--trace", type=parameters.OUTPUT, help="With --per-layer: a trace for about:tracing or Perfetto."
+)
 @options.device
 @options.json_file
 def bench(
@@ -286,7 +290,7 @@ def bench(
         cli_measuring.bench_layers(model, json_file, html, trace, chosen)
     elif streams is not None:
         cli_measuring.bench_streams(model, streams, json_file, chosen)
-    elif options.is_artifact(model):
+    elif parameters.is_artifact(model):
         cli_measuring.bench_compiled(model, json_file, chosen)
     else:
         cli_measuring.compare(model, ("graphopt",), json_file, None, False, chosen)
@@ -294,7 +298,7 @@ def bench(
 
 @example("graphopt compare model.onnx --backend graphopt --backend onnxruntime")
 @main.command()
-@click.argument("model", type=options.ONNX_MODEL)
+@click.argument("model", type=parameters.ONNX_MODEL)
 @click.option(
     "--backend",
     "backends",
@@ -312,7 +316,7 @@ def bench(
 @click.option(
     "--layers", is_flag=True, help="Also compare every tensor between the nodes: which departs first?"
 )
-@click.option("--html", type=options.OUTPUT, help="Also write a page.")
+@click.option("--html", type=parameters.OUTPUT, help="Also write a page.")
 @options.json_file
 def compare(
     model: Path,
@@ -328,14 +332,14 @@ def compare(
 
 @example("graphopt inspect model.onnx --json -")
 @main.command()
-@click.argument("model", type=options.FILE)
+@click.argument("model", type=parameters.FILE)
 @click.option("--kernels", is_flag=True, help="List the kernels of a compiled model, and judge their loops.")
 @options.json_file
 def inspect(model: Path, kernels: bool, json_file: str | None) -> None:
     """Show what is in an ONNX model or in a compiled one; free dimensions count as 1."""
     from graphopt import inspection
 
-    compiled = options.is_artifact(model)
+    compiled = parameters.is_artifact(model)
     found = inspection.inspect_artifact(model, kernels) if compiled else inspection.inspect_model(model)
     publish(json_file, found.to_json(), *found.tables(kernels))
 
@@ -361,7 +365,7 @@ def cmake_dir() -> None:
 @example("graphopt device --target aarch64 -o graphopt-device")
 @main.command()
 @options.target
-@click.option("-o", "--output", type=options.OUTPUT, default="graphopt-device", show_default=True)
+@click.option("-o", "--output", type=parameters.OUTPUT, default="graphopt-device", show_default=True)
 @options.json_file
 def device(target: str, output: Path, json_file: str | None) -> None:
     """Write the program that runs models on a board for `run`, `bench` and `tune` --device.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphopt import options
+from graphopt import options, parameters
 from graphopt.errors import GraphoptError
 from graphopt.printing import progress_display, publish
 
@@ -68,7 +68,7 @@ def bench_compiled(model: Path, json_file: str | None, chosen: dict[str, Any]) -
 
 def bench_on_device(model: Path, name: str, json_file: str | None, chosen: dict[str, Any]) -> None:
     """One artifact on a board. Raises GraphoptError for an ONNX model."""
-    if not options.is_artifact(model):
+    if not parameters.is_artifact(model):
         raise GraphoptError(f"{model} is not compiled; compile it for the device first")
     settings = options.compare_settings(chosen)
     with progress_display(json_file) as progress:
@@ -116,7 +116,7 @@ def bench_layers(
     model: Path, json_file: str | None, html: Path | None, trace: Path | None, chosen: dict[str, Any]
 ) -> None:
     """Every kernel of an ONNX model. Raises GraphoptError for an artifact, which has no profile."""
-    if options.is_artifact(model):
+    if parameters.is_artifact(model):
         raise GraphoptError(f"{model} was compiled without profiling; give the ONNX model to time its layers")
     settings = options.compare_settings(chosen)
     runs = settings.pop("schedule").runs
@@ -135,7 +135,7 @@ def bench_layers(
 @contextmanager
 def _compiled(model: Path, settings: Mapping[str, Any], progress: Display) -> Iterator[Path]:
     """The artifact itself, or one made for the time being from an ONNX model."""
-    if options.is_artifact(model):
+    if parameters.is_artifact(model):
         yield model
         return
     from graphopt import api

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,117 +10,32 @@ from typing import Any
 import click
 import numpy as np
 
+from graphopt import parameters
 from graphopt.arrays import Array
 from graphopt.errors import (
-    ArtifactError,
     DataError,
     GraphoptError,
-    ModelError,
     OutputError,
     ShapeError,
     TuningError,
 )
 
-ZIP_MAGIC = b"PK"
 SIZE = re.compile("[0-9]{1,10}")
 LARGEST_SIZE = 2**31 - 1
+
+CALIB_HELP = "An .npz, a folder of .npy, or of images."
+EVAL_HELP = "Other data, with labels perhaps, to measure the cost on."
+METHOD_HELP = "mse, min-max, moving-average, percentile or entropy."
+PREPROCESS_HELP = "For images: raw, unit, signed, centred, imagenet or cifar."
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 
-class _Existing(click.Path):
-    """A regular file that is there: a pipe or a device could be read for ever."""
-
-    def __init__(self) -> None:
-        super().__init__(exists=True, dir_okay=False, path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = _as_path(super().convert(value, param, ctx))
-        if not path.is_file():
-            self.fail(f"{path} is not a regular file.", param, ctx)
-        return path
-
-
-class _OnnxModel(_Existing):
-    """An ONNX model. Raises ModelError for an artifact."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = super().convert(value, param, ctx)
-        if is_artifact(path):
-            raise ModelError(
-                f"{path} is a compiled artifact already; give the ONNX model that it was made from"
-            )
-        return path
-
-
-class _Artifact(_Existing):
-    """A compiled model. Raises ArtifactError for anything else."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = super().convert(value, param, ctx)
-        if not is_artifact(path):
-            raise ArtifactError(f"{path} is not a graphopt artifact; `graphopt compile MODEL.onnx` makes one")
-        return path
-
-
-class _Output(click.Path):
-    """A file to write. Raises OutputError at once if it cannot be, so that nobody waits for a result in vain."""
-
-    def __init__(self) -> None:
-        super().__init__(dir_okay=False, path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = _as_path(super().convert(value, param, ctx))
-        require_writable(path)
-        return path
-
-
-def _as_path(value: str | bytes | os.PathLike[str]) -> Path:
-    return Path(os.fsdecode(value))
-
-
-class _JsonTarget(_Output):
-    """A file to write, or - for standard output, as text."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # type: ignore[override]
-        return "-" if value == "-" else str(super().convert(value, param, ctx))
-
-
-FILE = _Existing()
-ONNX_MODEL = _OnnxModel()
-ARTIFACT = _Artifact()
-OUTPUT = _Output()
-DATA = click.Path(exists=True, path_type=Path)
-
-
-def is_artifact(path: Path) -> bool:
-    """Whether a file looks like a .gopt file, which is a zip; no ONNX model is one."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def require_writable(path: Path, folder: bool = False) -> None:
-    """Raises OutputError if a file, or a `folder`, cannot be made there: the other one is there, or what it is to be in is
-    missing or read-only."""
-    parent = path.parent
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {parent}")
-    if path.is_dir() and not folder:
-        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
-    if path.is_file() and folder:
-        raise OutputError(f"cannot write {path}: it is a file; give the name of a folder")
-    if not os.access(path if path.is_dir() else parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: the folder {parent} is read-only")
-
-
 json_file = click.option(
     "--json",
     "json_file",
-    type=_JsonTarget(),
+    type=parameters.JSON,
     metavar="FILE",
     help="Write the result as JSON; - is standard output.",
 )
@@ -196,7 +110,7 @@ def tuning(command: Command) -> Command:
     command = threads(command)
     command = click.option(
         "--tune-db",
-        type=OUTPUT,
+        type=parameters.OUTPUT,
         help="Measured schedules to use; with --tune, to add to. Default with --tune: OUTPUT.tune.",
     )(command)
     return click.option(
@@ -208,54 +122,18 @@ def calibration(required: bool) -> Decorator:
     """`--calib`, and how it is read and used."""
 
     def decorate(command: Command) -> Command:
-        patterns = {
-            "multiple": True,
-            "metavar": "PATTERN",
-            "help": "Leave float what has this name or operator.",
-        }
-        for name, settings in (
-            (
-                "--eval",
-                {
-                    "metavar": "DATA",
-                    "type": DATA,
-                    "help": "Other data, with labels perhaps, to measure the cost on.",
-                },
-            ),
-            ("--exclude", patterns),
-            (
-                "--samples",
-                {
-                    "type": click.IntRange(1),
-                    "default": 300,
-                    "show_default": True,
-                    "help": "Most samples used.",
-                },
-            ),
-            (
-                "--method",
-                {
-                    "default": "mse",
-                    "show_default": True,
-                    "help": "mse, min-max, moving-average, percentile or entropy.",
-                },
-            ),
-            (
-                "--preprocess",
-                {"metavar": "NAME", "help": "For images: raw, unit, signed, centred, imagenet or cifar."},
-            ),
-            (
-                "--calib",
-                {
-                    "metavar": "DATA",
-                    "type": DATA,
-                    "required": required,
-                    "help": "An .npz, a folder of .npy, or of images.",
-                },
-            ),
-        ):
-            command = click.option(name, **settings)(command)
-        return command
+        command = click.option("--eval", type=parameters.DATA, metavar="DATA", help=EVAL_HELP)(command)
+        command = click.option(
+            "--exclude", multiple=True, metavar="PATTERN", help="Leave float what has this name or operator."
+        )(command)
+        command = click.option(
+            "--samples", type=click.IntRange(1), default=300, show_default=True, help="Most samples used."
+        )(command)
+        command = click.option("--method", default="mse", show_default=True, help=METHOD_HELP)(command)
+        command = click.option("--preprocess", metavar="NAME", help=PREPROCESS_HELP)(command)
+        return click.option(
+            "--calib", type=parameters.DATA, metavar="DATA", required=required, help=CALIB_HELP
+        )(command)
 
     return decorate
 

@@ -45,7 +45,13 @@ ALLOWED = {
     "torch": {"backends/peers/"},
     "onnx2torch": {"backends/peers/"},
     "ray": {"backends/tune/ray_builders.py"},
-    "click": {"graphopt/cli.py", "graphopt/commands.py", "graphopt/options.py", "graphopt/printing.py"},
+    "click": {
+        "graphopt/cli.py",
+        "graphopt/commands.py",
+        "graphopt/options.py",
+        "graphopt/parameters.py",
+        "graphopt/printing.py",
+    },
     "rich": {"graphopt/progress.py", "graphopt/report.py"},
 }
 
