@@ -23,7 +23,8 @@ from graphopt import api, building
 from graphopt.arrays import Feeds
 from graphopt.data import Dataset, load_dataset
 from graphopt.evaluation import Evaluation, evaluate
-from graphopt.quantizing import LEAST_OPSET, quantize
+from graphopt.quantizer import LEAST_OPSET
+from graphopt.quantizing import quantize
 from graphopt.report import markdown
 
 CALIBRATION, MOST = 200, 300

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt import cli_measuring, options, parameters
+from graphopt import cli_measuring, cli_quantizing, options, parameters
 from graphopt.commands import Commands, example
 from graphopt.printing import announce, progress_display, publish
 
@@ -56,8 +56,12 @@ def main(traceback: bool) -> None:
 @options.input_data("Real inputs to verify on, besides random ones.")
 @options.verification
 @options.tuning
-@click.option("--quantize", type=click.Choice(["int8"]), help="Quantise first, as `graphopt quantize` does.")
-@options.calibration(required=False)
+@click.option(
+    "--quantize",
+    type=click.Choice(cli_quantizing.SCHEMES),
+    help="Quantise first, as `graphopt quantize` does.",
+)
+@cli_quantizing.quantization
 @options.pass_hooks
 @options.json_file
 def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:
@@ -69,7 +73,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     output = output or model.with_suffix(".gopt" if exported is None else "")
     parameters.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
-    quantisation = options.quantisation(chosen)
+    quantisation = cli_quantizing.compile_settings(chosen, output)
     with progress_display(json_file) as progress:
         from graphopt import api, quantizing, report
 
@@ -79,7 +83,12 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
             done = api.build(source, output, target, progress=progress, **settings)
         else:
             done = api.export(source, output, target, progress=progress, **exported, **settings)
-    announce([*([] if made is None else [*made.warnings, f"int8: {made.evaluation}"]), *done.notices])
+    announce(
+        [
+            *([] if made is None else [*made.warnings, f"quantised: {cli_quantizing.summary(made)}"]),
+            *done.notices,
+        ]
+    )
     line = (
         f"{done.path}: {done.bytes / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
         f"{done.kernels} kernels, {sum(done.seconds.values()):.1f} s; {done.verdict}"
@@ -87,6 +96,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     publish(
         json_file,
         done.to_json(),
+        *([] if made is None else cli_quantizing.tables(made)),
         report.pass_table(done.report),
         report.refusal_table(done.report),
         line=line,
@@ -181,25 +191,30 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
 @main.command()
 @click.argument("model", type=parameters.ONNX_MODEL)
 @click.option("-o", "--output", type=parameters.OUTPUT, required=True, help="The quantised model.")
-@options.calibration(required=True)
+@click.option(
+    "--scheme",
+    type=click.Choice(cli_quantizing.SCHEMES),
+    default="int8",
+    show_default=True,
+    help="Activations and weights with ranges from data, or found at run time; or weights alone.",
+)
+@cli_quantizing.quantization
 @options.json_file
-def quantize(model: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
-    """Quantise MODEL.onnx to int8: standard QuantizeLinear and DequantizeLinear, which any runtime reads.
+def quantize(model: Path, output: Path, scheme: str, json_file: str | None, **chosen: Any) -> None:
+    """Quantise MODEL.onnx to standard ONNX on integers, which any runtime reads.
 
     Ranges come from calibration data. What it cost is measured on --eval, or else on that data itself.
     """
+    settings = cli_quantizing.settings(chosen, scheme, output)
     with progress_display(json_file) as progress:
         from graphopt import quantizing
 
-        done = quantizing.quantize(
-            model, output=output, progress=progress, **options.calibration_settings(chosen)
-        )
+        done = quantizing.quantize(model, output=output, progress=progress, **settings)
     announce(done.warnings)
     ratio = output.stat().st_size / max(model.stat().st_size, 1)
     size = f"{output.stat().st_size / 1e6:.2f} MB, {ratio:.2f} of before"
-    publish(
-        json_file, done.to_json(), line=f"{output}: {done.anchors} nodes on int8, {size}; {done.evaluation}"
-    )
+    line = f"{output}: {size}; {cli_quantizing.summary(done)}"
+    publish(json_file, done.to_json(), *cli_quantizing.tables(done), line=line)
 
 
 @example("graphopt run model.gopt --input x.npy -o out.npz")

@@ -3,7 +3,7 @@
 import csv
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,34 @@ def load_dataset(path: Path, inputs: Sequence[ir.Value], preprocess: str | None 
     if images:
         return _image_dataset(path, images, inputs, preprocess)
     return _array_dataset(path, inputs, preprocess)
+
+
+def take_samples(source: Iterable[Feeds | Array], inputs: Sequence[ir.Value], limit: int | None) -> Dataset:
+    """The first `limit` samples, or all, of feeds as a model takes them: by name, or single arrays for a single input.
+
+    Raises DataError for feeds that lack an input, or that differ in shape.
+    """
+    names = [_name(value) for value in inputs]
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    count = 0
+    for feeds in source:
+        if isinstance(feeds, Mapping):
+            found = {name: np.asarray(array) for name, array in feeds.items()}
+        else:
+            found = {names[0]: np.asarray(feeds)}
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise DataError(f"feeds number {count + 1} have nothing for input(s) {', '.join(missing)}")
+        for name in names:
+            parts[name].append(found[name])
+        count += len(found[names[0]]) if names else 1
+        if limit is not None and count >= limit:
+            break
+    try:
+        columns = {name: np.concatenate(arrays) if arrays else np.zeros(0) for name, arrays in parts.items()}
+    except ValueError as error:
+        raise DataError(f"the feeds do not fit together: {error}") from error
+    return Dataset(columns)
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

@@ -23,11 +23,6 @@ from graphopt.errors import (
 SIZE = re.compile("[0-9]{1,10}")
 LARGEST_SIZE = 2**31 - 1
 
-CALIB_HELP = "An .npz, a folder of .npy, or of images."
-EVAL_HELP = "Other data, with labels perhaps, to measure the cost on."
-METHOD_HELP = "mse, min-max, moving-average, percentile or entropy."
-PREPROCESS_HELP = "For images: raw, unit, signed, centred, imagenet or cifar."
-
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
@@ -116,46 +111,6 @@ def tuning(command: Command) -> Command:
     return click.option(
         "--tune", "trials", type=click.IntRange(1), metavar="TRIALS", help="Measure schedules first."
     )(command)
-
-
-def calibration(required: bool) -> Decorator:
-    """`--calib`, and how it is read and used."""
-
-    def decorate(command: Command) -> Command:
-        command = click.option("--eval", type=parameters.DATA, metavar="DATA", help=EVAL_HELP)(command)
-        command = click.option(
-            "--exclude", multiple=True, metavar="PATTERN", help="Leave float what has this name or operator."
-        )(command)
-        command = click.option(
-            "--samples", type=click.IntRange(1), default=300, show_default=True, help="Most samples used."
-        )(command)
-        command = click.option("--method", default="mse", show_default=True, help=METHOD_HELP)(command)
-        command = click.option("--preprocess", metavar="NAME", help=PREPROCESS_HELP)(command)
-        return click.option(
-            "--calib", type=parameters.DATA, metavar="DATA", required=required, help=CALIB_HELP
-        )(command)
-
-    return decorate
-
-
-def calibration_settings(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `quantizing.quantize`."""
-    names = ("calib", "preprocess", "method", "samples", "exclude")
-    return {**{name: chosen[name] for name in names}, "evaluate_on": chosen["eval"]}
-
-
-def quantisation(chosen: dict[str, Any]) -> dict[str, Any] | None:
-    """Those of compile, None without --quantize. Raises GraphoptError for options that do not fit each other."""
-    if chosen["quantize"] is None:
-        given = [f"--{name}" for name in ("calib", "eval", "exclude", "preprocess") if chosen[name]]
-        if given:
-            raise GraphoptError(f"{', '.join(given)}: only with --quantize int8")
-        return None
-    if chosen["calib"] is None:
-        raise GraphoptError(
-            "--quantize int8 needs --calib DATA, from which it learns the ranges of activations"
-        )
-    return calibration_settings(chosen)
 
 
 def pass_hooks(command: Command) -> Command:

@@ -2,140 +2,206 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
+from graphopt.arrays import Feeds
 from graphopt.building import Model, read
-from graphopt.calibration import FEW, observe
-from graphopt.data import Dataset, load_dataset
+from graphopt.calibration import FEW
+from graphopt.data import Dataset, load_dataset, take_samples
 from graphopt.errors import GraphoptError
-from graphopt.evaluation import Evaluation, evaluate
+from graphopt.evaluation import Evaluation, Judge
+from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
-from graphopt.passes.cleanup import Cleanup
-from graphopt.passes.opset import ConvertOpset
-from graphopt.passes.quantize.plan import Plan, make_plan
-from graphopt.passes.quantize.qdq import insert
-from graphopt.passes.quantize.ranges import METHODS, Seen, parameters
-from graphopt.passes.quantize.smooth import Channels, products_of
-from graphopt.passes.quantize.smooth import smooth as smooth_channels
-from graphopt.pipeline import Context
-from graphopt.presets import run_preset
+from graphopt.quantizer import FLOAT, STATIC, Quantizer, Recipe
+from graphopt.sensitivity import Journal, Problem, Search, search
 
-METHOD, SAMPLES = "mse", 300
-LEAST_OPSET = 13
-"""From which on a scale may belong to a channel."""
+Progress = Callable[[str], None]
+Data = str | Path | Dataset | Iterable[Feeds]
+
+SAMPLES = 300
+MEASURED = 64
+"""Samples on which single techniques and layers are judged."""
+
+DEFAULT_METRIC = "agreement"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The quality of the output before and after a technique, in dB; it was kept if it lost nothing."""
+
+    technique: str
+    before: float
+    after: float
+
+    @property
+    def kept(self) -> bool:
+        return self.after >= self.before
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {**vars(self), "kept": self.kept}
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """A model on integers, and what became of its nodes."""
+    """A model on integers, and what became of its nodes. `evaluation` is None where there was no data to judge it on."""
 
     model: ir.Model
     before: Statistics
     after: Statistics
-    anchors: int
+    quantized: list[str]
     left_out: dict[str, str]
     warnings: list[str]
-    evaluation: Evaluation
+    gains: list[Gain]
+    search: Search | None
+    evaluation: Evaluation | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         return {
-            "quantized_nodes": self.anchors,
+            "quantized_nodes": len(self.quantized),
             "left_out": self.left_out,
             "bytes_before": self.before.bytes,
             "bytes_after": self.after.bytes,
             "warnings": self.warnings,
-            "evaluation": self.evaluation.to_json(),
+            "techniques": [gain.to_json() for gain in self.gains],
+            "search": None if self.search is None else self.search.to_json(),
+            "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
         }
 
 
 def quantize(
     model: Model,
-    calib: str | Path | Dataset,
+    calib: Data | None = None,
     output: str | Path | None = None,
     *,
     preprocess: str | None = None,
-    method: str = METHOD,
     samples: int = SAMPLES,
+    workers: int = 1,
     exclude: Sequence[str] = (),
-    smooth: bool = True,
-    evaluate_on: str | Path | Dataset | None = None,
-    progress: Callable[[str], None] = lambda stage: None,
+    evaluate_on: Data | None = None,
+    metric: str | None = None,
+    max_drop: float | None = None,
+    journal: Path | None = None,
+    progress: Progress = lambda stage: None,
+    **recipe: Any,
 ) -> Quantization:
-    """Quantise convolutions and products to int8 with ranges from calibration data, as standard QDQ.
+    """Quantise convolutions and products to integers, as standard ONNX.
 
-    `calib` is data for the inputs; the first `samples` of it are used. `exclude` are patterns of names and operators that stay
-    float; `smooth` evens out the channels that products read. The result is compared with the float model on `evaluate_on`, by
-    default on the calibration data itself. Raises GraphoptError; nothing is written then.
+    `recipe` are the fields of `Recipe`; `calib` is data for the inputs, the first `samples` of which are used, and needed for the
+    scheme int8. `exclude` are patterns of names and operators that stay float. The result is compared with the float model on
+    `evaluate_on`, by default on the calibration data itself. With `max_drop` as many layers stay float as it takes for `metric`,
+    by default agreement with the float model, to lose no more; `journal` keeps what was measured. Raises GraphoptError; nothing
+    is written then.
     """
-    if method not in METHODS:
-        raise GraphoptError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    chosen = _recipe(exclude, recipe)
+    if metric is not None:
+        find_metric(metric)
+    if calib is None and STATIC in chosen.schemes:
+        raise GraphoptError(f"the scheme {STATIC} needs calibration data, for the ranges of activations")
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = _dataset(calib, source, preprocess)
-    held_out = data if evaluate_on is None else _dataset(evaluate_on, source, preprocess)
-    progress("optimize")
-    run_preset(source, "O2", (), Context())
-    if source.opset_imports[""] < LEAST_OPSET:
-        ConvertOpset(LEAST_OPSET).apply(source, Context())
-    plan = make_plan(source.graph, exclude)
-    seen = _calibrate(source, plan, data, samples, progress)
-    smoothed = smooth_channels(source, plan, seen.channels) if smooth else {}
-    ranges = {leader: METHODS[method](each) for leader, each in seen.values.items()} | smoothed
-    insert(source, plan, {leader: parameters(found) for leader, found in ranges.items()})
-    Cleanup().apply(source, Context())
-    cost = evaluate(original, source, held_out, samples if held_out is data else None, progress)
+    data = _dataset(calib, source, preprocess, samples)
+    held_out = data if evaluate_on is None else _dataset(evaluate_on, source, preprocess, None)
+    quantizer = Quantizer(source, chosen, data, samples, progress, workers)
+    gains = _gains(quantizer, original, data, progress)
+    techniques = [gain.technique for gain in gains if gain.kept]
+    metric = metric or (None if max_drop is None else DEFAULT_METRIC)
+    judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
+    found = None
+    if max_drop is not None:
+        if judge is None or data is None:
+            raise GraphoptError("--max-drop needs --calib DATA, on which layers are judged")
+        alone = Judge(original, data, MEASURED, progress=progress)
+        problem = _problem(quantizer, techniques, judge, alone)
+        diary = Journal(journal, _fingerprint(original, chosen, metric, data, held_out))
+        found = search(problem, max_drop, diary, progress)
+    made = quantizer.make(techniques, () if found is None else found.floats)
+    cost = None if judge is None else judge.judge(made.model)
     if output is not None:
-        save(source, output)
-    warnings = seen.warnings(len(data))
-    return Quantization(source, before, statistics(source), len(plan.anchors), plan.left_out, warnings, cost)
-
-
-def _dataset(data: str | Path | Dataset, model: ir.Model, preprocess: str | None) -> Dataset:
-    return data if isinstance(data, Dataset) else load_dataset(Path(data), model.graph.inputs, preprocess)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What calibration has seen: by the value that leads each group, and by channel."""
-
-    values: dict[ir.Value, Seen]
-    channels: dict[ir.Value, Channels]
-
-    def warnings(self, samples: int) -> list[str]:
-        """What is odd about the data."""
-        found = [] if self.values else ["nothing in this model can be quantised"]
-        if samples < FEW:
-            found.append(
-                f"only {samples} samples: ranges of activations say little; {FEW} or more are better"
-            )
-        constant = [leader.name or "" for leader, each in self.values.items() if each.low == each.high]
-        if constant:
-            found.append(f"{len(constant)} value(s) never changed on this data, {constant[0]!r} for one")
-        return found
-
-
-def _calibrate(
-    model: ir.Model, plan: Plan, data: Dataset, samples: int, progress: Callable[[str], None]
-) -> _Seen:
-    """Look at everything that becomes integer, in one pass over the data."""
-    leaders = {value.name: plan.group(value) for value in plan.values if value.name}
-    seen = _Seen(
-        {leader: Seen() for leader in leaders.values()},
-        {value: Channels() for value, _ in products_of(plan)},
+        save(made.model, output)
+    return Quantization(
+        made.model,
+        before,
+        statistics(made.model),
+        made.quantized,
+        made.left_out,
+        quantizer.warnings(FEW),
+        gains,
+        found,
+        cost,
     )
-    if not leaders:
-        return seen
-    values = {value.name: value for value in plan.values}
-    for batch in observe(model, list(leaders), data, samples, progress):
-        for name, array in batch.items():
-            seen.values[leaders[name]].add(array)
-            if values[name] in seen.channels:
-                seen.channels[values[name]].add(array)
-    return seen
+
+
+def _recipe(exclude: Sequence[str], options: dict[str, Any]) -> Recipe:
+    recipe = Recipe(**options)
+    return replace(recipe, layers=(*((pattern, FLOAT) for pattern in exclude), *recipe.layers))
+
+
+def _dataset(data: Data | None, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset | None:
+    if data is None or isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return load_dataset(Path(data), model.graph.inputs, preprocess)
+    return take_samples(data, model.graph.inputs, limit)
+
+
+def _judge(
+    original: ir.Model, data: Dataset | None, samples: int | None, metric: str | None, progress: Progress
+) -> Judge | None:
+    return None if data is None else Judge(original, data, samples, metric, progress)
+
+
+def _gains(quantizer: Quantizer, original: ir.Model, data: Dataset | None, progress: Progress) -> list[Gain]:
+    """What each technique of the recipe gains on top of those before it that were kept."""
+    techniques = quantizer.techniques
+    if data is None or not techniques or not quantizer.layers:
+        return []
+    judge = Judge(original, data, MEASURED, progress=progress)
+    kept: list[str] = []
+    gains: list[Gain] = []
+    quality = judge.judge(quantizer.make(kept).model).sqnr_db
+    for technique in techniques:
+        gain = Gain(technique, quality, judge.judge(quantizer.make([*kept, technique]).model).sqnr_db)
+        gains.append(gain)
+        if gain.kept:
+            kept.append(technique)
+            quality = gain.after
+    return gains
+
+
+def _problem(quantizer: Quantizer, techniques: Sequence[str], judge: Judge, alone: Judge) -> Problem:
+    """Of `sensitivity`: which layers of a model have to stay float."""
+    layers = quantizer.layers
+
+    def drop_of(floats: Sequence[str]) -> float:
+        return judge.judge(quantizer.make(techniques, floats).model).drop
+
+    def sqnr_of(layer: str) -> float:
+        others = [other for other in layers if other != layer]
+        return alone.judge(quantizer.make(techniques, others).model).sqnr_db
+
+    return Problem(layers, drop_of, sqnr_of)
+
+
+def _fingerprint(model: ir.Model, recipe: Recipe, metric: str | None, *data: Dataset | None) -> str:
+    """Of all that measurements depend on."""
+    digest = hashlib.sha256(f"{recipe} {metric}".encode())
+    for name, value in model.graph.initializers.items():
+        digest.update(name.encode())
+        if value.const_value is not None:
+            digest.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
+    digest.update(" ".join(node.op_type for node in model.graph).encode())
+    for each in data:
+        for name, column in ({} if each is None else each.columns).items():
+            digest.update(f"{name} {len(column)}".encode())
+            digest.update(np.ascontiguousarray(column[0]).tobytes() if len(column) else b"")
+    return digest.hexdigest()

@@ -18,6 +18,7 @@ FRONT_DOOR = {
         "building",
         "cli",
         "cli_measuring",
+        "cli_quantizing",
         "doctor",
         "generating",
         "inspection",
@@ -27,6 +28,7 @@ FRONT_DOOR = {
         "onnx_backend",
         "options",
         "presets",
+        "quantizer",
         "quantizing",
     )
 }
@@ -47,6 +49,7 @@ ALLOWED = {
     "ray": {"backends/tune/ray_builders.py"},
     "click": {
         "graphopt/cli.py",
+        "graphopt/cli_quantizing.py",
         "graphopt/commands.py",
         "graphopt/options.py",
         "graphopt/parameters.py",

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.data import load_arrays, load_dataset
+from graphopt.data import load_arrays, load_dataset, take_samples
 from graphopt.errors import DataError
 from tests.conftest import make_model
 
@@ -92,3 +92,25 @@ def test_unreadable_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_unknown_preprocessing_lists_the_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"unknown preprocessing 'nope'.*imagenet"):
         load_dataset(tmp_path, inputs(IMAGE), preprocess="nope")
+
+
+def test_feeds_are_taken_as_they_come() -> None:
+    source = ({"ids": np.full((2, 4), i), "mask": np.ones((2, 4))} for i in range(100))
+    data = take_samples(source, inputs(TWO), 5)
+    assert len(data) == 6
+    assert next(source)["ids"][0, 0] == 3
+    assert len(take_samples([np.zeros((3, 3, 8, 8))], inputs(IMAGE), None)) == 3
+    assert len(take_samples([], inputs(IMAGE), None)) == 0
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ([{"ids": np.zeros((1, 4))}], "nothing for input.* mask"),
+        ([np.zeros((1, 4)), np.zeros((1, 5))], "fit"),
+    ],
+)
+def test_feeds_that_lack_something(feeds: list[object], message: str) -> None:
+    text = TWO if isinstance(feeds[0], dict) else "float[N, M] x"
+    with pytest.raises(DataError, match=message):
+        take_samples(feeds, inputs(text), None)  # type: ignore[arg-type]

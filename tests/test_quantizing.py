@@ -35,7 +35,8 @@ def data_for(name: str) -> Dataset:
 def test_shipped_models_lose_next_to_nothing(name: str) -> None:
     data = data_for(name)
     done = quantize(MODELS / f"{name}.onnx", data, samples=200, evaluate_on=data)
-    assert done.anchors > 1
+    assert len(done.quantized) > 1
+    assert done.evaluation is not None
     assert done.evaluation.top1 is not None
     assert done.evaluation.interval is not None
     before, after = done.evaluation.top1
@@ -60,8 +61,88 @@ def test_compiled_they_are_what_onnx_runtime_computes(name: str, tmp_path: Path)
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"mse"}))
 def test_every_method(method: str) -> None:
     done = quantize(MODELS / "digits_cnn.onnx", data_for("digits_cnn"), method=method, samples=200)
+    assert done.evaluation is not None
     assert done.evaluation.agreement is not None
     assert done.evaluation.agreement > 0.95
+
+
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "int8-weights", "int4-weights"])
+@pytest.mark.parametrize("name", NAMES)
+def test_other_schemes_need_no_data(name: str, scheme: str) -> None:
+    data = data_for(name)
+    done = quantize(MODELS / f"{name}.onnx", scheme=scheme, evaluate_on=data)
+    assert done.after.bytes < done.before.bytes
+    assert done.evaluation is not None
+    assert done.evaluation.agreement is not None
+    assert done.evaluation.agreement > (0.9 if scheme == "int4-weights" else 0.99)
+    feeds = next(data.batches(1))
+    [expected] = reference(done.model)(feeds).values()
+    with graphopt.compile(done.model) as compiled:
+        [actual] = compiled.run(None, dict(feeds))
+    assert np.abs(actual - expected).max() <= 0.02 * np.abs(expected).max()
+
+
+def test_layers_have_schemes_of_their_own() -> None:
+    name = "digits_transformer"
+    plain = quantize(
+        MODELS / f"{name}.onnx", data_for(name), scheme="int4-weights", techniques=("reconstruct",)
+    )
+    mixed = quantize(
+        MODELS / f"{name}.onnx",
+        data_for(name),
+        scheme="int4-weights",
+        layers=(("Gemm", "float"), (plain.quantized[0], "int8"), (plain.quantized[1], "int8-dynamic")),
+        techniques=(),
+    )
+    assert ops(mixed.model)["QuantizeLinear"] == 1
+    assert ops(mixed.model)["MatMulInteger"] == 1
+    assert not mixed.gains
+    assert [gain.technique for gain in plain.gains] == ["reconstruct"]
+
+
+def test_techniques_that_lose_are_left_out() -> None:
+    done = quantize(MODELS / "digits_cnn.onnx", data_for("digits_cnn"), techniques=("equalise", "correct"))
+    assert [gain.technique for gain in done.gains] == ["equalise", "correct"]
+    for before, after in zip(done.gains, done.gains[1:], strict=False):
+        assert after.before == (before.after if before.kept else before.before)
+
+
+def test_as_many_layers_stay_float_as_it_takes() -> None:
+    data = data_for("digits_depthwise")
+    options = {"samples": 100, "evaluate_on": data, "metric": "cosine"}
+    plain = quantize(MODELS / "digits_depthwise.onnx", data, **options)  # type: ignore[arg-type]
+    assert plain.evaluation is not None
+    within = quantize(MODELS / "digits_depthwise.onnx", data, max_drop=plain.evaluation.drop / 2, **options)  # type: ignore[arg-type]
+    assert within.evaluation is not None
+    assert within.search is not None
+    assert 0 < len(within.search.floats) < len(plain.quantized)
+    assert within.evaluation.drop <= plain.evaluation.drop / 2
+    assert set(within.search.floats) <= set(within.left_out)
+
+
+def test_feeds_may_come_from_anywhere() -> None:
+    data = data_for("digits_cnn")
+    feeds = (dict(batch) for batch in data.batches(10))
+    done = quantize(MODELS / "digits_cnn.onnx", feeds, samples=50)
+    assert done.evaluation is not None
+    assert done.evaluation.samples == 48
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs calibration data"),
+        ({"scheme": "int3"}, "unknown scheme"),
+        ({"techniques": ("magic",), "scheme": "int8-weights"}, "unknown technique"),
+        ({"layers": (("*", "int5"),)}, "unknown scheme"),
+        ({"scheme": "int4-weights", "block": 0}, "block of 0"),
+        ({"scheme": "int8-weights", "max_drop": 1.0}, "needs --calib"),
+        ({"scheme": "int8-weights", "metric": "guess"}, "unknown metric"),
+    ],
+)
+def test_requests_that_make_no_sense(options: dict[str, object], message: str) -> None:
+    with pytest.raises(GraphoptError, match=message):
+        quantize(MODELS / "digits_mlp.onnx", **options)  # type: ignore[arg-type]
 
 
 def test_weights_are_bytes() -> None:
@@ -101,7 +182,7 @@ def test_odd_data_is_remarked_upon() -> None:
 def test_a_model_without_products() -> None:
     model = make_model("agraph (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", 18)
     done = quantize(model, Dataset({"x": np.ones((20, 4), np.float32)}))
-    assert done.anchors == 0
+    assert not done.quantized
     assert any("nothing" in warning for warning in done.warnings)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
@@ -67,29 +66,29 @@ class Plan:
         self._leader[self.group(second)] = self.group(first)
 
 
-def make_plan(graph: ir.Graph, exclude: Sequence[str] = ()) -> Plan:
-    """Everything that can be on integers, apart from nodes whose name or operator matches one of the patterns in `exclude`."""
+def make_plan(graph: ir.Graph, excluded: Callable[[ir.Node], bool] = lambda node: False) -> Plan:
+    """Everything that can be on integers and is not `excluded`."""
     plan = Plan()
     for node in graph:
         if node.op_type not in ANCHORS or node.domain != "":
             continue
-        reason = _why_not(node, exclude)
+        reason = _why_not(node, excluded)
         if reason:
             plan.left_out[node.name or node.outputs[0].name or node.op_type] = reason
             continue
         plan.anchors.append(node)
         assert node.inputs[0] is not None
         _quantize_value(plan, node.inputs[0], node)
-    plan.tables = [node for node in graph if _reads_table(node) and not _is_excluded(node, exclude)]
+    plan.tables = [node for node in graph if _reads_table(node) and not excluded(node)]
     for node in graph:
         if node.op_type == "Add" and node.domain == "":
             _quantize_residual(plan, node)
     return plan
 
 
-def _why_not(node: ir.Node, exclude: Sequence[str]) -> str:
+def _why_not(node: ir.Node, excluded: Callable[[ir.Node], bool]) -> str:
     """Why a node stays on floats; empty if it need not."""
-    if _is_excluded(node, exclude):
+    if excluded(node):
         return "excluded"
     weight = edit.tensor(node.inputs[WEIGHT_INPUT])
     if weight is None:
@@ -99,10 +98,6 @@ def _why_not(node: ir.Node, exclude: Sequence[str]) -> str:
     if edit.tensor(node.inputs[0]) is not None:
         return "its input is constant"
     return ""
-
-
-def _is_excluded(node: ir.Node, exclude: Sequence[str]) -> bool:
-    return any(fnmatchcase(node.name or "", each) or fnmatchcase(node.op_type, each) for each in exclude)
 
 
 def _reads_table(node: ir.Node) -> bool:

@@ -1,4 +1,4 @@
-"""What has been seen of a value, and the ranges that integers are to cover for it: one function a method.
+"""The ranges that integers are to cover, from what has been seen of a value: one function a method.
 
 Whatever a method leaves out of its range is clipped; the step is a 255th of the range.
 """
@@ -6,70 +6,21 @@ Whatever a method leaves out of its range is clipped; the step is a 255th of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-HALF = 4096
-"""Bins of a histogram on each side of zero."""
-
-LEAST_RADIUS = 1e-30
-"""Of a histogram: the reciprocal of its bins is a float32 still."""
+from graphopt.passes.quantize.observers import HALF, Range, Seen
 
 LEVELS = 256
 
-MOMENTUM = 0.9
-"""Weight of what was seen before in the moving averages of the extremes."""
-
 PERCENTILE = 99.99
+
+LACKING = 10.0
+"""The logarithm of the ratio of a share to none."""
 
 SHRINKAGES = np.linspace(0.2, 1.0, 81)
 """Shares of the full range that the searching methods try."""
-
-Range = tuple[float, float]
-
-
-@dataclass
-class Seen:
-    """The elements of a value over all samples: extremes, moving averages of the extremes, a histogram around zero.
-
-    The histogram's radius is doubled, its bins joined in pairs, whenever an element lies outside; so memory is bounded.
-    """
-
-    low: float = np.inf
-    high: float = -np.inf
-    average: Range | None = None
-    radius: float = 0.0
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(2 * HALF, np.int64))
-
-    def add(self, array: np.ndarray) -> None:
-        """Another batch, of finite numbers; an empty one changes nothing."""
-        if not array.size:
-            return
-        low, high = float(array.min()), float(array.max())
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        before = self.average or (low, high)
-        self.average = (
-            MOMENTUM * before[0] + (1 - MOMENTUM) * low,
-            MOMENTUM * before[1] + (1 - MOMENTUM) * high,
-        )
-        self._widen(max(abs(low), abs(high)))
-        bins = (array.reshape(-1) * (HALF / self.radius) + HALF).astype(np.int32)
-        self.counts += np.bincount(np.clip(bins, 0, 2 * HALF - 1), minlength=2 * HALF)
-
-    @property
-    def centres(self) -> np.ndarray:
-        """The middle of every bin."""
-        return (np.arange(2 * HALF) + 0.5 - HALF) * (self.radius / HALF)
-
-    def _widen(self, radius: float) -> None:
-        if not self.radius:
-            self.radius = max(radius, LEAST_RADIUS)
-        while radius > self.radius:
-            sides = self.counts.reshape(2, HALF // 2, 2).sum(axis=2)
-            self.counts = np.zeros_like(self.counts)
-            self.counts[HALF // 2 : HALF], self.counts[HALF : HALF + HALF // 2] = sides
-            self.radius *= 2
 
 
 def min_max(seen: Seen) -> Range:
@@ -105,26 +56,40 @@ def mean_squared_error(seen: Seen) -> Range:
 def entropy(seen: Seen) -> Range:
     """The one that loses least information: the divergence of Kullback and Leibler between elements and integers.
 
-    Migacz, "8-bit Inference with TensorRT", 2017.
+    Migacz, "8-bit Inference with TensorRT", 2017. Zeros, which integers hold exactly and rectifiers make by the million, count as
+    little as their neighbours.
     """
+    counts = seen.counts.astype(np.float64)
+    counts[HALF] = min(counts[HALF], counts[HALF + 1])
 
     def divergence(low: float, high: float) -> float:
         inside = (seen.centres >= low) & (seen.centres <= high)
-        kept = seen.counts[inside].astype(np.float64)
+        kept = counts[inside]
         if kept.size < LEVELS:
             return np.inf
         clipped = kept.copy()
-        clipped[0] += seen.counts[seen.centres < low].sum()
-        clipped[-1] += seen.counts[seen.centres > high].sum()
-        level = np.arange(kept.size) * LEVELS // kept.size
-        present = kept > 0
-        sums, sizes = np.bincount(level, kept, LEVELS), np.bincount(level, present, LEVELS)
-        flat = np.where(present, (sums / np.maximum(sizes, 1))[level], 0.0)
-        p, q = clipped / clipped.sum(), flat / flat.sum()
-        where = (p > 0) & (q > 0)
-        return float((p[where] * np.log(p[where] / q[where])).sum() + p[(p > 0) & (q == 0)].sum() * 10)
+        clipped[0] += counts[seen.centres < low].sum()
+        clipped[-1] += counts[seen.centres > high].sum()
+        return _divergence(clipped, _flattened(kept))
 
     return _best(seen, divergence)
+
+
+def _flattened(counts: np.ndarray) -> np.ndarray:
+    """What is left of a histogram once the elements of a level are alike: spread over the bins that had some."""
+    level = np.arange(counts.size) * LEVELS // counts.size
+    present = counts > 0
+    sums, sizes = np.bincount(level, counts, LEVELS), np.bincount(level, present, LEVELS)
+    return np.where(present, (sums / np.maximum(sizes, 1))[level], 0.0)
+
+
+def _divergence(counts: np.ndarray, others: np.ndarray) -> float:
+    """Of two histograms, from the first; what the second lacks altogether weighs `LACKING` each."""
+    if not counts.any() or not others.any():
+        return 0.0
+    p, q = counts / counts.sum(), others / others.sum()
+    both, lacking = (p > 0) & (q > 0), (p > 0) & (q == 0)
+    return float((p[both] * np.log(p[both] / q[both])).sum() + LACKING * p[lacking].sum())
 
 
 def _best(seen: Seen, loss: Callable[[float, float], float]) -> Range:
@@ -154,9 +119,9 @@ class Parameters:
 
 
 def parameters(found: Range) -> Parameters:
-    """Those that cover a range and zero with all integers."""
+    """Those that cover a range and zero with all integers; a range next to nothing is nothing."""
     low, high = min(found[0], 0.0), max(found[1], 0.0)
     scale = np.float32((high - low) / (LEVELS - 1))
-    if not scale > 0:
+    if scale < np.finfo(np.float32).tiny:
         return Parameters(np.float32(1.0), np.uint8(0))
     return Parameters(scale, np.uint8(np.clip(np.rint(-low / scale), 0, LEVELS - 1)))

@@ -7,43 +7,19 @@ operator of their own before the activations are rounded, and so change nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
+from graphopt.passes.quantize.observers import Channels
 from graphopt.passes.quantize.plan import Plan
-from graphopt.passes.quantize.qdq import LARGEST
-from graphopt.passes.quantize.ranges import LEVELS, Range
+from graphopt.passes.quantize.ranges import LEVELS
+from graphopt.passes.quantize.writer import LARGEST
 from graphopt.pattern import attribute
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of a channel's range that may go into the weights, as exponents."""
-
-
-@dataclass
-class Channels:
-    """The extremes of every channel, which are the last axis, over all samples, and its mean square."""
-
-    low: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    high: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    count: int = 0
-
-    def add(self, array: np.ndarray) -> None:
-        """Another batch."""
-        rows = array.reshape(-1, array.shape[-1])
-        low, high = rows.min(axis=0), rows.max(axis=0)
-        self.low = np.minimum(self.low, low) if self.low.size else low
-        self.high = np.maximum(self.high, high) if self.high.size else high
-        squares = np.square(rows, dtype=np.float64).sum(axis=0)
-        self.squares = self.squares + squares if self.squares.size else squares
-        self.count += len(rows)
-
-    @property
-    def mean_squares(self) -> np.ndarray:
-        return self.squares / max(self.count, 1)
 
 
 def products_of(plan: Plan) -> Iterator[tuple[ir.Value, list[ir.Node]]]:
@@ -61,12 +37,12 @@ def _takes_channels_last(node: ir.Node) -> bool:
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transA"))
 
 
-def smooth(model: ir.Model, plan: Plan, seen: Mapping[ir.Value, Channels]) -> dict[ir.Value, Range]:
-    """Scale the channels of values and of the weights that they meet, where that is expected to help. Gives the values that
-    `plan` has instead now, with the range of each."""
+def smooth(model: ir.Model, plan: Plan, seen: Mapping[str, Channels]) -> dict[ir.Value, Channels]:
+    """Scale the channels of values and of the weights that they meet, where that is expected to help; what has been `seen` goes by
+    name. Gives the values that `plan` has instead now, with their channels."""
     names, found = edit.Names(model), {}
     for value, readers in list(products_of(plan)):
-        channels = seen[value]
+        channels = seen[value.name or ""]
         factors = best_factors(channels, [_rows(reader) for reader in readers])
         if factors is None:
             continue
@@ -75,7 +51,7 @@ def smooth(model: ir.Model, plan: Plan, seen: Mapping[ir.Value, Channels]) -> di
             _multiply_rows(model.graph, reader, factors, names)
             reader.replace_input_with(0, scaled)
         plan.replace(value, scaled)
-        found[scaled] = float((channels.low / factors).min()), float((channels.high / factors).max())
+        found[scaled] = channels.divided(factors)
     return found
 
 

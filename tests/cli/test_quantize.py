@@ -34,15 +34,47 @@ def test_json_has_the_cost(calib: Path, tmp_path: Path) -> None:
 
 def test_compile_quantizes_first(calib: Path, tmp_path: Path) -> None:
     done = invoke("compile", MODEL, "--quantize", "int8", "--calib", calib, "-o", tmp_path / "a.gopt")
-    assert "int8:" in done.stderr
+    assert "quantised:" in done.stderr
     assert "sums of Gemm" in done.stdout
+
+
+def test_weights_alone_need_no_data(tmp_path: Path) -> None:
+    done = invoke("quantize", MODEL, "--scheme", "int4-weights", "-o", tmp_path / "small.onnx")
+    assert "not evaluated" in done.stdout
+
+
+def test_a_search_is_shown_and_resumed(calib: Path, tmp_path: Path) -> None:
+    output, options = (
+        tmp_path / "small.onnx",
+        ["--calib", calib, "--max-drop", "0.0000001", "--metric", "cosine"],
+    )
+    done = invoke("quantize", MODEL, *options, "-o", output)
+    assert "layers on floats" in done.stdout
+    journal = tmp_path / "small.onnx.search"
+    lines = journal.read_text().splitlines()
+    assert len(lines) > 3
+    content = invoke_json("quantize", MODEL, *options, "-o", output)
+    assert journal.read_text().splitlines() == lines
+    assert content["search"]["float_layers"]
+    other = invoke("quantize", MODEL, *options, "--method", "entropy", "-o", output, code=2)
+    assert "another search" in other.stderr
+
+
+def test_layers_by_pattern(calib: Path, tmp_path: Path) -> None:
+    options = ["--calib", calib, "--techniques", "none", "--layer", "Gemm=int8-weights"]
+    content = invoke_json("quantize", MODEL, *options, "-o", tmp_path / "small.onnx")
+    assert content["techniques"] == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--quantize", "int8"], "needs --calib"),
-        (["--exclude", "Conv"], "only with --quantize"),
+        (["--exclude", "Conv"], "--exclude: only with --quantize"),
+        (["--max-drop", "1", "--layer", "a=float"], "--layer, --max-drop: only with --quantize"),
+        (["--quantize", "int8-weights", "--layer", "Conv"], "PATTERN=SCHEME"),
+        (["--quantize", "int8-weights", "--journal", "j"], "--journal goes with --max-drop"),
+        (["--quantize", "int8-weights", "--metric", "loss"], "unknown metric"),
     ],
 )
 def test_options_that_do_not_fit(options: list[str], message: str, tmp_path: Path) -> None:

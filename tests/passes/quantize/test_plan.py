@@ -17,7 +17,7 @@ IMAGE = "agraph (float[1,4,8,8] x) => (float[N,C,H,W] y)"
 def plan(text: str, *exclude: str, **constants: np.ndarray) -> Plan:
     model = make_model(text, 18, w=W, v=W * 2, m=M, **constants)
     infer_shapes(model)
-    return make_plan(model.graph, exclude)
+    return make_plan(model.graph, lambda node: node.op_type in exclude)
 
 
 def names(values: list[ir.Value]) -> set[str | None]:

@@ -1,0 +1,253 @@
+"""Makes quantised versions of one model, all from one pass over the data: with some layers left float, or some techniques left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.calibration import Observer, collect
+from graphopt.data import Dataset
+from graphopt.errors import GraphoptError
+from graphopt.passes.cleanup import Cleanup
+from graphopt.passes.opset import ConvertOpset
+from graphopt.passes.quantize.dynamic import dynamic_products
+from graphopt.passes.quantize.equalise import equalise
+from graphopt.passes.quantize.observations import Observations
+from graphopt.passes.quantize.observers import Gram
+from graphopt.passes.quantize.plan import Plan, make_plan
+from graphopt.passes.quantize.qdq import correct_biases, insert
+from graphopt.passes.quantize.ranges import METHODS, parameters
+from graphopt.passes.quantize.smooth import smooth
+from graphopt.passes.quantize.untie import untie
+from graphopt.passes.quantize.weights import BLOCK_OPSET, int4_weights, int8_weights, is_matrix
+from graphopt.pipeline import Context
+from graphopt.presets import run_preset
+
+Progress = Callable[[str], None]
+
+STATIC, DYNAMIC, WEIGHTS8, WEIGHTS4, FLOAT = "int8", "int8-dynamic", "int8-weights", "int4-weights", "float"
+
+SCHEMES: Mapping[str, str] = {
+    STATIC: "activations and weights, with ranges from calibration data",
+    DYNAMIC: "products on integers with ranges found at run time; convolutions store int8 weights",
+    WEIGHTS8: "weights alone, a scale for each output channel",
+    WEIGHTS4: "matrices as 4 bits in blocks, other weights as int8",
+    FLOAT: "as it is",
+}
+
+TECHNIQUES: Mapping[str, str] = {
+    "equalise": "the channels between two convolutions (int8)",
+    "smooth": "the channels that products read (int8)",
+    "correct": "biases, for what rounding the weights shifts (int8)",
+    "reconstruct": "rounding errors of a row made up for by the next ones (int4-weights)",
+}
+
+LEAST_OPSET = 13
+"""From which on a scale may belong to a channel."""
+
+LEAST_IR_VERSION = 10
+"""From which on integers may have four bits."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is quantised: `scheme` for all layers, or the first of `layers` whose pattern matches name or operator."""
+
+    scheme: str = STATIC
+    layers: tuple[tuple[str, str], ...] = ()
+    method: str = "mse"
+    block: int = 32
+    techniques: tuple[str, ...] = ("smooth", "correct", "reconstruct")
+
+    def __post_init__(self) -> None:
+        for scheme in (self.scheme, *(scheme for _, scheme in self.layers)):
+            _require("scheme", scheme, SCHEMES)
+        _require("method", self.method, METHODS)
+        for technique in self.techniques:
+            _require("technique", technique, TECHNIQUES)
+        if self.block < 1:
+            raise GraphoptError(f"a block of {self.block} weights is none; give 16, 32, 64 or 128")
+
+    @property
+    def schemes(self) -> set[str]:
+        """All that some layer may have."""
+        return {self.scheme, *(scheme for _, scheme in self.layers)}
+
+    def scheme_of(self, node: ir.Node) -> str:
+        """Of one layer."""
+        for pattern, scheme in self.layers:
+            if fnmatchcase(node.name or "", pattern) or fnmatchcase(node.op_type, pattern):
+                return scheme
+        return self.scheme
+
+
+def _require(what: str, name: str, known: Mapping[str, object]) -> None:
+    if name not in known:
+        raise GraphoptError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A quantised model: its nodes on integers, and those that could have been and are not, with reasons."""
+
+    model: ir.Model
+    quantized: list[str]
+    left_out: dict[str, str]
+
+
+class Quantizer:
+    """Optimises a model, which it takes over, and observes it on data, once. Raises GraphoptError."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        recipe: Recipe,
+        data: Dataset | None,
+        samples: int,
+        progress: Progress,
+        workers: int = 1,
+    ) -> None:
+        self.recipe = recipe
+        self._data, self._samples, self._progress, self._workers = data, samples, progress, workers
+        progress("optimize")
+        run_preset(model, "O2", (), Context())
+        opset = BLOCK_OPSET if WEIGHTS4 in recipe.schemes else LEAST_OPSET
+        if model.opset_imports[""] < opset:
+            ConvertOpset(opset).apply(model, Context())
+        model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
+        _name_nodes(model)
+        untie(model, lambda node: recipe.scheme_of(node) != FLOAT)
+        self._plain = model
+        self._equalised: ir.Model | None = None
+        self._observed: dict[bool, Observations] = {}
+        self._products: dict[str, Gram] | None = None
+
+    @property
+    def techniques(self) -> list[str]:
+        """Those of the recipe that its schemes know, in the order in which they are applied."""
+        known = {STATIC: ("equalise", "smooth", "correct"), WEIGHTS4: ("reconstruct",)}
+        usable = {each for scheme in self.recipe.schemes for each in known.get(scheme, ())}
+        return [each for each in TECHNIQUES if each in usable and each in self.recipe.techniques]
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of all that can be on integers, in the order of the model."""
+        plan = make_plan(self._plain.graph, lambda node: self.recipe.scheme_of(node) == FLOAT)
+        return [node.name or "" for node in plan.anchors]
+
+    def make(self, techniques: Sequence[str] | None = None, floats: Sequence[str] = ()) -> Made:
+        """The model with these techniques, by default all of the recipe, and these layers on floats."""
+        chosen = set(self.recipe.techniques if techniques is None else techniques)
+        recipe = replace(
+            self.recipe, layers=(*((_escaped(name), FLOAT) for name in floats), *self.recipe.layers)
+        )
+        model = self._base("equalise" in chosen).clone()
+        for scheme, write in self._writers(chosen).items():
+            if scheme in recipe.schemes:
+                write(model, _plan(model, recipe, scheme))
+        Cleanup().apply(model, Context())
+        plan = make_plan(self._plain.graph, lambda node: recipe.scheme_of(node) == FLOAT)
+        return Made(model, [node.name or "" for node in plan.anchors], plan.left_out)
+
+    def warnings(self, few: int) -> list[str]:
+        """What is odd about the data; fewer samples than `few` say little."""
+        found = [] if self.layers else ["nothing in this model can be quantised"]
+        if self._data is None or STATIC not in self.recipe.schemes:
+            return found
+        if len(self._data) < few:
+            found.append(
+                f"only {len(self._data)} samples: ranges of activations say little; {few} or more are better"
+            )
+        elements = self._observations("equalise" in self.recipe.techniques).elements
+        constant = [name for name, each in elements.items() if each.low == each.high]
+        if constant:
+            found.append(f"{len(constant)} value(s) never changed on this data, {constant[0]!r} for one")
+        return found
+
+    def _writers(self, techniques: set[str]) -> dict[str, Callable[[ir.Model, Plan], None]]:
+        """What writes each scheme into a model."""
+        return {
+            STATIC: lambda model, plan: self._write_static(model, plan, techniques),
+            DYNAMIC: dynamic_products,
+            WEIGHTS8: int8_weights,
+            WEIGHTS4: lambda model, plan: self._write_blocks(model, plan, techniques),
+        }
+
+    def _write_static(self, model: ir.Model, plan: Plan, techniques: set[str]) -> None:
+        seen = self._observations("equalise" in techniques)
+        smoothed = smooth(model, plan, seen.channels) if "smooth" in techniques else {}
+        observed = seen.with_channels({value.name or "": each for value, each in smoothed.items()})
+        if "correct" in techniques:
+            correct_biases(model, plan, observed.means)
+        leaders = {plan.group(value) for value in plan.values}
+        method = METHODS[self.recipe.method]
+        ranges = {
+            leader: smoothed[leader].range if leader in smoothed else method(seen.of_group(plan, leader))
+            for leader in leaders
+        }
+        insert(model, plan, {leader: parameters(found) for leader, found in ranges.items()})
+
+    def _write_blocks(self, model: ir.Model, plan: Plan, techniques: set[str]) -> None:
+        products = self._grams() if "reconstruct" in techniques and self._data is not None else {}
+
+        def of(node: ir.Node) -> np.ndarray | None:
+            value = node.inputs[0]
+            found = None if value is None else products.get(value.name or "")
+            return None if found is None else found.products
+
+        int4_weights(model, plan, self.recipe.block, of)
+
+    def _base(self, equalised: bool) -> ir.Model:
+        if not equalised:
+            return self._plain
+        if self._equalised is None:
+            self._equalised = self._plain.clone()
+            equalise(self._equalised, _plan(self._equalised, self.recipe, STATIC))
+        return self._equalised
+
+    def _observations(self, equalised: bool) -> Observations:
+        """Of everything that may become integer, from one pass over the data."""
+        if equalised not in self._observed:
+            model = self._base(equalised)
+            found = Observations.for_plan(_plan(model, self.recipe, STATIC))
+            self._collect(model, found.points)
+            self._observed[equalised] = found
+        return self._observed[equalised]
+
+    def _grams(self) -> dict[str, Gram]:
+        """Of what products with blocks read."""
+        if self._products is None:
+            anchors = _plan(self._plain, self.recipe, WEIGHTS4).anchors
+            read = {node.inputs[0].name for node in anchors if is_matrix(node) and node.inputs[0]}
+            self._products = {name: Gram() for name in read if name}
+            self._collect(self._plain, {name: [gram] for name, gram in self._products.items()})
+        return self._products
+
+    def _collect(self, model: ir.Model, points: Mapping[str, list[Observer]]) -> None:
+        if self._data is None:
+            raise GraphoptError(f"the scheme {STATIC} needs calibration data")
+        if points:
+            collect(model, points, self._data, self._samples, self._progress, self._workers)
+
+
+def _plan(model: ir.Model, recipe: Recipe, scheme: str) -> Plan:
+    """Of the layers that have a scheme."""
+    return make_plan(model.graph, lambda node: recipe.scheme_of(node) != scheme)
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give every node a name of its own."""
+    seen: set[str] = set()
+    for number, node in enumerate(model.graph):
+        if not node.name or node.name in seen:
+            node.name = f"{node.name or node.op_type}_{number}"
+        seen.add(node.name)
+
+
+def _escaped(name: str) -> str:
+    """A pattern that matches this name alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
