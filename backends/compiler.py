@@ -36,8 +36,8 @@ class Library:
     kernels: int
     """Distinct kernels."""
     layers: list[dict[str, Any]]
-    """Kernel calls of the first variant in order: kind of kernel, its symbol, the nodes it computes, their MACs, bytes of its
-    buffers, and the workload that its schedule was chosen for, if any."""
+    """Kernel calls of the first variant in order: kind of kernel, its symbol, the nodes it computes, their MACs, whether those are
+    of integers, bytes of its buffers, and the workload that its schedule was chosen for, if any."""
 
 
 def compile_models(
@@ -83,6 +83,7 @@ def _layer(kernel: Kernel, symbol: str) -> dict[str, Any]:
         "symbol": symbol,
         "nodes": kernel.layer,
         "macs": kernel.macs,
+        "integer": kernel.integer,
         "bytes": kernel.nbytes,
     }
     return facts if kernel.workload is None else {**facts, "workload": str(kernel.workload)}

@@ -81,6 +81,12 @@ class Compilation:
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 
+    @property
+    def integer_share(self) -> float:
+        """Of all multiply-accumulates, those of integers."""
+        total = sum(layer["macs"] for layer in self.layers)
+        return sum(layer["macs"] for layer in self.layers if layer["integer"]) / total if total else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """Plain types, for scripts."""
         return {
@@ -89,6 +95,7 @@ class Compilation:
             "nodes_before": self.before.nodes,
             "nodes_after": self.after.nodes,
             "kernels": self.kernels,
+            "integer_share": round(self.integer_share, 4),
             "applied": dict(self.report.applied),
             "verification": self.verdict.to_json(),
             "notices": self.notices,

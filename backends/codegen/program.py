@@ -54,6 +54,8 @@ class Kernel:
     """The ONNX nodes it computes, for reports."""
     macs: int = 0
     """Multiply-accumulates of those nodes."""
+    integer: bool = False
+    """Whether those are of integers."""
     workload: Workload | None = None
     """What a schedule was chosen for, where one was."""
 

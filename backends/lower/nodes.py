@@ -13,7 +13,7 @@ from graphopt.backends.lower.inference import evaluate, infer_outputs, note_shap
 from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Pointwise, Refused
 from graphopt.backends.lower.pointwise import lower_pointwise
 from graphopt.errors import UnsupportedNode
-from graphopt.model.statistics import macs
+from graphopt.model.statistics import is_integer, macs
 
 
 def lower_nodes(ctx: Lowering, nodes: Iterable[ir.Node], refused: list[UnsupportedNode]) -> None:
@@ -51,7 +51,7 @@ def _count_macs(node: ir.Node, steps: Iterable[Step]) -> None:
     """The work of a node counts for its last kernel, unless the nodes that it consists of were counted already."""
     kernels = [step for step in steps if isinstance(step, Kernel)]
     if kernels and not any(kernel.macs for kernel in kernels):
-        kernels[-1].macs = macs(node)
+        kernels[-1].macs, kernels[-1].integer = macs(node), is_integer(node)
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:

@@ -59,6 +59,25 @@ def macs(node: ir.Node) -> int:
     return 0 if count is None else count(node)
 
 
+INTEGER = frozenset(
+    {
+        ("", "ConvInteger"),
+        ("", "MatMulInteger"),
+        ("", "QLinearConv"),
+        ("", "QLinearMatMul"),
+        ("com.microsoft", "DynamicQuantizeMatMul"),
+        ("com.microsoft", "MatMulIntegerToFloat"),
+        ("com.microsoft", "QGemm"),
+    }
+)
+"""Operators whose products are of integers."""
+
+
+def is_integer(node: ir.Node) -> bool:
+    """Whether the multiply-accumulates of a node are of integers."""
+    return (node.domain, node.op_type) in INTEGER
+
+
 def _dims(value: ir.Value | None) -> list[int]:
     if value is None or value.shape is None:
         return []
@@ -104,6 +123,9 @@ _MACS: dict[tuple[str, str], Callable[[ir.Node], int]] = {
     ("", "MatMulInteger"): _matmul,
     ("", "QLinearMatMul"): _matmul,
     ("", "Gemm"): _gemm,
+    ("com.microsoft", "DynamicQuantizeMatMul"): _matmul,
+    ("com.microsoft", "MatMulIntegerToFloat"): _matmul,
+    ("com.microsoft", "QGemm"): _gemm,
     ("", "LSTM"): _recurrent,
     ("", "GRU"): _recurrent,
     ("", "RNN"): _recurrent,

@@ -36,6 +36,7 @@ def test_compile_quantizes_first(calib: Path, tmp_path: Path) -> None:
     done = invoke("compile", MODEL, "--quantize", "int8", "--calib", calib, "-o", tmp_path / "a.gopt")
     assert "quantised:" in done.stderr
     assert "sums of Gemm" in done.stdout
+    assert "100.0 % of multiply-adds on integers" in done.stdout
 
 
 def test_weights_alone_need_no_data(tmp_path: Path) -> None:
