@@ -89,7 +89,9 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
             *done.notices,
         ]
     )
-    integers = f"{100 * done.integer_share:.1f} % of multiply-adds on integers, " if done.integer_share else ""
+    integers = (
+        f"{100 * done.integer_share:.1f} % of multiply-adds on integers, " if done.integer_share else ""
+    )
     line = (
         f"{done.path}: {done.bytes / 1e6:.2f} MB, {done.before.nodes} -> {done.after.nodes} nodes, "
         f"{done.kernels} kernels, {integers}{sum(done.seconds.values()):.1f} s; {done.verdict}"

@@ -168,7 +168,7 @@ def _attributes(build: Composite, without: Sequence[str]) -> dict[str, Any]:
 
 
 def _matmul_bits(build: Composite) -> Values:
-    """MatMulNBits: the constant weights are expanded to floats at compile time."""
+    """MatMulNBits: a product with what integers of few bits stand for, in blocks."""
     if build.input(4) is not None:
         raise Refused("groups of channels (g_idx) are not supported")
     x = build.required(0)
@@ -179,17 +179,28 @@ def _matmul_bits(build: Composite) -> Values:
     depth, columns, block = (build.attribute(name) for name in ("K", "N", "block_size"))
     bits = build.attribute("bits", 4)
     blocks = -(-depth // block)
-    values = _unpack(packed.reshape(columns, -1), bits)[:, : blocks * block].astype(np.float32)
-    offset: np.ndarray = np.full((1, 1, 1), 1 << (bits - 1), np.float32)
+    levels = _unpack(packed.reshape(columns, -1), bits)[:, :depth].T
+    middle: np.ndarray = np.full((blocks, columns), 1 << (bits - 1), np.uint8)
     if zeros is not None and zeros.dtype == np.uint8:
-        offset = _unpack(zeros.reshape(columns, -1), bits)[:, :blocks, None].astype(np.float32)
+        middle = _unpack(zeros.reshape(columns, -1), bits)[:, :blocks].T
     elif zeros is not None:
-        offset = zeros.reshape(columns, blocks, 1).astype(np.float32)
-    scaled = (values.reshape(columns, blocks, block) - offset) * scales.reshape(columns, blocks, 1).astype(
-        np.float32
+        middle = zeros.reshape(columns, blocks).T
+    factors = scales.reshape(columns, blocks).T.astype(build.dtype(x))
+    weights = _decoded(build, levels, factors, middle, block)
+    return [add_present(build, build("MatMul", x, weights), build.input(5))]
+
+
+def _decoded(
+    build: Composite, levels: np.ndarray, scales: np.ndarray, zeros: np.ndarray, block: int
+) -> ir.Value | np.ndarray:
+    """What levels `[k, n]` stand for, in blocks of rows; as numbers where zero points are none of the levels."""
+    if zeros.dtype == np.uint8:
+        operands = (np.ascontiguousarray(each) for each in (levels, scales, zeros))
+        return build("DequantizeLinear", *operands, axis=0, block_size=block)
+    zero, scale = (
+        np.repeat(each.astype(np.float32), block, axis=0)[: len(levels)] for each in (zeros, scales)
     )
-    weights = scaled.reshape(columns, -1)[:, :depth].T.astype(build.dtype(x))
-    return [add_present(build, build("MatMul", x, np.ascontiguousarray(weights)), build.input(5))]
+    return np.ascontiguousarray((levels - zero) * scale).astype(scales.dtype)
 
 
 def _unpack(rows: np.ndarray, bits: int) -> np.ndarray:

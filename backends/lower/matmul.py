@@ -16,6 +16,7 @@ from graphopt.backends.kernels.dot import DotKernel
 from graphopt.backends.kernels.gemm import GemmKernel
 from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.encoded import encoded_product, encoded_weights, is_worth_it
 from graphopt.backends.lower.fused_attention import find_attention, lower_attention
 from graphopt.backends.lower.operands import along_depth, columns_of, stride_of, transposed, with_shape
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
@@ -53,6 +54,10 @@ def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
     if (attention := find_attention(ctx, node, left, right)) is not None:
         lower_attention(ctx, attention)
         return
+    encoded = encoded_weights(node.inputs[1], channels=1)
+    if encoded is not None and is_worth_it(left, encoded):
+        emit_product(ctx, node, encoded_product(ctx, left, encoded), lambda k, index, value: value)
+        return
     row, column = left.rank == 1, right.rank == 1
 
     def restore(index: Sequence[Expr]) -> Sequence[Expr]:
@@ -77,6 +82,10 @@ def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
     addend = rest[0] if rest and rest[0] is not None and beta != 0 else None
     if addend is not None:
         addend = ctx.strided(addend)
+    encoded = encoded_weights(node.inputs[1], channels=0 if attribute(node, "transB", 0) else 1)
+    if encoded is not None and is_worth_it(left, encoded):
+        emit_product(ctx, node, encoded_product(ctx, left, encoded), _scaled_sum(addend, alpha, beta))
+        return
     multiply(ctx, node, Product(left, right), _scaled_sum(addend, alpha, beta))
 
 

@@ -98,14 +98,23 @@ def test_fused_convolution() -> None:
     nodes.check()
 
 
-@pytest.mark.parametrize("zeros", [None, "packed"])
-def test_matmul_of_packed_bits(zeros: str | None) -> None:
+@pytest.mark.parametrize(
+    ("bits", "zeros"), [(4, None), (4, "packed"), (4, "floats"), (8, None), (8, "packed")]
+)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 6), (5, 33), (20, 2)])
+def test_matmul_of_packed_bits(rows: int, columns: int, bits: int, zeros: str | None) -> None:
     nodes = MicrosoftNodes()
-    columns, depth, block = 6, 40, 16
-    packed = random.integers(0, 256, (columns, 3, block // 2)).astype("uint8")
-    points = None if zeros is None else fixed(random.integers(0, 256, columns * 2).astype("uint8"))
-    operands = (fixed(packed), fixed(normal(columns * 3)), points)
-    nodes.microsoft("MatMulNBits", normal(5, depth), *operands, K=depth, N=columns, bits=4, block_size=block)
+    depth, block = 40, 16
+    packed = random.integers(0, 256, (columns, 3, block * bits // 8)).astype("uint8")
+    points = {
+        None: None,
+        "packed": random.integers(0, 256, columns * -(-3 * bits // 8)).astype("uint8"),
+        "floats": random.uniform(0, 2**bits, columns * 3).astype("float32"),
+    }[zeros]
+    operands = (fixed(packed), fixed(normal(columns * 3)), None if points is None else fixed(points))
+    nodes.microsoft(
+        "MatMulNBits", normal(rows, depth), *operands, K=depth, N=columns, bits=bits, block_size=block
+    )
     nodes.check()
 
 
