@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from graphopt.backends.kernels.core import Core
+from graphopt.backends.kernels.quads import QUAD
 from graphopt.errors import TargetError
 from graphopt.layers import Peak
 
@@ -32,6 +34,20 @@ float multiply_add(long n, float first, float second) {
     return a[0];
 }
 
+#ifdef DOT
+typedef int integers __attribute__((vector_size(BYTES)));
+#define SET(i) integers d##i = {i};
+#define DOTS(i) __asm__ volatile(DOT : "+" REGISTER(d##i) : REGISTER(b), REGISTER(a));
+#define SUM(i) a += d##i;
+int dot(long n) {
+    integers a = {1}, b = {1};
+    EACH(SET)
+    for (long k = 0; k < n; k++) { EACH(DOTS) }
+    EACH(SUM)
+    return a[0];
+}
+#endif
+
 float read_all(const float *data, long n) {
     vector sum[8] = {{0}};
     const vector *v = (const vector *)data;
@@ -41,16 +57,24 @@ float read_all(const float *data, long n) {
     return sum[0][0];
 }
 """
+DOTS = {
+    "vpdpbusd zmm": ("vpdpbusd %2, %1, %0", "v"),
+    "vpdpbusd ymm": ("%{vex%} vpdpbusd %2, %1, %0", "x"),
+    "sdot v": ("sdot %0.4s, %1.16b, %2.16b", "w"),
+}
+"""How C compilers write instructions that multiply four bytes a lane, and their name for its registers."""
+
 CHAINS = 12
 ROUNDS = 2_000_000
 READ_BYTES = 1 << 27
 REPEATS = 20
 
 
-def measure_peak(threads: int, lanes: int, cc: str = "cc") -> Peak:
+def measure_peak(threads: int, core: Core, cc: str = "cc") -> Peak:
     """The best of a few runs with all threads at once; takes about a second. Raises TargetError without a C compiler."""
+    lanes, dot = core.lanes, DOTS.get(core.dot.instruction if core.dot is not None else "")
     with tempfile.TemporaryDirectory() as folder:
-        library = _compiled(Path(folder), lanes, cc)
+        library = _compiled(Path(folder), lanes, dot, cc)
     data = [np.ones(READ_BYTES // 4, np.float32) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         compute = _best(
@@ -63,13 +87,20 @@ def measure_peak(threads: int, lanes: int, cc: str = "cc") -> Peak:
             threads,
             lambda i: library.read_all(ctypes.c_void_p(data[i].ctypes.data), ctypes.c_long(data[i].size)),
         )
-    flops = 2 * CHAINS * lanes * ROUNDS * threads
-    return Peak(flops / compute / 1e9, READ_BYTES * threads / read / 1e9)
+        integers = None if dot is None else _best(pool, threads, lambda i: library.dot(ctypes.c_long(ROUNDS)))
+    operations = 2 * CHAINS * lanes * ROUNDS * threads / 1e9
+    return Peak(
+        operations / compute,
+        READ_BYTES * threads / read / 1e9,
+        None if integers is None else QUAD * operations / integers,
+    )
 
 
-def _compiled(folder: Path, lanes: int, cc: str) -> ctypes.CDLL:
+def _compiled(folder: Path, lanes: int, dot: tuple[str, str] | None, cc: str) -> ctypes.CDLL:
     (folder / "peak.c").write_text(SOURCE)
     command = [cc, "-O3", "-march=native", "-ffp-contract=fast", f"-DBYTES={4 * lanes}", "-shared", "-fPIC"]
+    if dot is not None:
+        command += [f'-DDOT="{dot[0]}"', f'-DREGISTER="{dot[1]}"']
     try:
         subprocess.run(
             [*command, "peak.c", "-o", "peak.so"],

@@ -1,10 +1,10 @@
-"""int8 from float models: what it costs and what it gains, next to ONNX Runtime's own quantisation.
+"""int8 from float models: what it costs and what it gains, next to ONNX Runtime's own quantisation and NNCF's.
 
 `GRAPHOPT_ZOO=... python benchmarks/int8.py [NAME...]`
 
-Every model is quantised by `graphopt quantize` with its defaults and by `onnxruntime.quantization.quantize_static` (QDQ, a scale a
-channel, MinMax) on the same calibration data; both are judged on other data. The times are of three tools in turns, each with
-the model that it runs faster.
+Every model is quantised by `graphopt quantize` with its defaults, by the methods of `onnxruntime.quantization`, and by NNCF if that is
+installed, on the same calibration data; all are judged on other data. Times are of three tools in turns, on each of the
+models; each tool counts with the one that it runs fastest.
 """
 
 from __future__ import annotations
@@ -12,46 +12,39 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from graphopt import api, building
 from graphopt.arrays import Feeds
-from graphopt.data import Dataset, load_dataset
-from graphopt.evaluation import Evaluation, evaluate
-from graphopt.quantizer import LEAST_OPSET
+from graphopt.data import Dataset
+from graphopt.evaluation import Evaluation, Judge
 from graphopt.quantizing import quantize
+from graphopt.random_feeds import random_feeds
 from graphopt.report import markdown
+from graphopt.variants import Binding, make_variants
+from graphopt_runtime import CompiledModel
+from int8_data import CASES, Case, datasets
+from int8_peers import MOST, peers
 
-CALIBRATION, MOST = 200, 300
-"""Samples for ranges: of one folder with the test data behind them, and of a file of their own."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model, where its data is, and the sizes of free dimensions for timing; without `test` the data is cut in two."""
-
-    model: str
-    calib: str
-    test: str | None = None
-    preprocess: str | None = None
-    dims: Mapping[str, int] = field(default_factory=dict)
-
-
-CASES = (
-    Case("cifar10_resnet20", "cifar10_train4k_lossless_unlabelled.npz", "cifar10_test_jpeg_5k.npz", "cifar"),
-    Case("cifar10_resnet56", "cifar10_train4k_lossless_unlabelled.npz", "cifar10_test_jpeg_5k.npz", "cifar"),
-    Case("squeezenet1.1_ncnnfp16", "imagenet_sample", None, "imagenet"),
-    Case("mobilenet_v2_1.0_224_fp32_from_int8", "imagenet_sample", None, "signed"),
-    Case("shufflenet-v2_fp32_from_int8", "imagenet_sample", None, "imagenet"),
-    Case("minilm_l6_v2", "sentences_minilm_tokens.npz", None, None, {"batch": 1, "seq": 128}),
+OURS = "graphopt"
+ACCURACY = (
+    "model",
+    "quantised by",
+    "MB",
+    "of float",
+    "SQNR dB",
+    "cosine",
+    "Spearman",
+    "agreement",
+    "top-1",
+    "change",
 )
-
-ACCURACY = ("model", "tool", "MB", "of float", "SQNR dB", "cosine", "agreement", "top-1", "change")
 SPEED = (
     "model",
     "graphopt float ms",
@@ -60,78 +53,100 @@ SPEED = (
     "openvino int8 ms",
     "to float",
     "to the best",
+    "integer share",
 )
+RUNTIMES = ("onnxruntime", "openvino")
+TURNS, IN_A_ROW = 60, 10
 
 
-def datasets(case: Case, zoo: Path) -> tuple[Dataset, Dataset]:
-    """For calibration and for the test."""
-    inputs = list(building.read(zoo / "models" / f"{case.model}.onnx").graph.inputs)
-    first = load_dataset(zoo / "data" / case.calib, inputs, case.preprocess)
-    if case.test is not None:
-        return first, load_dataset(zoo / "data" / case.test, inputs, case.preprocess)
-    rows = range(len(first))
-    return _part(first, rows[:CALIBRATION]), _part(first, rows[CALIBRATION:])
+def quantised(case: Case, model: Path, calib: Dataset, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The model by each tool that manages it."""
+    quantize(model, calib, path := folder / f"{OURS}.onnx", samples=MOST)
+    yield OURS, path
+    for tool, quantise in peers(case.transformer).items():
+        if tool == "nncf" and find_spec("nncf") is None:
+            continue
+        try:
+            quantise(model, calib, path := folder / f"{tool.replace(' ', '_')}.onnx")
+        except Exception as error:
+            print(f"{case.model} by {tool}: {type(error).__name__}: {str(error)[:200]}", flush=True)
+        else:
+            yield tool, path
 
 
-def _part(data: Dataset, rows: range) -> Dataset:
-    labels = None if data.labels is None else data.labels[rows.start : rows.stop]
-    return Dataset({name: [column[i] for i in rows] for name, column in data.columns.items()}, labels)
-
-
-def by_onnxruntime(model: Path, data: Dataset, output: Path) -> None:
-    """ONNX Runtime's static quantisation."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches: Iterator[Feeds] = data.batches(1, MOST)
-
-        def get_next(self) -> Feeds | None:
-            return next(self._batches, None)
-
-    newer, prepared = output.with_suffix(".newer.onnx"), output.with_suffix(".prepared.onnx")
-    content = onnx.load(model)
-    if content.opset_import[0].version < LEAST_OPSET:
-        content = onnx.version_converter.convert_version(content, LEAST_OPSET)
-    onnx.save(content, newer)
-    quant_pre_process(newer, prepared, skip_symbolic_shape=True)
-    quantize_static(prepared, output, Reader(), per_channel=True)
+def spearman(before: np.ndarray, after: np.ndarray) -> float:
+    """The rank correlation of the similarities of all pairs of rows."""
+    pairs = np.triu_indices(len(before), 1)
+    ranks = []
+    for rows in (before, after):
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        ranks.append((unit @ unit.T)[pairs].argsort().argsort())
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def accuracy(case: Case, tool: str, before: Path, after: Path, found: Evaluation) -> list[str]:
     """A row of the first table."""
     size = after.stat().st_size
-    top1 = "" if found.top1 is None else f"{100 * found.top1[0]:.2f} -> {100 * found.top1[1]:.2f}"
-    change = ""
+    top1 = change = agreement = ""
+    if case.transformer:
+        rank = "" if found.metric is None else f"{found.metric[1]:.4f}"
+    else:
+        rank, agreement = "", "" if found.agreement is None else f"{100 * found.agreement:.1f} %"
     if found.top1 is not None and found.interval is not None:
+        top1 = f"{100 * found.top1[0]:.2f} -> {100 * found.top1[1]:.2f}"
         change = f"{100 * (found.top1[1] - found.top1[0]):+.2f} +- {100 * found.interval:.2f}"
-    numbers = [
-        f"{size / 1e6:.2f}",
-        f"{size / before.stat().st_size:.2f}",
-        f"{found.sqnr_db:.1f}",
-        f"{found.cosine:.4f}",
-    ]
-    agreement = "" if found.agreement is None else f"{100 * found.agreement:.1f} %"
-    return [case.model, tool, *numbers, agreement, top1, change]
+    numbers = [f"{size / 1e6:.2f}", f"{size / before.stat().st_size:.2f}", f"{found.sqnr_db:.1f}"]
+    return [case.model, tool, *numbers, f"{found.cosine:.4f}", rank, agreement, top1, change]
 
 
-def speed(case: Case, model: Path, ours: Path, theirs: Path) -> tuple[list[str], float, float]:
+def spearman_metric(
+    outputs: Mapping[str, np.ndarray], original: Mapping[str, np.ndarray], feeds: object, labels: object
+) -> float:
+    """Of embeddings."""
+    return spearman(next(iter(original.values())), next(iter(outputs.values())))
+
+
+def speed(case: Case, model: Path, by_tool: Mapping[str, Path]) -> tuple[list[str], float, float]:
     """A row of the second table, and its ratios."""
 
     def measure(backends: Mapping[str, Path | None], path: Path) -> dict[str, float]:
         content = api.compare(path, backends, dims=dict(case.dims)).to_json()["backends"]
         return {name: each.get("median_ms", float("inf")) for name, each in content.items()}
 
-    peers = ("onnxruntime", "openvino")
-    with_ours = measure({"graphopt": None, **dict.fromkeys(peers)}, ours)
-    with_theirs = measure({"graphopt": ours, **dict.fromkeys(peers)}, theirs)
-    plain = measure({"graphopt": None}, model)["graphopt"]
-    int8 = float(np.mean([with_ours["graphopt"], with_theirs["graphopt"]]))
-    best = {name: min(with_ours[name], with_theirs[name]) for name in peers}
-    to_float, to_best = int8 / plain, int8 / min(best.values())
-    times = [f"{plain:.3f}", f"{int8:.3f}", f"{best['onnxruntime']:.3f}", f"{best['openvino']:.3f}"]
-    return [case.model, *times, f"{to_float:.2f}", f"{to_best:.2f}"], to_float, to_best
+    found = [measure({OURS: by_tool[OURS], **dict.fromkeys(RUNTIMES)}, path) for path in by_tool.values()]
+    best = {name: min(times[name] for times in found) for name in RUNTIMES}
+    int8 = float(np.median([times[OURS] for times in found]))
+    plain, quantized, share = in_turns(case, model, by_tool[OURS])
+    to_float, to_best = quantized / plain, int8 / min(best.values())
+    times = [f"{plain:.3f}", f"{int8:.3f}", *(f"{best[name]:.3f}" for name in RUNTIMES)]
+    return (
+        [case.model, *times, f"{to_float:.2f}", f"{to_best:.2f}", f"{100 * share:.1f} %"],
+        to_float,
+        to_best,
+    )
+
+
+def in_turns(case: Case, model: Path, ours: Path) -> tuple[float, float, float]:
+    """Median milliseconds of our float and int8 artifacts, run in turns, and the share of multiply-adds on integers."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        compiled, share = [], 0.0
+        for number, path in enumerate((model, ours)):
+            built = api.build(path, Path(folder) / f"{number}.gopt", dims=dict(case.dims), check=False)
+            share = built.integer_share
+            compiled.append(stack.enter_context(api.load(built.path)))
+        feeds = random_feeds(make_variants(building.read(model), Binding(case.dims, {}, {})).models[0])
+        seconds = np.array([[timed(each, feeds) for each in compiled] for _ in range(TURNS)])
+    plain, quantized = 1e3 * np.median(seconds, axis=0)
+    return float(plain), float(quantized), share
+
+
+def timed(compiled: CompiledModel, feeds: Feeds) -> float:
+    """Seconds a run, of a few in a row after one that warms up."""
+    compiled.run(None, dict(feeds))
+    started = time.perf_counter()
+    for _ in range(IN_A_ROW):
+        compiled.run(None, dict(feeds))
+    return (time.perf_counter() - started) / IN_A_ROW
 
 
 def main() -> None:
@@ -145,17 +160,14 @@ def main() -> None:
         if chosen and case.model not in chosen:
             continue
         with tempfile.TemporaryDirectory() as name:
-            folder, model = Path(name), zoo / "models" / f"{case.model}.onnx"
+            model = zoo / "models" / f"{case.model}.onnx"
             calib, test = datasets(case, zoo)
-            ours, theirs = folder / "ours.onnx", folder / "theirs.onnx"
-            quantize(model, calib, ours, samples=MOST, evaluate_on=test)
-            by_onnxruntime(model, calib, theirs)
-            original = building.read(model)
-            for tool, path in (("graphopt", ours), ("onnxruntime", theirs)):
-                found = evaluate(original, building.read(path), test)
-                costs.append(accuracy(case, tool, model, path, found))
+            judge = Judge(building.read(model), test, metric=spearman_metric if case.transformer else None)
+            by_tool = dict(quantised(case, model, calib, Path(name)))
+            for tool, path in by_tool.items():
+                costs.append(accuracy(case, tool, model, path, judge.judge(building.read(path))))
                 print(*costs[-1], sep=" | ", flush=True)
-            row, *found_ratios = speed(case, model, ours, theirs)
+            row, *found_ratios = speed(case, model, by_tool)
             gains.append(row)
             ratios.append(found_ratios)
             print(*row, sep=" | ", flush=True)

@@ -280,7 +280,7 @@ def profile(
         with load(made.path, threads) as compiled:
             layers = measure_layers(compiled, feeds, runs)
         nodes = onnxruntime_profile.profile(fixed, feeds, threads, runs)
-    peak = measure_peak(threads, native().lanes)
+    peak = measure_peak(threads, native().core)
     total = sum(node.ms for node in nodes)
     return LayerTimes(str(model), threads, runs, beside_peer(layers, nodes), peak, total)
 

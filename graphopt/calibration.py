@@ -50,7 +50,8 @@ Points = Mapping[str, Sequence[Observer]]
 
 def batch_size(model: ir.Model, samples: int) -> int:
     """Samples that one run of the model takes: those of the first dimension; where that is free `BATCH`, or all there are."""
-    firsts = [value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)]
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    firsts = [value.shape[0] for value in inputs if value.shape is not None and len(value.shape)]
     fixed = {first for first in firsts if isinstance(first, int)}
     return max(fixed) if fixed else max(min(BATCH, samples), 1)
 

@@ -76,12 +76,12 @@ class Judge:
         original: ir.Model,
         data: Dataset,
         samples: int | None = None,
-        metric: str | None = None,
+        metric: str | Metric | None = None,
         progress: Progress = lambda stage: None,
     ) -> None:
         self._data, self._progress = data, progress
         self._count = len(data) if samples is None else min(samples, len(data))
-        self._metric: Metric | None = None if metric is None else find_metric(metric)
+        self._metric = find_metric(metric) if isinstance(metric, str) else metric
         self._original = self._outputs(original)
         self._feeds = self._inputs() if metric is not None else {}
 

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 WARMUP_RUNS = 3
 
-PLAIN = ("conv", "gemm")
+PLAIN = ("conv", "gemm", "integer_conv")
 """Kernels whose multiplications are those of the operator."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """float32 GFLOP/s (a multiply-accumulate counts as two) and GB/s that all threads reach together."""
+    """float32 GFLOP/s (a multiply-accumulate counts as two) and GB/s that all threads reach together; billions of operations a
+    second on bytes, None without an instruction for them."""
 
     gflops: float
     gbytes_s: float
+    integer_gops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Layer:
     symbol: str = ""
     workload: str | None = None
     peer_ms: float | None = None
+    integer: bool = False
+    """Whether the multiply-accumulates are of integers."""
 
     @property
     def gflops(self) -> float:
@@ -93,14 +97,17 @@ class LayerTimes:
         return sum(map(least_ms, plain)) / spent if spent else None
 
     def _multiplying_ms(self, layer: Layer) -> float:
-        return 2e-6 * layer.macs / self.peak.gflops
+        return 2e-6 * layer.macs / self._peak_of(layer)
 
     def _moving_ms(self, layer: Layer) -> float:
         return 1e-6 * layer.bytes / self.peak.gbytes_s
 
     def of_peak(self, layer: Layer) -> float:
-        """The share of the machine's measured float32 peak."""
-        return layer.gflops / self.peak.gflops
+        """The share of the machine's measured peak: of integers where there is one and the layer is of them, else of float32."""
+        return layer.gflops / self._peak_of(layer)
+
+    def _peak_of(self, layer: Layer) -> float:
+        return (self.peak.integer_gops if layer.integer else None) or self.peak.gflops
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, for scripts."""
@@ -112,6 +119,7 @@ class LayerTimes:
             "peer_total_ms": self.peer_total_ms,
             "peak_gflops": self.peak.gflops,
             "peak_gbytes_s": self.peak.gbytes_s,
+            "peak_integer_gops": self.peak.integer_gops,
             "of_peak": self.reached,
             "of_roof": self.of_roof,
             "layers": [
@@ -122,6 +130,7 @@ class LayerTimes:
                     "median_ms": layer.ms,
                     "share": layer.ms / self.total_ms,
                     "macs": layer.macs,
+                    "integer": layer.integer,
                     "bytes": layer.bytes,
                     "workload": layer.workload,
                     "gflops": layer.gflops,

@@ -136,10 +136,12 @@ def layer_summary(times: LayerTimes) -> str:
         share = (
             f"; convolutions and products at {100 * reached:.0f} % of peak, {100 * of_roof:.0f} % of the roof"
         )
+    integers = times.peak.integer_gops
+    on_bytes = "" if integers is None else f", {integers:.0f} GOP/s on bytes"
     return (
         f"{times.model}: {times.total_ms:.3f} ms in {len(times.layers)} kernels, "
         f"ONNX Runtime {times.peer_total_ms:.3f} ms; {times.threads} thread(s), {times.runs} runs; "
-        f"peak {times.peak.gflops:.0f} GFLOP/s, {times.peak.gbytes_s:.0f} GB/s{share}"
+        f"peak {times.peak.gflops:.0f} GFLOP/s{on_bytes}, {times.peak.gbytes_s:.0f} GB/s{share}"
     )
 
 

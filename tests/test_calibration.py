@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphopt.calibration import collect
+from graphopt.calibration import batch_size, collect
 from graphopt.data import Dataset
 from graphopt.errors import DataError
 from graphopt.passes.quantize.observers import Seen
@@ -37,3 +37,11 @@ def test_bad_data_in_a_process_is_an_error_here() -> None:
     bad = Dataset({"x": np.full((40, 4), np.nan, np.float32)})
     with pytest.raises(DataError, match="NaN"):
         collect(make_model(TEXT, 18), {"y": [Seen()]}, bad, 40, lambda stage: None, 2)
+
+
+def test_weights_that_may_be_given_are_no_samples() -> None:
+    model = make_model(
+        "agraph (float[1,4] x) => (float[1,4] y) { y = Mul(x, w) }", 8, w=np.ones((4, 4), np.float32)
+    )
+    model.graph.inputs.append(model.graph.initializers["w"])
+    assert batch_size(model, 10) == 1
