@@ -129,10 +129,13 @@ def _reshape(node: ir.Node, known: Known) -> Dims | None:
     source = _entries(node.inputs[0])  # type: ignore[arg-type]
     if target is None:
         return None
-    if source is not None and not attribute(node, "allowzero"):
-        target = [source[axis] if dim == 0 and axis < len(source) else dim for axis, dim in enumerate(target)]
-    if target.count(-1) == 1 and source is not None:
-        target[target.index(-1)] = _rest(source, [dim for dim in target if dim != -1])
+    if not attribute(node, "allowzero"):
+        copied = [] if source is None else source
+        sizes = [*copied, *[UNKNOWN] * (len(target) - len(copied))]
+        target = [size if dim == 0 else dim for dim, size in zip(target, sizes, strict=False)]
+    if target.count(-1) == 1:
+        others = [dim for dim in target if dim != -1]
+        target[target.index(-1)] = UNKNOWN if source is None else _rest(source, others)
     return to_dims(target)
 
 
@@ -204,6 +207,13 @@ def _dequantized(node: ir.Node, known: Known) -> Dims | None:
     return _dims_of(node.inputs[0])
 
 
+def _packed_product(node: ir.Node, known: Known) -> Dims | None:
+    """MatMulNBits: as many columns as its attribute says."""
+    _set_type(node, None if node.inputs[0] is None else node.inputs[0].type)
+    rows = _dims_of(node.inputs[0])
+    return None if rows is None else [*rows[:-1], attribute(node, "N")]
+
+
 def _quantized_gemm(node: ir.Node, known: Known) -> Dims | None:
     """QGemm: integers if there is an output zero point, else float32."""
     zero = node.inputs[8] if len(node.inputs) > 8 else None
@@ -254,6 +264,7 @@ _RULES: dict[tuple[str, str], Callable[[ir.Node, Known], Dims | None]] = {
     ("", "Expand"): _expand,
     ("", "Reshape"): _reshape,
     ("com.microsoft", "DequantizeLinear"): _dequantized,
+    ("com.microsoft", "MatMulNBits"): _packed_product,
     ("com.microsoft", "QGemm"): _quantized_gemm,
     ("com.microsoft", "QLinearAdd"): _quantized_binary,
     ("com.microsoft", "QLinearAveragePool"): _quantized_pool,

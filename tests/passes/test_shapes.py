@@ -229,3 +229,26 @@ def test_sizes_of_unknown_dimensions_are_not_taken_for_equal() -> None:
                    zero=np.array(0), one=np.array(1), axis=ints(0))  # fmt: skip
     Shapes().apply(model, Context())
     assert ops(model)["Shape"] == 2
+
+
+def test_sizes_that_a_reshape_copies_from_nowhere_stay_unknown() -> None:
+    """The operator before it has no schema here, so its result has no shape yet; 0 stands for a size then, not for none."""
+    model = make_model(
+        """agraph (float[1,6,8] x) => (float[A,B,C,D] y)
+        { a = com.microsoft.Unheard(x) y = Reshape(a, target) }""",
+        target=np.array([0, 0, 2, -1]),
+    )
+    Shapes().apply(model, Context())
+    assert [dim for dim in model.graph.outputs[0].shape or () if dim == 0] == []
+
+
+def test_a_product_of_packed_weights_has_a_shape() -> None:
+    model = make_model(
+        """agraph (float[1,6,32] x) => (float[A,B,C,D] y)
+        { a = com.microsoft.MatMulNBits<K = 32, N = 8, bits = 4, block_size = 32>(x, w, s) y = Reshape(a, target) }""",
+        target=np.array([0, 0, 2, -1]),
+        w=np.zeros((8, 1, 16), np.uint8),
+        s=np.ones(8, np.float32),
+    )
+    Shapes().apply(model, Context())
+    assert list(model.graph.outputs[0].shape or ()) == [1, 6, 2, 4]
