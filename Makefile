@@ -47,7 +47,7 @@ TYPED := build/typed
 
 typecheck: setup
 	@rm -rf $(TYPED) && mkdir -p $(TYPED)/graphopt
-	@ln -s $(CURDIR)/graphopt/* $(CURDIR)/passes $(CURDIR)/backends $(TYPED)/graphopt/
+	@ln -s $(CURDIR)/graphopt/* $(CURDIR)/passes $(CURDIR)/backends $(CURDIR)/training $(TYPED)/graphopt/
 	@ln -s $(CURDIR)/runtime/graphopt_runtime $(TYPED)/
 	cd $(TYPED) && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p graphopt -p graphopt_runtime
 	cd $(TYPED) && MYPYPATH=.:$(CURDIR)/models $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \

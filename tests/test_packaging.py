@@ -11,7 +11,12 @@ import graphopt.passes
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = {"graphopt": "graphopt", "graphopt.passes": "passes", "graphopt.backends": "backends"}
+FOLDERS = {
+    "graphopt": "graphopt",
+    "graphopt.passes": "passes",
+    "graphopt.backends": "backends",
+    "graphopt.training": "training",
+}
 
 
 def found_packages(root: Path) -> set[str]:

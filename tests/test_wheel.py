@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"graphopt": "graphopt", "passes": "graphopt/passes", "backends": "graphopt/backends"}
+FOLDERS = {
+    "graphopt": "graphopt",
+    "passes": "graphopt/passes",
+    "backends": "graphopt/backends",
+    "training": "graphopt/training",
+}
 
 
 @pytest.mark.slow
