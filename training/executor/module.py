@@ -58,7 +58,7 @@ class TorchModel(nn.Module):
         not computed then. Raises InputError for a name that does not exist or an input that is missing, and GraphoptError, which names
         the node, where a tensor does not fit.
         """
-        constants = self._constants()
+        constants = self.constants()
         names = self.outputs if wanted is None else list(wanted)
         known = self._program.produced.union(self.inputs, constants)
         unknown = [name for name in (*feeds, *names) if name not in known]
@@ -70,10 +70,11 @@ class TorchModel(nn.Module):
     def learned(self) -> dict[str, Tensor]:
         """What training changes, by the names of the initializers: parameters and, if they move, running statistics."""
         parameters = {decode(name): parameter for name, parameter in self.named_parameters()}
-        constants = self._constants()
+        constants = self.constants()
         return parameters | {name: constants[name] for name in self._statistics}
 
-    def _constants(self) -> dict[str, Tensor]:
+    def constants(self) -> dict[str, Tensor]:
+        """Every constant that is read, by the name of its initializer; what is written to it counts from then on."""
         return {decode(name): tensor for name, tensor in (*self.named_parameters(), *self.named_buffers())}
 
     def _register(self, name: str, tensor: Tensor, is_weight: bool) -> None:
