@@ -45,7 +45,7 @@ lint: setup typecheck
 # mypy follows folders, not setuptools' mapping: it reads a tree of links laid out like the installed packages.
 TYPED := build/typed
 
-typecheck: setup
+typecheck:
 	@rm -rf $(TYPED) && mkdir -p $(TYPED)/graphopt
 	@ln -s $(CURDIR)/graphopt/* $(CURDIR)/passes $(CURDIR)/backends $(CURDIR)/training $(TYPED)/graphopt/
 	@ln -s $(CURDIR)/runtime/graphopt_runtime $(TYPED)/

@@ -53,7 +53,7 @@ _OPTIONS: Sequence[Decorator] = (
         "--techniques",
         default=DEFAULT_TECHNIQUES,
         show_default=True,
-        help="What is tried, and kept where it gains: these, equalise, or none.",
+        help="What is tried, and kept where it gains: these, equalise, learn (rounding; needs torch), or none.",
     ),
     click.option(
         "--layer",

@@ -44,7 +44,10 @@ TECHNIQUES: Mapping[str, str] = {
     "smooth": "the channels that products read (int8)",
     "correct": "biases, for what rounding the weights shifts (int8)",
     "reconstruct": "rounding errors of a row made up for by the next ones (int4-weights)",
+    "learn": "whether each weight is rounded up or down (int8 and int4-weights; minutes, and the extra torch)",
 }
+
+LEARN = "learn"
 
 LEAST_OPSET = 13
 """From which on a scale may belong to a channel."""
@@ -125,11 +128,12 @@ class Quantizer:
         self._equalised: ir.Model | None = None
         self._observed: dict[bool, Observations] = {}
         self._products: dict[str, Gram] | None = None
+        self._made: dict[tuple[frozenset[str], tuple[str, ...]], Made] = {}
 
     @property
     def techniques(self) -> list[str]:
         """Those of the recipe that its schemes know, in the order in which they are applied."""
-        known = {STATIC: ("equalise", "smooth", "correct"), WEIGHTS4: ("reconstruct",)}
+        known = {STATIC: ("equalise", "smooth", "correct", LEARN), WEIGHTS4: ("reconstruct", LEARN)}
         usable = {each for scheme in self.recipe.schemes for each in known.get(scheme, ())}
         return [each for each in TECHNIQUES if each in usable and each in self.recipe.techniques]
 
@@ -141,7 +145,12 @@ class Quantizer:
 
     def make(self, techniques: Sequence[str] | None = None, floats: Sequence[str] = ()) -> Made:
         """The model with these techniques, by default all of the recipe, and these layers on floats."""
-        chosen = set(self.recipe.techniques if techniques is None else techniques)
+        chosen = frozenset(self.recipe.techniques if techniques is None else techniques)
+        if (chosen, tuple(floats)) not in self._made:
+            self._made = {(chosen, tuple(floats)): self._make(chosen, floats)}
+        return self._made[chosen, tuple(floats)]
+
+    def _make(self, chosen: frozenset[str], floats: Sequence[str]) -> Made:
         recipe = replace(
             self.recipe, layers=(*((_escaped(name), FLOAT) for name in floats), *self.recipe.layers)
         )
@@ -150,6 +159,8 @@ class Quantizer:
             if scheme in recipe.schemes:
                 write(model, _plan(model, recipe, scheme))
         Cleanup().apply(model, Context())
+        if LEARN in chosen and self._data is not None:
+            self._learn(self._teacher(chosen, recipe), model, self._data)
         plan = make_plan(self._plain.graph, lambda node: recipe.scheme_of(node) == FLOAT)
         return Made(model, [node.name or "" for node in plan.anchors], plan.left_out)
 
@@ -168,7 +179,20 @@ class Quantizer:
             found.append(f"{len(constant)} value(s) never changed on this data, {constant[0]!r} for one")
         return found
 
-    def _writers(self, techniques: set[str]) -> dict[str, Callable[[ir.Model, Plan], None]]:
+    def _teacher(self, chosen: frozenset[str], recipe: Recipe) -> ir.Model:
+        """The floats that are rounded: with channels evened out, but with biases as they were."""
+        model = self._base("equalise" in chosen).clone()
+        if "smooth" in chosen and STATIC in recipe.schemes:
+            channels = self._observations("equalise" in chosen).channels
+            smooth(model, _plan(model, recipe, STATIC), channels)
+        return model
+
+    def _learn(self, teacher: ir.Model, model: ir.Model, data: Dataset) -> None:
+        from graphopt.training.rounding import learn_rounding
+
+        learn_rounding(teacher, model, data, samples=self._samples, progress=self._progress)
+
+    def _writers(self, techniques: frozenset[str]) -> dict[str, Callable[[ir.Model, Plan], None]]:
         """What writes each scheme into a model."""
         return {
             STATIC: lambda model, plan: self._write_static(model, plan, techniques),
@@ -177,7 +201,7 @@ class Quantizer:
             WEIGHTS4: lambda model, plan: self._write_blocks(model, plan, techniques),
         }
 
-    def _write_static(self, model: ir.Model, plan: Plan, techniques: set[str]) -> None:
+    def _write_static(self, model: ir.Model, plan: Plan, techniques: frozenset[str]) -> None:
         seen = self._observations("equalise" in techniques)
         smoothed = smooth(model, plan, seen.channels) if "smooth" in techniques else {}
         observed = seen.with_channels({value.name or "": each for value, each in smoothed.items()})
@@ -191,7 +215,7 @@ class Quantizer:
         }
         insert(model, plan, {leader: parameters(found) for leader, found in ranges.items()})
 
-    def _write_blocks(self, model: ir.Model, plan: Plan, techniques: set[str]) -> None:
+    def _write_blocks(self, model: ir.Model, plan: Plan, techniques: frozenset[str]) -> None:
         products = self._grams() if "reconstruct" in techniques and self._data is not None else {}
 
         def of(node: ir.Node) -> np.ndarray | None:

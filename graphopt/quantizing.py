@@ -19,7 +19,7 @@ from graphopt.errors import GraphoptError
 from graphopt.evaluation import Evaluation, Judge
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
-from graphopt.quantizer import FLOAT, STATIC, Quantizer, Recipe
+from graphopt.quantizer import FLOAT, LEARN, STATIC, Quantizer, Recipe
 from graphopt.sensitivity import Journal, Problem, Search, search
 
 Progress = Callable[[str], None]
@@ -178,9 +178,9 @@ def _gains(quantizer: Quantizer, original: ir.Model, data: Dataset | None, progr
     return gains
 
 
-def _problem(quantizer: Quantizer, techniques: Sequence[str], judge: Judge, alone: Judge) -> Problem:
-    """Of `sensitivity`: which layers of a model have to stay float."""
-    layers = quantizer.layers
+def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Judge) -> Problem:
+    """Of `sensitivity`: which layers of a model have to stay float, before anything is learned."""
+    layers, techniques = quantizer.layers, [each for each in kept if each != LEARN]
 
     def drop_of(floats: Sequence[str]) -> float:
         return judge.judge(quantizer.make(techniques, floats).model).drop

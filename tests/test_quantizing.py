@@ -107,6 +107,17 @@ def test_techniques_that_lose_are_left_out() -> None:
         assert after.before == (before.after if before.kept else before.before)
 
 
+@pytest.mark.parametrize("scheme", ["int8", "int4-weights"])
+def test_rounding_can_be_learned(scheme: str) -> None:
+    pytest.importorskip("torch")
+    data = data_for("digits_mlp")
+    options = {"scheme": scheme, "samples": 100}
+    done = quantize(MODELS / "digits_mlp.onnx", data, techniques=("smooth", "correct", "learn"), **options)  # type: ignore[arg-type]
+    assert done.gains[-1].technique == "learn"
+    assert done.gains[-1].kept
+    assert done.gains[-1].after > done.gains[-1].before
+
+
 def test_as_many_layers_stay_float_as_it_takes() -> None:
     data = data_for("digits_depthwise")
     options = {"samples": 100, "evaluate_on": data, "metric": "cosine"}
