@@ -33,44 +33,58 @@ LEAST_MACS = 16
 
 
 @dataclass(frozen=True)
-class Machine:
-    """How an architecture writes branches, multiply-adds (pattern -> how many at once) and the stack."""
+class Multiply:
+    """Instructions that multiply and add: how they are written (pattern -> how many at once), the widest first."""
 
-    branch: re.Pattern[str]
-    macs: Sequence[tuple[re.Pattern[str], int]]
-    stack: str
+    patterns: Sequence[tuple[re.Pattern[str], int]]
     independent: str
-    """A multiply-add whose operands no other one writes; {} is its accumulator."""
+    """The widest, with operands that no other one writes; {} is its accumulator."""
     accumulators: int
     """So many of them follow each other without waiting."""
 
-
-_NEON_MACS = [(re.compile(rf"fml[as]\s+v\d+\.{lanes}s"), lanes) for lanes in (4, 2)]
-_X86_MACS = [
-    (re.compile(rf"vfn?madd\w+ps\s.*%{name}"), lanes) for name, lanes in (("zmm", 16), ("ymm", 8), ("xmm", 4))
-]
+    def of(self, line: str) -> int:
+        """Multiply-accumulates of an instruction."""
+        return next((count for pattern, count in self.patterns if pattern.match(line)), 0)
 
 
-def _arm(macs: Sequence[tuple[re.Pattern[str], int]], independent: str) -> Machine:
+@dataclass(frozen=True)
+class Machine:
+    """How an architecture writes branches, multiply-adds of each kind, and the stack."""
+
+    branch: re.Pattern[str]
+    multiplies: Sequence[Multiply]
+    stack: str
+
+
+_NEON = [(re.compile(rf"fml[as]\s+v\d+\.{lanes}s"), lanes) for lanes in (4, 2)]
+_NEON_QUADS = Multiply([(re.compile(r"[su]dot\s+v\d+\.4s"), 16)], "sdot v{}.4s, v30.16b, v31.4b[0]", 24)
+_NEON_OCTETS = Multiply([(re.compile(r"(?:s|us)mmla\s+v\d+\.4s"), 32)], "smmla v{}.4s, v30.16b, v31.16b", 24)
+
+
+def _arm(floats: Sequence[tuple[re.Pattern[str], int]], independent: str) -> Machine:
     branch = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?0x([0-9a-f]+)")
-    return Machine(branch, [*macs, *_NEON_MACS], "[sp", independent, 24)
+    return Machine(branch, [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS], "[sp")
 
 
 def _sve(lanes: int) -> Machine:
-    macs = [(re.compile(r"(?:fml[as]|fmad|fmsb)\s+z\d+\.s"), lanes)]
-    return _arm(macs, "fmla z{}.s, p0/m, z30.s, z31.s")
+    floats = [(re.compile(r"(?:fml[as]|fmad|fmsb)\s+z\d+\.s"), lanes), *_NEON]
+    return _arm(floats, "fmla z{}.s, p0/m, z30.s, z31.s")
 
 
-def _x86(independent: str, accumulators: int) -> Machine:
-    return Machine(re.compile(r"j\w+\s+0x([0-9a-f]+)"), _X86_MACS, "(%rsp", independent, accumulators)
+def _x86(lanes: int, independent: str, accumulators: int) -> Machine:
+    widths = (("zmm", 16), ("ymm", 8), ("xmm", 4))
+    floats = [(re.compile(rf"vfn?madd\w+ps\s.*%{name}"), count) for name, count in widths if count <= lanes]
+    return Machine(
+        re.compile(r"j\w+\s+0x([0-9a-f]+)"), [Multiply(floats, independent, accumulators)], "(%rsp"
+    )
 
 
 MACHINES: Mapping[tuple[str, int], Machine] = {
-    ("aarch64", 4): _arm([], "fmla v{}.4s, v30.4s, v31.s[0]"),
+    ("aarch64", 4): _arm(_NEON, "fmla v{}.4s, v30.4s, v31.s[0]"),
     ("aarch64", 8): _sve(8),
     ("aarch64", 16): _sve(16),
-    ("x86_64", 8): _x86("vfmadd231ps %ymm14, %ymm15, %ymm{}", 12),
-    ("x86_64", 16): _x86("vfmadd231ps %zmm30, %zmm31, %zmm{}", 24),
+    ("x86_64", 8): _x86(8, "vfmadd231ps %ymm14, %ymm15, %ymm{}", 12),
+    ("x86_64", 16): _x86(16, "vfmadd231ps %zmm30, %zmm31, %zmm{}", 24),
 }
 """By architecture and lanes of a vector. Targets that are not here have no multiply-adds that we know to count."""
 
@@ -118,22 +132,23 @@ def judge(library: bytes, target: Target) -> list[Loop]:
 def _simulate(kernel: str, loop: Sequence[str], machine: Machine, target: Target) -> Loop:
     body = [line for line in loop if not machine.branch.match(line)]
     cycles, macs = _cycles(tuple(body), target), _macs(loop, machine)
+    most = max(machine.multiplies, key=lambda multiply: sum(map(multiply.of, loop)))
     return Loop(
         kernel,
         len(loop),
         macs,
         sum(machine.stack in line for line in loop),
         round(cycles, 2),
-        round(macs / cycles / _peak(machine.independent, machine.accumulators, target), 3),
+        round(macs / cycles / _peak(most.independent, most.accumulators, most.patterns[0][1], target), 3),
         Counter(line.split()[0] for line in loop),
     )
 
 
 @lru_cache
-def _peak(independent: str, accumulators: int, target: Target) -> float:
+def _peak(independent: str, accumulators: int, macs: int, target: Target) -> float:
     """Multiply-accumulates a cycle of the core, as its model has it."""
     body = tuple(independent.format(i) for i in range(accumulators))
-    return accumulators * target.lanes / _cycles(body, target)
+    return accumulators * macs / _cycles(body, target)
 
 
 def _cycles(body: Sequence[str], target: Target) -> float:
@@ -196,7 +211,7 @@ def _innermost(instructions: Sequence[tuple[int, str]], machine: Machine) -> lis
 
 
 def _macs(loop: Sequence[str], machine: Machine) -> int:
-    return sum(next((count for pattern, count in machine.macs if pattern.match(line)), 0) for line in loop)
+    return sum(multiply.of(line) for line in loop for multiply in machine.multiplies)
 
 
 def _program(name: str) -> str | None:

@@ -7,7 +7,10 @@ moved by a constant of the filter, times which the sum of the inputs is added.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.conv import ConvKernel, Place, Tap
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile
 from graphopt.backends.kernels.gemm import segments
+from graphopt.backends.kernels.lanes import runs
 from graphopt.backends.kernels.quads import QUAD, Quads
 from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
@@ -179,26 +183,50 @@ class ByteConvKernel(ConvKernel):
         pixels: list[tuple[int, int]],
     ) -> None:
         """The products of a quad of channels, which is what a lane is here."""
-        storage = self.input.storage
-        assert storage is not None
-        assert isinstance(storage.layout, Blocked)
         first, step = self._quads_position(place, tap), self.quads.step
         weights = [self.quads.weights(k, self.weights, first + b * step) for b in range(place.blocks)]
-        channels = self._first_channel(place) // self.input.block + tap.block
-        window = self.shape.window
-        for row, column in pixels:
-            y, x = window.row(place.y + row, tap.y), window.column(place.x + column, tap.x)
-            n, channel, *spatial = self._input_index(place.n, channels, y, x)
-            position = storage.layout.block_position(n, channel, spatial) + tap.lane * QUAD
-            scalar = self.quads.scalar(k, storage.buffer, position)
+        for pixel, scalar in self._scalars(k, place, tap, pixels):
             for b, weight in enumerate(weights):
-                vector = place.vector(b, (row, column)) * self.lanes
+                vector = place.vector(b, pixel) * self.lanes
                 total = self.quads.add(k.read_vector(sums, vector, self.lanes), scalar, weight)
                 k.assign(sums, vector, total, self.lanes)
             if inputs is not None:
-                own = place.pixels.index((row, column)) * self.lanes
+                own = place.pixels.index(pixel) * self.lanes
                 total = self.quads.add(k.read_vector(inputs, own, self.lanes), scalar, self.quads.ones)
                 k.assign(inputs, own, total, self.lanes)
+
+    def _scalars(
+        self, k: KernelBuilder, place: Place, tap: Tap, pixels: list[tuple[int, int]]
+    ) -> Iterator[tuple[tuple[int, int], list[Expr]]]:
+        """The quads of activations that pixels read: one by one, or neighbours in one register where they lie next to each other."""
+        if not self._reads_runs:
+            for pixel in pixels:
+                yield pixel, self.quads.scalar(k, *self._quad(place, tap, pixel))
+            return
+        stride = self.shape.window.strides[1]
+        for row, of_row in groupby(pixels, itemgetter(0)):
+            columns = [column for _, column in of_row]
+            buffer, base = self._quad(place, tap, (row, columns[0]))
+            places = {(column - columns[0]) * stride: column for column in columns}
+            for run in runs(list(places), self.lanes):
+                words = self.quads.words(k, buffer, base + run.start * QUAD, run.extent)
+                for at in run.places:
+                    yield (row, places[at]), [self.quads.lane(words, at - run.start, self.lanes)]
+
+    @property
+    def _reads_runs(self) -> bool:
+        """Whether the instruction takes lanes, and pixels follow each other quad by quad."""
+        return self.quads.dot.by_lane and self.input.block == QUAD
+
+    def _quad(self, place: Place, tap: Tap, pixel: tuple[int, int]) -> tuple[Buffer, Expr]:
+        """Where the activations that a pixel reads at a tap are."""
+        storage, window = self.input.storage, self.shape.window
+        assert storage is not None
+        assert isinstance(storage.layout, Blocked)
+        y, x = window.row(place.y + pixel[0], tap.y), window.column(place.x + pixel[1], tap.x)
+        channels = self._first_channel(place) // self.input.block + tap.block
+        n, channel, *spatial = self._input_index(place.n, channels, y, x)
+        return storage.buffer, storage.layout.block_position(n, channel, spatial) + tap.lane * QUAD
 
     def _quads_position(self, place: Place, tap: Tap) -> Expr:
         """Where the weights of a quad for the tile's filters start."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.gemm import GemmKernel, Tile
 from graphopt.backends.kernels.lanes import Scalar
 from graphopt.backends.kernels.panels import Panels, pack_panels
@@ -38,23 +40,34 @@ class ByteGemmKernel(GemmKernel):
 
     @property
     def reads_along_depth(self) -> bool:
-        return False
+        return self.quads.dot.by_lane and self.depth >= self.lanes
 
     def multiply(
         self, k: KernelBuilder, tile: Tile, first: int, depth: Expr, scalars: list[Scalar] | None
     ) -> None:
-        panels, storage = self.right, self.left.storage
+        panels = self.right
         assert isinstance(panels, Panels)
-        assert storage is not None
-        assert isinstance(storage.layout, Strided)
         start = k.bind(panels.position(broadcast_index(tile.prefix, panels.batch), tile.panel, depth))
         right = [
             self.quads.weights(k, panels.buffer, start + v * self.quads.step) for v in range(len(tile.widths))
         ]
         for row in range(tile.rows):
-            at = storage.layout.position(self.left_index(tile, row, depth * QUAD))
-            scalar = self.quads.scalar(k, storage.buffer, at)
+            if scalars is None:
+                scalar = self.quads.scalar(k, *self._quad(tile, row, depth))
+            else:
+                scalar = [scalars[row](self.lanes)]
             for v, weights in enumerate(right):
                 place = (first + row * len(right) + v) * self.lanes
                 total = self.quads.add(k.read_vector(tile.sums, place, self.lanes), scalar, weights)
                 k.assign(tile.sums, place, total, self.lanes)
+
+    def _lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
+        rows = [self.quads.words(k, *self._quad(tile, row, depth), self.lanes) for row in range(tile.rows)]
+        return [[partial(self.quads.lane, words, lane) for words in rows] for lane in range(self.lanes)]
+
+    def _quad(self, tile: Tile, row: int, depth: Expr) -> tuple[Buffer, Expr]:
+        """Where a quad of a row is."""
+        storage = self.left.storage
+        assert storage is not None
+        assert isinstance(storage.layout, Strided)
+        return storage.buffer, storage.layout.position(self.left_index(tile, row, depth * QUAD))

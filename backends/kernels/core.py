@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Scalars(Enum):
+    """How the scalars of a step get to its multiply-adds."""
+
+    BROADCAST = auto()
+    """Each is broadcast as it is loaded."""
+    LANES = auto()
+    """As lanes of registers, each of which has those of one row or pixel for several steps."""
+    RUNS = auto()
+    """As lanes of registers, each of which has those of several pixels for one step."""
 
 
 @dataclass(frozen=True)
@@ -10,7 +22,7 @@ class Dot:
     """How a core adds the products of four bytes of activations and four of weights to every int32 lane of a vector.
 
     Weights are int8. `signed` says whether activations are too, or uint8; `pairs` whether products are of int16 instead, two at
-    a time, so that none can overflow.
+    a time, so that none can overflow. Where activations are lanes, they are the last operand.
     """
 
     instruction: str
@@ -18,6 +30,12 @@ class Dot:
     """LLVM's name of it."""
     signed: bool = False
     pairs: bool = False
+    scalars: Scalars = Scalars.BROADCAST
+
+    @property
+    def by_lane(self) -> bool:
+        """Whether it takes a lane of a register as its activations."""
+        return self.scalars is Scalars.RUNS
 
 
 @dataclass(frozen=True)
@@ -29,12 +47,16 @@ class Core:
     """Vector registers."""
     multiply: str = ""
     """The instruction that convolutions and products consist of."""
-    by_lane: bool = False
-    """Whether that instruction takes a lane of a register as its scalar; elsewhere scalars are broadcast as they are loaded."""
+    scalars: Scalars = Scalars.BROADCAST
     vector_cycles: float = 2.2
     """Cycles to load a vector from the second-level cache."""
     dot: Dot | None = None
     """None where products of bytes are computed as those of float32 or int32."""
+
+    @property
+    def by_lane(self) -> bool:
+        """Whether multiply-adds of float32 take a lane of a register as their scalar."""
+        return self.scalars is Scalars.LANES
 
 
 SSE = Core(4, 16, "mulps, addps xmm")
@@ -42,14 +64,14 @@ AVX2 = Core(8, 16, "vfmadd ymm", dot=Dot("vpmaddwd ymm", "llvm.x86.avx2.pmadd.wd
 AVX_VNNI = Core(8, 16, "vfmadd ymm", dot=Dot("vpdpbusd ymm", "llvm.x86.avx512.vpdpbusd.256"))
 AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True))
 AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
-NEON = Core(4, 32, "fmla v, by lane", by_lane=True, vector_cycles=0.6)
+NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, vector_cycles=0.6)
 NEON_DOT = Core(
     4,
     32,
     "fmla v, by lane",
-    by_lane=True,
+    scalars=Scalars.LANES,
     vector_cycles=0.6,
-    dot=Dot("sdot v", "llvm.aarch64.neon.sdot.v4i32.v16i8", signed=True),
+    dot=Dot("sdot v, by lane", "llvm.aarch64.neon.sdot.v4i32.v16i8", signed=True, scalars=Scalars.RUNS),
 )
 ARM32 = Core(4, 16, "vfma q", vector_cycles=0.6)
 SVE512 = Core(16, 32, "fmla z")

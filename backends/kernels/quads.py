@@ -17,6 +17,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.core import Core, Dot
+from graphopt.backends.kernels.lanes import lane_of
 
 QUAD = 4
 
@@ -69,6 +70,17 @@ class Quads:
         word = tirx.op.reinterpret("int32", k.load_vector(buffer, at, QUAD))
         return self._operands(k, tirx.Broadcast(word, self.lanes))
 
+    def words(self, k: KernelBuilder, buffer: Buffer, at: Expr, count: int) -> Expr:
+        """`count` quads of activations that lie next to each other from `at`, over and over again up to a whole vector."""
+        quads = k.load_vector(buffer, at, QUAD * count)
+        if count < self.lanes:
+            quads = tirx.Broadcast(tirx.op.reinterpret(f"int{32 * count}", quads), self.lanes // count)
+        return k.bind(self._flipped(tirx.op.reinterpret(f"int32x{self.lanes}", quads)))
+
+    def lane(self, words: Expr, number: int, width: int) -> Expr:
+        """One of the quads of `words` for `width` lanes, as the operand of an instruction that takes it by its lane."""
+        return tirx.op.reinterpret(f"int8x{QUAD * width}", lane_of(words, number, width))
+
     def weights(self, k: KernelBuilder, buffer: Buffer, at: Expr) -> list[Expr]:
         """The weights of a vector of filters, which start at `at`, as the operands of the instruction."""
         if not self.dot.pairs:
@@ -90,7 +102,8 @@ class Quads:
             if self.dot.pairs:
                 total = total + tirx.op.call_llvm_pure_intrin(kind, name, left, right)
             else:
-                total = tirx.op.call_llvm_pure_intrin(kind, name, total, left, right)
+                factors = (right, left) if self.dot.by_lane else (left, right)
+                total = tirx.op.call_llvm_pure_intrin(kind, name, total, *factors)
         return total
 
     def _operands(self, k: KernelBuilder, words: Expr) -> list[Expr]:

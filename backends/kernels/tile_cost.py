@@ -7,9 +7,10 @@ come from the second level. Constants are fitted to measurements on Zen 5; they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from graphopt.backends.kernels.core import Core
+from graphopt.backends.kernels.core import Core, Scalars
 
 MULTIPLY, LOAD = 0.5, 0.6
 """Cycles of a multiply-add, and of a load from the first-level cache."""
@@ -27,11 +28,47 @@ WEIGHT = 0.5
 """Cycles of one core to bring a weight from memory, while all cores do so."""
 
 
+@dataclass(frozen=True)
+class Supply:
+    """What it takes to get the scalars of a step to its multiply-adds, given how many there are and the lanes of a vector."""
+
+    loads: Callable[[int, int], float]
+    moves: Callable[[int, int], float]
+    """Instructions besides, which take the place of multiply-adds."""
+    registers: Callable[[int, int, int], int]
+    """Registers besides those of the sums, given the vectors as well."""
+
+
+def _runs(scalars: int, lanes: int) -> int:
+    return -(-scalars // lanes)
+
+
+SUPPLIES: Mapping[Scalars, Supply] = {
+    Scalars.BROADCAST: Supply(
+        loads=lambda scalars, lanes: scalars,
+        moves=lambda scalars, lanes: 0,
+        registers=lambda vectors, scalars, lanes: min(vectors, scalars) + 1,
+    ),
+    Scalars.LANES: Supply(
+        loads=lambda scalars, lanes: scalars / lanes,
+        moves=lambda scalars, lanes: 0,
+        registers=lambda vectors, scalars, lanes: scalars + 2 * vectors + 2,
+    ),
+    Scalars.RUNS: Supply(
+        loads=_runs,
+        moves=_runs,
+        registers=lambda vectors, scalars, lanes: _runs(scalars, lanes) + vectors + 1,
+    ),
+}
+"""Lanes serve several steps, whose vectors LLVM loads early. Runs of bytes may have to change their signs."""
+
+
 def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
     """Cycles of one of `depth` steps of a tile, those of its start and end shared out among them."""
+    supply = SUPPLIES[core.scalars]
     bound = max(
-        MULTIPLY * vectors * scalars,
-        LOAD * (vectors + (scalars / core.lanes if core.by_lane else scalars)),
+        MULTIPLY * (vectors * scalars + supply.moves(scalars, core.lanes)),
+        LOAD * (vectors + supply.loads(scalars, core.lanes)),
         core.vector_cycles * vectors,
         LATENCY if vectors else 0.0,
     )
@@ -40,9 +77,8 @@ def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
 
 def fits(vectors: int, scalars: int, core: Core) -> bool:
     """Whether a tile's sums stay in registers next to what one step loads, and to the scalars of several steps."""
-    if core.by_lane:
-        return vectors * scalars + scalars + 2 * vectors + 2 <= core.registers
-    return vectors * scalars + min(vectors, scalars) + 1 <= core.registers
+    rest = SUPPLIES[core.scalars].registers(vectors, scalars, core.lanes)
+    return vectors * scalars + rest <= core.registers
 
 
 def axis_cycles(extent: int, tile: int, cycles_of: Callable[[int], float]) -> float:

@@ -159,7 +159,7 @@ def _quads(convolution: Convolution, weights: Array, zero: int) -> None:
     quads = Quads.of(ctx.core, convolution.input.dtype)
     shifts = filter_shifts(weights)
     registers = ctx.core.registers * 3 // 4 if shifts.any() else ctx.core.registers
-    tile = choose_tile(in_quads(shape), replace(ctx.core, registers=registers))
+    tile = choose_tile(in_quads(shape), replace(ctx.core, registers=registers, scalars=quads.dot.scalars))
     source = _blocks_of_quads(ctx, convolution.input)
     moved = weights - shifts[:, None, None, None]
     packed = ctx.constant_buffer(pack_quads(moved, shape, tile, quads, source.block))

@@ -1,12 +1,16 @@
 """The loops of template kernels reach the peak of ARM cores, by LLVM's models of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
+from graphopt import model as models
 from graphopt.backends import quality
 from graphopt.backends.codegen.toolchain import missing_compiler
+from graphopt.backends.compiler import compile_models
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.window import Window
 from graphopt.backends.quality import Loop, cannot_judge, judge
@@ -16,6 +20,7 @@ from graphopt.backends.schedules.workload import Workload
 from graphopt.backends.targets import find_target
 from graphopt.backends.tune.building import Candidate, build
 from graphopt.errors import TargetError
+from tests.backends.lower.harness import Nodes, fixed
 
 
 def convolution(channels: int, filters: int, size: int, kernel: int, stride: int = 1) -> Workload:
@@ -52,6 +57,61 @@ def test_the_best_schedule_reaches_the_peak_without_spills(template: str, name: 
     loop = judged(template, name, tmp_path)
     assert loop.spills == 0
     assert BARS[name] <= loop.of_peak <= 1.01
+
+
+def product_of_bytes(dtype: type) -> Nodes:
+    nodes, scale = Nodes(), fixed(np.float32(0.01))
+    right = fixed(np.arange(384 * 384).astype(np.int8).reshape(384, 384))
+    zeros = [fixed(zero) for zero in (dtype(3), np.int8(0), dtype(0))]
+    left = np.zeros((128, 384), dtype)
+    nodes.add("QLinearMatMul", left, scale, zeros[0], right, scale, zeros[1], scale, zeros[2])
+    return nodes
+
+
+def convolution_of_bytes(dtype: type, channels: int, kernel: int) -> Nodes:
+    nodes, scale, pad = Nodes(), fixed(np.float32(0.01)), kernel // 2
+    shape = (channels, channels, kernel, kernel)
+    weights = fixed(np.arange(np.prod(shape)).astype(np.int8).reshape(shape))
+    zeros = [fixed(zero) for zero in (dtype(3), np.int8(0), dtype(0))]
+    x = np.zeros((1, channels, 28, 28), dtype)
+    nodes.add(
+        "QLinearConv",
+        x,
+        scale,
+        zeros[0],
+        weights,
+        scale,
+        zeros[1],
+        scale,
+        zeros[2],
+        pads=[pad, pad, pad, pad],
+    )
+    return nodes
+
+
+BYTES: Mapping[str, Callable[[type], Nodes]] = {
+    "gemm": product_of_bytes,
+    "pointwise": lambda dtype: convolution_of_bytes(dtype, 128, 1),
+    "3 x 3": lambda dtype: convolution_of_bytes(dtype, 64, 3),
+}
+
+BYTE_BARS = {"aarch64:neoverse-n1": ("sdot", 0.90)}
+"""The instruction, and the share of its peak."""
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("name", BYTE_BARS)
+@pytest.mark.parametrize("template", BYTES)
+def test_products_of_bytes_reach_the_peak_of_their_instruction(template: str, name: str, dtype: type) -> None:
+    target, (instruction, bar) = find_target(name), BYTE_BARS[name]
+    if (reason := cannot_judge(target) or missing_compiler(target.compiler)) is not None:
+        pytest.skip(reason)
+    model = ir.from_proto(BYTES[template](dtype).proto())
+    models.normalise(model)
+    [loop] = judge(compile_models([model], target).shared, target)
+    assert any(instruction in name for name in loop.mix)
+    assert loop.spills == 0
+    assert bar <= loop.of_peak <= 1.01
 
 
 @pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4", "aarch64:a64fx"])

@@ -11,10 +11,10 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 
-import graphopt_runtime
 from graphopt import artifact, manifest
 from graphopt import model as models
 from graphopt.backends.compiler import compile_models
+from graphopt.backends.execution import open_anywhere
 from graphopt.backends.targets import Target, native
 from graphopt.pipeline import Report
 from tests.conftest import reference
@@ -26,14 +26,15 @@ TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 def compiled(
     model: ir.Model, feeds: Mapping[str, np.ndarray], target: Target | None = None
 ) -> list[np.ndarray]:
-    """The outputs of the compiled model."""
+    """The outputs of the compiled model, run here or under an emulator."""
     target = native() if target is None else target
     library = compile_models([model], target)
     build = manifest.describe("test", Report(), target, library, None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gopt"
         artifact.write(path, [build])
-        with graphopt_runtime.load(path) as runner:
+        runner, _ = open_anywhere(path)
+        with runner:
             return list(runner.run(None, dict(feeds)))
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from graphopt.backends.targets import TARGETS, Target, runs_here
+from graphopt.backends.codegen.toolchain import missing_compiler
+from graphopt.backends.execution import cannot_run
+from graphopt.backends.targets import TARGETS, Target
 from tests.backends.lower.harness import Nodes, fixed
 
 RNG = np.random.default_rng(4)
@@ -20,6 +22,9 @@ GEOMETRIES = {
     "depthwise": ((1, 24, 8, 8), (24, 1, 3, 3), {"group": 24, "pads": [1, 1, 1, 1]}),
     "blocks of channels": ((1, 80, 7, 9), (48, 80, 3, 3), {"pads": [1, 0, 2, 1]}),
     "whole blocks a group": ((1, 64, 5, 5), (32, 32, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
+    "few pixels a row": ((1, 20, 7, 3), (24, 20, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "strided": ((1, 12, 15, 14), (28, 12, 3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "far apart": ((1, 8, 5, 41), (8, 8, 1, 1), {"strides": [1, 5]}),
     "dilated": ((2, 36, 9, 9), (16, 36, 3, 3), {"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
     "aligned groups": ((1, 8, 6, 6), (32, 4, 3, 3), {"group": 2}),
     "ragged groups": ((1, 6, 6, 6), (9, 2, 3, 3), {"group": 3, "dilations": [2, 1]}),
@@ -27,13 +32,20 @@ GEOMETRIES = {
 }
 
 
-TARGET_NAMES = ["x86-64-v2", "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-vnni"]
+TARGET_NAMES = [
+    "x86-64-v2",
+    "x86-64-v3",
+    "x86-64-v3-vnni",
+    "x86-64-v4",
+    "x86-64-v4-vnni",
+    "aarch64:neoverse-n1",
+]
 """Without an instruction for bytes, and with each of them."""
 
 
 def target_of(name: str) -> Target:
     target = TARGETS[name]
-    if reason := runs_here(target):
+    if reason := cannot_run(target) or missing_compiler(target.compiler):
         pytest.skip(reason)
     return target
 
