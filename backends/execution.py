@@ -29,8 +29,8 @@ def cannot_run(target: Target) -> str | None:
 
 
 def runnable(target: Target) -> Target:
-    """The target, or where that does not run here, one that does and gets the same kernels."""
-    return target if cannot_run(target) is None else replace(native(), core=target.core)
+    """The target, or where that does not run here, one that does and gets the same kernels, without instructions for bytes."""
+    return target if cannot_run(target) is None else replace(native(), core=replace(target.core, dot=None))
 
 
 def open_build(path: Path, target: Target, threads: int | None = None) -> Model:

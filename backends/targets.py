@@ -14,6 +14,7 @@ from graphopt.backends.kernels.core import (
     AVX_VNNI,
     NEON,
     NEON_DOT,
+    NEON_I8MM,
     SCALAR,
     SSE,
     SVE512,
@@ -200,7 +201,7 @@ TARGETS: Mapping[str, Target] = {
             "Graviton 2, Altra",
             "neoverse-n1",
         ),
-        Target("aarch64:neoverse-v1", AARCH64, "neoverse-v1", _SVE, NEON_DOT, "Graviton 3, with SVE"),
+        Target("aarch64:neoverse-v1", AARCH64, "neoverse-v1", _SVE, NEON_I8MM, "Graviton 3, with SVE"),
         Target(
             "aarch64:a64fx",
             AARCH64,
@@ -211,8 +212,10 @@ TARGETS: Mapping[str, Target] = {
             "a64fx",
             512,
         ),
-        Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON_DOT, "with SVE2"),
-        Target("aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON_DOT, "Graviton 4, Grace"),
+        Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON_I8MM, "with SVE2"),
+        Target(
+            "aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON_I8MM, "Graviton 4, Grace"
+        ),
         Target(
             "riscv64", RISCV64, "generic-rv64", ("m", "a", "f", "d", "c"), SCALAR, "64-bit RISC-V", "rv64"
         ),

@@ -174,6 +174,9 @@ class ConvKernel:
         sums = k.local(place.vectors * self.lanes, self.dtype)
         self._initialise(k, sums, place)
         self._accumulate(k, sums, place)
+        self._store_all(k, sums, place)
+
+    def _store_all(self, k: KernelBuilder, sums: Local, place: Place) -> None:
         for block in range(place.blocks):
             for pixel in place.pixels:
                 self._store(k, sums, place, block, pixel)

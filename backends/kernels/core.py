@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 
@@ -15,6 +15,10 @@ class Scalars(Enum):
     """As lanes of registers, each of which has those of one row or pixel for several steps."""
     RUNS = auto()
     """As lanes of registers, each of which has those of several pixels for one step."""
+    PAIRS = auto()
+    """As registers that an instruction fills with those of two rows or pixels."""
+    PACKED = auto()
+    """As registers with those of two rows, which lie next to each other in memory."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,22 @@ class Dot:
     """LLVM's name of it."""
     signed: bool = False
     pairs: bool = False
-    scalars: Scalars = Scalars.BROADCAST
+    rows: Scalars = Scalars.BROADCAST
+    pixels: Scalars = Scalars.BROADCAST
+    """How activations get to it in products, and in convolutions."""
 
     @property
     def by_lane(self) -> bool:
         """Whether it takes a lane of a register as its activations."""
-        return self.scalars is Scalars.RUNS
+        return self.rows is Scalars.LANES
+
+
+@dataclass(frozen=True)
+class MatrixDot(Dot):
+    """How a core multiplies two rows of eight bytes of activations by two columns of eight weights, and adds the four products
+    of row and column to the lanes of a vector. `intrinsic` is that for int8, `unsigned` that for uint8."""
+
+    unsigned: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,13 +79,25 @@ AVX_VNNI = Core(8, 16, "vfmadd ymm", dot=Dot("vpdpbusd ymm", "llvm.x86.avx512.vp
 AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True))
 AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
 NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, vector_cycles=0.6)
-NEON_DOT = Core(
-    4,
-    32,
-    "fmla v, by lane",
-    scalars=Scalars.LANES,
-    vector_cycles=0.6,
-    dot=Dot("sdot v, by lane", "llvm.aarch64.neon.sdot.v4i32.v16i8", signed=True, scalars=Scalars.RUNS),
+NEON_DOT = replace(
+    NEON,
+    dot=Dot(
+        "sdot v, by lane",
+        "llvm.aarch64.neon.sdot.v4i32.v16i8",
+        signed=True,
+        rows=Scalars.LANES,
+        pixels=Scalars.RUNS,
+    ),
+)
+NEON_I8MM = replace(
+    NEON,
+    dot=MatrixDot(
+        "smmla v, usmmla v",
+        "llvm.aarch64.neon.smmla.v4i32.v16i8",
+        rows=Scalars.PACKED,
+        pixels=Scalars.PAIRS,
+        unsigned="llvm.aarch64.neon.usmmla.v4i32.v16i8",
+    ),
 )
 ARM32 = Core(4, 16, "vfma q", vector_cycles=0.6)
 SVE512 = Core(16, 32, "fmla z")

@@ -160,7 +160,7 @@ class GemmKernel:
         self, k: KernelBuilder, prefix: list[Expr], y: Expr, rows: int, x: Expr, columns: int, panel: Expr
     ) -> None:
         widths = [min(self.lanes, columns - start) for start in range(0, columns, self.lanes)]
-        vectors = rows * len(widths)
+        vectors = self.held_rows(rows) * len(widths)
         copies = max(min(IN_FLIGHT // vectors, self.depth), 1)
         accumulators = k.local(copies * vectors * self.lanes, self.accumulator)
         zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
@@ -179,6 +179,7 @@ class GemmKernel:
         for depth in range(steps * at_once, self.depth):
             self.multiply(k, tile, 0, const(depth, INDEX), None)
         self._add_copies(k, accumulators, copies, vectors)
+        self._settle(k, tile)
         for row in range(rows):
             for v, width in enumerate(widths):
                 at = (row * len(widths) + v) * self.lanes
@@ -190,6 +191,13 @@ class GemmKernel:
         layout = self.left.storage.layout if self.left.storage is not None else None
         along = isinstance(layout, Strided) and layout.strides[-1] == 1 and self.depth >= self.lanes
         return self.core.by_lane and along and self.left.dtype == self.accumulator == "float32"
+
+    def held_rows(self, rows: int) -> int:
+        """Of how many rows there are sums, for a tile of `rows`."""
+        return rows
+
+    def _settle(self, k: KernelBuilder, tile: Tile) -> None:
+        """Bring finished sums into the order of rows and columns."""
 
     def _lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
         """The scalars of as many steps as a vector has lanes, for each step those of all rows."""

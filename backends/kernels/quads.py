@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm import tirx
@@ -36,6 +36,7 @@ class Quads:
     lanes: int
     flips: bool
     """Whether activations are moved by 128."""
+    unit: ClassVar[int] = QUAD
 
     @classmethod
     def of(cls, core: Core, dtype: str) -> Quads:
@@ -72,9 +73,7 @@ class Quads:
 
     def words(self, k: KernelBuilder, buffer: Buffer, at: Expr, count: int) -> Expr:
         """`count` quads of activations that lie next to each other from `at`, over and over again up to a whole vector."""
-        quads = k.load_vector(buffer, at, QUAD * count)
-        if count < self.lanes:
-            quads = tirx.Broadcast(tirx.op.reinterpret(f"int{32 * count}", quads), self.lanes // count)
+        quads = load_repeated(k, buffer, at, count, self.lanes)
         return k.bind(self._flipped(tirx.op.reinterpret(f"int32x{self.lanes}", quads)))
 
     def lane(self, words: Expr, number: int, width: int) -> Expr:
@@ -123,3 +122,11 @@ class Quads:
 
     def _bytes(self, words: Expr) -> Expr:
         return tirx.op.reinterpret(f"int8x{self.step}", words)
+
+
+def load_repeated(k: KernelBuilder, buffer: Buffer, at: Expr, count: int, lanes: int) -> Expr:
+    """A vector of `lanes` quads: the `count` from `at`, over and over again."""
+    quads = k.load_vector(buffer, at, QUAD * count)
+    if count == lanes:
+        return quads
+    return tirx.Broadcast(tirx.op.reinterpret(f"int{8 * QUAD * count}", quads), lanes // count)

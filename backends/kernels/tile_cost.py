@@ -37,6 +37,14 @@ class Supply:
     """Instructions besides, which take the place of multiply-adds."""
     registers: Callable[[int, int, int], int]
     """Registers besides those of the sums, given the vectors as well."""
+    together: int = 1
+    """Scalars that cost as much as one."""
+    weights: int = 1
+    """Loads of a vector of weights."""
+
+    def products(self, vectors: int, scalars: int) -> int:
+        """Vectors of sums, and multiply-adds of a step."""
+        return vectors * -(-scalars // self.together) * self.together
 
 
 def _runs(scalars: int, lanes: int) -> int:
@@ -59,6 +67,20 @@ SUPPLIES: Mapping[Scalars, Supply] = {
         moves=_runs,
         registers=lambda vectors, scalars, lanes: _runs(scalars, lanes) + vectors + 1,
     ),
+    Scalars.PAIRS: Supply(
+        loads=lambda scalars, lanes: _runs(scalars, 2),
+        moves=lambda scalars, lanes: _runs(scalars, 2),
+        registers=lambda vectors, scalars, lanes: scalars + 4,
+        together=2,
+        weights=2,
+    ),
+    Scalars.PACKED: Supply(
+        loads=lambda scalars, lanes: _runs(scalars, 2),
+        moves=lambda scalars, lanes: 0,
+        registers=lambda vectors, scalars, lanes: _runs(scalars, 2) + 3,
+        together=2,
+        weights=2,
+    ),
 }
 """Lanes serve several steps, whose vectors LLVM loads early. Runs of bytes may have to change their signs."""
 
@@ -67,9 +89,9 @@ def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
     """Cycles of one of `depth` steps of a tile, those of its start and end shared out among them."""
     supply = SUPPLIES[core.scalars]
     bound = max(
-        MULTIPLY * (vectors * scalars + supply.moves(scalars, core.lanes)),
-        LOAD * (vectors + supply.loads(scalars, core.lanes)),
-        core.vector_cycles * vectors,
+        MULTIPLY * (supply.products(vectors, scalars) + supply.moves(scalars, core.lanes)),
+        LOAD * (vectors * supply.weights + supply.loads(scalars, core.lanes)),
+        core.vector_cycles * vectors * supply.weights,
         LATENCY if vectors else 0.0,
     )
     return bound + STEP + TILE / max(depth, 1)
@@ -77,8 +99,9 @@ def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
 
 def fits(vectors: int, scalars: int, core: Core) -> bool:
     """Whether a tile's sums stay in registers next to what one step loads, and to the scalars of several steps."""
-    rest = SUPPLIES[core.scalars].registers(vectors, scalars, core.lanes)
-    return vectors * scalars + rest <= core.registers
+    supply = SUPPLIES[core.scalars]
+    rest = supply.registers(vectors, scalars, core.lanes)
+    return supply.products(vectors, scalars) + rest <= core.registers
 
 
 def axis_cycles(extent: int, tile: int, cycles_of: Callable[[int], float]) -> float:

@@ -12,10 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.kernels.byte_gemm import ByteGemmKernel, pack_quad_panels
-from graphopt.backends.kernels.gemm import Store, choose_tile
+from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic, product_tile
+from graphopt.backends.kernels.byte_packing import pack_byte_panels
+from graphopt.backends.kernels.gemm import GemmKernel, Store
 from graphopt.backends.kernels.panels import Panels, panel_count
-from graphopt.backends.kernels.quads import QUAD, Quads
+from graphopt.backends.kernels.quads import QUAD
+from graphopt.backends.lower.byte_products import BYTE_PRODUCTS
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.matmul import Product, emit_product, multiply
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, dtype_of_value
@@ -133,57 +135,58 @@ class Operand:
 def _multiply(ctx: Lowering, node: ir.Node, left: Operand, right: Operand, finish: Finish) -> None:
     """Emit the kernel that suits the operands; `finish` gets exact sums."""
     known = without_zero_point(ctx, right.levels, right.zero, right.axis).constant
-    if known is not None and _uses_quads(ctx, left, known):
-        _multiply_quads(ctx, node, left, known, finish)
+    if known is not None and _uses_bytes(ctx, left, known):
+        _multiply_bytes(ctx, node, left, known, finish)
     else:
         multiply(ctx, node, Product(left.centred(ctx), right.centred(ctx)), finish)
 
 
-def _uses_quads(ctx: Lowering, left: Operand, right: np.ndarray[Any, Any]) -> bool:
+def _uses_bytes(ctx: Lowering, left: Operand, right: np.ndarray[Any, Any]) -> bool:
     """Whether the core has an instruction for it, and its quads are whole."""
     fits = bool(right.min(initial=0) >= -128 and right.max(initial=0) <= 127)
     single = left.zero is None or left.zero.size == 1
     return ctx.core.dot is not None and right.ndim == 2 and right.shape[0] % QUAD == 0 and fits and single
 
 
-def _multiply_quads(
+def _multiply_bytes(
     ctx: Lowering, node: ir.Node, left: Operand, right: np.ndarray[Any, Any], finish: Finish
 ) -> None:
-    quads, (depth, columns) = Quads.of(ctx.core, left.levels.dtype), right.shape
-    rows = left.levels.shape[:-1]
-    source = reshape(ctx.dense(left.levels), (math.prod(rows), depth))
-    tile = choose_tile(math.prod(rows), columns, depth // QUAD, ctx.core)
-    packed = ctx.constant_buffer(pack_quad_panels(right, tile.vectors, quads))
+    arithmetic, (depth, columns) = byte_arithmetic(ctx.core, left.levels.dtype), right.shape
+    rows, steps = left.levels.shape[:-1], -(-depth // arithmetic.unit)
+    product = BYTE_PRODUCTS[type(arithmetic)]
+    source = product.prepare(ctx, reshape(ctx.dense(left.levels), (math.prod(rows), depth)))
+    tile = product_tile(math.prod(rows), columns, steps, ctx.core)
+    packed = ctx.constant_buffer(pack_byte_panels(right, tile.vectors, arithmetic))
     count = panel_count(columns, tile.vectors, ctx.lanes)
-    panels = Panels(packed, (), count, depth // QUAD, tile.vectors, quads.step)
+    panels = Panels(packed, (), count, steps, tile.vectors, arithmetic.step)
     shape = (math.prod(rows), columns)
-    zeros = _zero_products(ctx, left, right, quads)
+    zeros = _zero_products(ctx, left, right, arithmetic.moved)
 
     def finish_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> Expr:
         return finish(k, index, total if zeros is None else total - zeros(k, index[-1]))
 
-    def kernel(store: Store) -> ByteGemmKernel:
+    def kernel(store: Store) -> GemmKernel:
         def restored(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
             store(k, [*unravel(index[0], rows), index[1]], value)
 
-        return ByteGemmKernel(source, panels, shape, tile, ctx.core, "int32", restored, quads=quads)
+        return product.kernel(source, panels, shape, tile, ctx.core, "int32", restored, arithmetic=arithmetic)
 
     emit_product(ctx, node, kernel, finish_sum)
 
 
 def _zero_products(
-    ctx: Lowering, left: Operand, right: np.ndarray[Any, Any], quads: Quads
+    ctx: Lowering, left: Operand, right: np.ndarray[Any, Any], moved: int
 ) -> Callable[[KernelBuilder, Expr], Expr] | None:
     """What the zero point of the left operand adds to the sums of a column. None where it adds nothing."""
     totals, parameter = right.sum(axis=0, dtype=np.int32), left.zero
     if parameter is None or parameter.constant is not None:
         zero = 0 if parameter is None else int(np.asarray(parameter.constant).reshape(-1)[0])
-        table = ctx.constant(totals * np.int32(zero + quads.moved))
-        return (lambda k, column: table.read(k, [column])) if zero + quads.moved else None
+        table = ctx.constant(totals * np.int32(zero + moved))
+        return (lambda k, column: table.read(k, [column])) if zero + moved else None
     by_column = ctx.constant(totals)
 
     def products(k: KernelBuilder, column: Expr) -> Expr:
-        shift = cast(read_parameter(k, parameter, [0], 0), "int32") + quads.moved
+        shift = cast(read_parameter(k, parameter, [0], 0), "int32") + moved
         return by_column.read(k, [column]) * shift
 
     return products

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, cast
-from graphopt.backends.kernels.byte_conv import (
-    ByteConvKernel,
+from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic, convolutions_core
+from graphopt.backends.kernels.byte_conv import ByteConvKernel
+from graphopt.backends.kernels.byte_packing import (
     emit_quads,
     filter_shifts,
-    in_quads,
-    pack_quads,
+    in_units,
+    pack_byte_filters,
     zero_sums,
 )
 from graphopt.backends.kernels.conv import ConvKernel, pack_weights, pad_bias
@@ -24,6 +25,9 @@ from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten
 from graphopt.backends.kernels.depthwise import pack_depthwise
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.integer_conv import IntegerDepthwiseKernel, Store, emit_plain_conv
+from graphopt.backends.kernels.octet_conv import OctetConvKernel
+from graphopt.backends.kernels.octets import Octets
+from graphopt.backends.kernels.quad_conv import QuadConvKernel
 from graphopt.backends.kernels.quads import QUAD, Quads
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
@@ -74,7 +78,7 @@ class Convolution:
     def is_depthwise(self) -> bool:
         return self.shape.channels == self.shape.filters == 1 and self.shape.groups > 1
 
-    def uses_quads(self, weights: Array) -> bool:
+    def uses_bytes(self, weights: Array) -> bool:
         """Whether the core has an instruction for it, and each group starts on a whole block of channels."""
         shape, lanes = self.shape, self.ctx.lanes
         starts_a_block = shape.groups == 1 or shape.channels % lanes == 0
@@ -128,8 +132,8 @@ def _convolve(
         _plain(convolution)
     elif convolution.is_depthwise and zero is not None:
         _depthwise(convolution, known, zero)
-    elif zero is not None and convolution.uses_quads(known):
-        _quads(convolution, known, zero)
+    elif zero is not None and convolution.uses_bytes(known):
+        _bytes(convolution, known, zero)
     elif shape.is_aligned(ctx.lanes):
         _direct(convolution, known)
     else:
@@ -154,27 +158,34 @@ def _depthwise(convolution: Convolution, weights: Array, zero: int) -> None:
         kernel.emit(k)
 
 
-def _quads(convolution: Convolution, weights: Array, zero: int) -> None:
+CONVOLUTIONS: Mapping[type[Quads | Octets], Callable[..., ByteConvKernel]] = {
+    Quads: QuadConvKernel,
+    Octets: OctetConvKernel,
+}
+
+
+def _bytes(convolution: Convolution, weights: Array, zero: int) -> None:
     ctx, shape = convolution.ctx, flatten_pointwise(convolution.shape)
-    quads = Quads.of(ctx.core, convolution.input.dtype)
+    arithmetic = byte_arithmetic(ctx.core, convolution.input.dtype)
     shifts = filter_shifts(weights)
     registers = ctx.core.registers * 3 // 4 if shifts.any() else ctx.core.registers
-    tile = choose_tile(in_quads(shape), replace(ctx.core, registers=registers, scalars=quads.dot.scalars))
+    core = replace(convolutions_core(ctx.core), registers=registers)
+    tile = choose_tile(in_units(shape, arithmetic.unit), core)
     source = _blocks_of_quads(ctx, convolution.input)
     moved = weights - shifts[:, None, None, None]
-    packed = ctx.constant_buffer(pack_quads(moved, shape, tile, quads, source.block))
+    packed = ctx.constant_buffer(pack_byte_filters(moved, shape, tile, arithmetic, source.block))
     shift_buffer = ctx.constant_buffer(pad_bias(shifts, shape, ctx.lanes)) if shifts.any() else None
     bias = taps = None
-    if zero + quads.moved:
-        sums = zero_sums(weights, shape, zero + quads.moved, ctx.lanes)
+    if zero + arithmetic.moved:
+        sums = zero_sums(weights, shape, zero + arithmetic.moved, ctx.lanes)
         if all(axis.is_inside for axis in shape.window.axes):
             bias = ctx.constant_buffer(sums.sum(axis=(0, 1), dtype=np.int32))
         else:
             taps = ctx.constant_buffer(sums)
     store, _ = convolution.result(ctx.lanes)
-    kernel = ByteConvKernel(
-        shape, tile, ctx.core, source, packed, bias, store, quads=quads, taps=taps, shifts=shift_buffer
-    )
+    operands = (source, packed, bias, store)
+    zeros = {"taps": taps, "shifts": shift_buffer}
+    kernel = CONVOLUTIONS[type(arithmetic)](shape, tile, ctx.core, *operands, **zeros, arithmetic=arithmetic)
     with ctx.kernel("integer_conv") as k:
         kernel.emit(k)
 

@@ -135,6 +135,19 @@ def test_without_an_emulator_the_same_kernels_are_verified_here(
         open_anywhere(tmp_path / "m.gopt")
 
 
+@pytest.mark.parametrize("name", ["aarch64:neoverse-n1", "aarch64:neoverse-n2"])
+def test_without_an_emulator_bytes_are_multiplied_without_their_instruction(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require(name)
+    monkeypatch.setattr(execution, "emulator", lambda target: None)
+    weights = np.arange(16 * 8).astype(np.int8).reshape(16, 8, 1, 1)
+    model = make_model("g (uint8[1,8,3,3] x) => (int32[1,16,3,3] y) { y = ConvInteger(x, w) }", w=weights)
+    done = api.build(model, tmp_path / "m.gopt", name)
+    assert done.verdict.passed
+    assert done.verdict.where == "by the same kernels on this machine"
+
+
 def test_a_missing_emulator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "emulator", lambda target: None)
     with pytest.raises(TargetError, match="apt-get install qemu-user-static"):

@@ -39,6 +39,7 @@ TARGET_NAMES = [
     "x86-64-v4",
     "x86-64-v4-vnni",
     "aarch64:neoverse-n1",
+    "aarch64:neoverse-n2",
 ]
 """Without an instruction for bytes, and with each of them."""
 
@@ -81,7 +82,8 @@ def test_convolutions(target: str, geometry: str, dtype: type) -> None:
     nodes.check(target_of(target))
 
 
-def test_unsigned_weights_around_any_zero_point() -> None:
+@pytest.mark.parametrize("target", TARGET_NAMES)
+def test_unsigned_weights_around_any_zero_point(target: str) -> None:
     """Those within 128 of it become int8; the others have a kernel of wider numbers."""
     for low, high, zero in ((0, 255, 128), (60, 200, 90), (0, 255, 20)):
         nodes = Nodes()
@@ -94,7 +96,7 @@ def test_unsigned_weights_around_any_zero_point() -> None:
         )
         x = integers(np.uint8, 1, 16, 6, 6)
         nodes.add("QLinearConv", x, fixed(np.float32(0.02)), fixed(np.uint8(3)), fixed(weights), *parameters)
-        nodes.check()
+        nodes.check(target_of(target))
 
 
 def test_sums_beyond_the_range_of_float32() -> None:
@@ -113,6 +115,16 @@ def test_weights_at_run_time() -> None:
         "ConvInteger", integers(np.uint8, 1, 3, 6, 6), integers(np.uint8, 5, 3, 3, 3), fixed(np.uint8(3))
     )
     nodes.check()
+
+
+@pytest.mark.parametrize("target", ["aarch64:neoverse-n1", "aarch64:neoverse-n2"])
+def test_products_of_any_number_of_rows(target: str) -> None:
+    nodes = Nodes()
+    for rows in (1, 2, 3, 9, 17):
+        for depth in (4, 8, 12, 16, 36):
+            right = fixed(integers(np.int8, depth, 5 * rows))
+            nodes.add("MatMulInteger", integers(np.uint8, rows, depth), right)
+    nodes.check(target_of(target))
 
 
 @pytest.mark.parametrize("depth", [19, 20, 132])
