@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphopt.backends.codegen import ndk
 from graphopt.backends.kernels.core import (
     ARM32,
     AVX2,
@@ -44,6 +45,12 @@ class Platform:
     """LLVM's names of calling conventions, where there are several."""
     hosted: bool = True
     """Whether there is an operating system, and so shared libraries, memory and threads."""
+    system: str = "linux"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine is of this architecture and system."""
+        return self.arch == cpu.architecture() and self.system == cpu.system()
 
 
 X86_64 = Platform("x86_64", "x86_64-unknown-linux-gnu", "x86_64-linux-gnu-gcc", "")
@@ -62,7 +69,7 @@ ARMV7 = Platform(
     "/usr/arm-linux-gnueabihf",
     "hard",
 )
-
+ANDROID = Platform("aarch64", "aarch64-unknown-linux-android", ndk.COMPILER, "", system="android")
 
 SIMULATED = {"generic": "cortex-a53", "x86-64-v3": "znver3", "x86-64-v4": "znver4", "x86-64-v2": "nehalem"}
 """A core that stands for an instruction set."""
@@ -102,8 +109,10 @@ class Target:
 
     @property
     def demands(self) -> tuple[str, ...]:
-        """What a machine must have, under the names of `graphopt_runtime.cpu`: CPU features, and vectors long enough."""
-        return (*self.features, *([f"sve{self.sve_bits}"] if self.sve_bits else []))
+        """What a machine must have, under the names of `graphopt_runtime.cpu`: CPU features, vectors long enough, its system."""
+        lengths = [f"sve{self.sve_bits}"] if self.sve_bits else []
+        systems = [self.platform.system] if self.platform.system != "linux" else []
+        return (*self.features, *lengths, *systems)
 
     @property
     def lanes(self) -> int:
@@ -118,7 +127,9 @@ class Target:
     @property
     def compiler(self) -> str:
         """The C compiler that links for it here."""
-        return "cc" if cpu.architecture() == self.arch else self.platform.compiler
+        if self.platform.is_here:
+            return "cc"
+        return ndk.find_compiler() if self.platform is ANDROID else self.platform.compiler
 
     def llvm(self) -> Any:
         """The TVM target."""
@@ -130,7 +141,7 @@ class Target:
             "num-cores": 1,
             "opt-level": LLVM_OPTIMISATION,
         }
-        if cpu.architecture() != self.arch:
+        if not self.platform.is_here:
             facts["mtriple"] = self.platform.triple
             attributes = self.extensions if self.platform is X86_64 else self.features
         else:
@@ -216,6 +227,15 @@ TARGETS: Mapping[str, Target] = {
         Target(
             "aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON_I8MM, "Graviton 4, Grace"
         ),
+        Target("aarch64-android", ANDROID, "generic", ("neon",), NEON, "any 64-bit Android, from 10 on"),
+        Target(
+            "aarch64-android:cortex-a76",
+            ANDROID,
+            "cortex-a76",
+            _ARMV8_2,
+            NEON_DOT,
+            "Android phones from 2019 on",
+        ),
         Target(
             "riscv64", RISCV64, "generic-rv64", ("m", "a", "f", "d", "c"), SCALAR, "64-bit RISC-V", "rv64"
         ),
@@ -255,5 +275,7 @@ def runs_here(target: Target) -> str | None:
     here = cpu.architecture()
     if target.arch != here:
         return f"this machine is {here}, the target {target.arch}"
+    if target.platform.system != cpu.system():
+        return f"this machine runs {cpu.system()}, the target is for {target.platform.system}"
     missing = cpu.missing_features(target.demands, cpu.cpu_flags(), here)
     return f"this machine lacks {', '.join(missing)}" if missing else None

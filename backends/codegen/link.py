@@ -9,6 +9,7 @@ from graphopt.backends.codegen.toolchain import (
     DEFAULT_CC,
     SOURCES,
     compile_sources,
+    linker_flags,
     run_tool,
     runtime_objects,
     thread_flags,
@@ -51,7 +52,7 @@ def link(
         (folder / "glue.c").write_text(glue_c)
         (folder / "exports.map").write_text(EXPORTS)
         parts += compile_sources(cc, ["glue.c"], folder)
-        flags = [*LINK_FLAGS, "-Wl,--strip-debug", "-Wl,--version-script=exports.map"]
+        flags = [*LINK_FLAGS, *linker_flags(cc), "-Wl,--strip-debug", "-Wl,--version-script=exports.map"]
         run_tool([cc, *flags, "-o", "library.so", *parts, "-lm", *thread_flags(sources)], folder)
         with replacing(out) as file:
             file.write((folder / "library.so").read_bytes())

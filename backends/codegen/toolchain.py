@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
+from graphopt.backends.codegen import ndk
 from graphopt.errors import TargetError
 
 DEFAULT_CC = "cc"
@@ -28,6 +29,12 @@ PACKAGES = {
 }
 """C compiler -> the Debian packages that bring it."""
 
+HINTS = {
+    **{cc: f"on Debian: apt-get install {packages}" for cc, packages in PACKAGES.items()},
+    ndk.COMPILER: ndk.HINT,
+}
+"""C compiler -> where it comes from."""
+
 COMPILE_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections")
 
 MACHINE_FLAGS = {
@@ -35,6 +42,9 @@ MACHINE_FLAGS = {
     "arm-none-eabi-gcc": ("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-d16"),
 }
 """What a compiler is told of the machine; most need not be told."""
+
+LINKER_FLAGS = {ndk.COMPILER: ndk.LINKER_FLAGS}
+"""What its linker is told besides."""
 
 SOURCES = (
     "model.c",
@@ -70,14 +80,20 @@ def missing_compiler(cc: str) -> str | None:
     """What to do about a compiler that is not installed; None where it is."""
     if shutil.which(cc) is not None:
         return None
-    packages = PACKAGES.get(Path(cc).name)
-    return f"on Debian: apt-get install {packages}" if packages else "install it or name another compiler"
+    return HINTS.get(Path(cc).name, "install it or name another compiler")
 
 
 def companion(cc: str, name: str) -> str:
-    """A program of a compiler's binutils, such as `ar`: a cross compiler has its own."""
+    """A program of a compiler's binutils, such as `ar`: a cross compiler has its own, next to the NDK's are LLVM's."""
+    if Path(cc).name == ndk.COMPILER:
+        return str(Path(cc).with_name(f"llvm-{name}"))
     prefix, separator, _ = cc.rpartition("-")
     return f"{prefix}{separator}{name}"
+
+
+def linker_flags(cc: str) -> tuple[str, ...]:
+    """What a compiler is told when it makes shared libraries."""
+    return LINKER_FLAGS.get(Path(cc).name, ())
 
 
 def thread_flags(sources: Sequence[str]) -> list[str]:

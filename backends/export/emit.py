@@ -23,6 +23,7 @@ from graphopt.backends.codegen.toolchain import (
     WITHOUT_FORKS,
     companion,
     compile_sources,
+    linker_flags,
     run_tool,
     thread_flags,
 )
@@ -174,9 +175,11 @@ def _share(export: Export, parts: Sequence[str], folder: Path) -> str:
     """A shared library that exports the interface; gives its name."""
     names = " ".join(f"{function};" for function in export.functions)
     (folder / "exports.map").write_text(f"{{ global: {names} local: *; }};\n")
-    flags = [*LINK_FLAGS, "-Wl,-s", "-Wl,--version-script=exports.map", f"-Wl,-soname,lib{export.name}.so"]
+    cc = export.target.compiler
+    flags = [*LINK_FLAGS, *linker_flags(cc), "-Wl,-s", "-Wl,--version-script=exports.map"]
+    flags += [f"-Wl,-soname,lib{export.name}.so"]
     libraries = ["-lm", *thread_flags(export.runtime)]
-    run_tool([export.target.compiler, *flags, "-o", "library.so", *parts, *libraries], folder)
+    run_tool([cc, *flags, "-o", "library.so", *parts, *libraries], folder)
     return "library.so"
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -54,9 +55,14 @@ def architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
+def system() -> str:
+    """`android`, whose C library is not that of other Linux systems, or what Python calls the system: `linux`, say."""
+    return "android" if hasattr(sys, "getandroidapilevel") else sys.platform
+
+
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
-    """The flags that Linux reports for the first CPU, and `sve256` and the like for vectors of at least so many bits; None
-    where it reports none (other systems, emulators)."""
+    """The flags that Linux reports for the first CPU, `sve256` and the like for vectors of at least so many bits, and `android`
+    there; None where it reports none (other systems, emulators)."""
     try:
         text = cpuinfo.read_text(errors="replace")
     except OSError:
@@ -64,7 +70,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
     line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     if line is None:
         return None
-    flags = frozenset(line.group(1).split())
+    flags = frozenset(line.group(1).split()) | ({"android"} & {system()})
     return flags | _vector_lengths() if "sve" in flags else flags
 
 

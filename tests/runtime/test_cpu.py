@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,15 @@ def test_flags_come_from_the_first_cpu(tmp_path: Path, text: str, flags: set[str
     path.write_text(text)
     assert cpu.cpu_flags(path) == (None if flags is None else frozenset(flags))
     assert cpu.cpu_flags(tmp_path / "nowhere") is None
+
+
+def test_android_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code for it needs its C library, and other code another one."""
+    (tmp_path / "cpuinfo").write_text("Features: fp asimd\n")
+    assert cpu.system() == sys.platform
+    monkeypatch.setattr(sys, "getandroidapilevel", lambda: 29, raising=False)
+    assert cpu.system() == "android"
+    assert cpu.cpu_flags(tmp_path / "cpuinfo") == {"fp", "asimd", "android"}
 
 
 @pytest.mark.parametrize(
