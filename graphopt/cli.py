@@ -127,7 +127,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     metavar="ADDRESS",
     help="Build on a Ray cluster: auto, ray://HOST:PORT, or local for workers here. Measuring stays here.",
 )
-@options.device
+@options.devices
 @options.json_file
 def tune(
     model: Path,

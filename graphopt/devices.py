@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,24 @@ class Device:
         return RemoteModel(path, self.connect(), self.choose, threads)
 
 
+def find_devices(texts: str, file: Path | None = None) -> list[Device]:
+    """Devices of one kind, separated by commas, as `find_device` finds each. Raises DeviceError."""
+    found = [find_device(text, file) for text in texts.split(",")]
+    places = Counter((device.host, device.port) for device in found)
+    (host, port), times = places.most_common(1)[0]
+    if times > 1:
+        raise DeviceError(f"{host}:{port} is given {times} times; a board measures one candidate at a time")
+    if len(targets := sorted({device.target for device in found if device.target})) > 1:
+        raise DeviceError(
+            f"{texts} are of several kinds ({', '.join(targets)}); times of one say nothing of another"
+        )
+    return found
+
+
 def find_device(text: str, file: Path | None = None) -> Device:
     """The device of a name in the file of devices, or at HOST:PORT. Raises DeviceError."""
+    if "," in text:
+        raise DeviceError(f"{text} are several devices; only tune takes more than one")
     known = read_devices(file)
     if text in known:
         return known[text]

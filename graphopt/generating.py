@@ -56,11 +56,12 @@ def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress:
 def _place(target: Target, tuning: Tuning) -> Place:
     """Where times are taken."""
     from graphopt.backends.targets import runs_here
-    from graphopt.backends.tune.places import Here, There
-    from graphopt.devices import find_device
+    from graphopt.backends.tune.places import Boards, Here, There
+    from graphopt.devices import find_devices
 
     if tuning.device is not None:
-        return There(find_device(tuning.device), tuning.threads or 0)
+        boards, threads = find_devices(tuning.device), tuning.threads or 0
+        return There(boards[0], threads) if len(boards) == 1 else Boards(boards, threads)
     if (reason := runs_here(target)) is not None:
         raise TargetError(f"cannot tune for {target.name} here: {reason}; give --device")
     return Here(tuning.threads or default_threads())

@@ -40,6 +40,11 @@ target = click.option("--target", default="native", show_default=True, help="See
 device = click.option(
     "--device", metavar="NAME|HOST:PORT", help="Run there: a board with the program of `graphopt device`."
 )
+devices = click.option(
+    "--device",
+    metavar="NAME|HOST:PORT[,...]",
+    help="Measure there: boards with the program of `graphopt device`. Several of one kind share out the candidates.",
+)
 
 targets = click.option(
     "--target",

@@ -18,7 +18,7 @@ class Budget:
 @dataclass(frozen=True)
 class Tuning:
     """Where measured schedules are kept. With a `budget` they are searched for first, on `threads` threads, built by the Ray
-    cluster at the address `ray` if that is given, and measured on `device` if not here; `required` ones must be there."""
+    cluster at the address `ray` if that is given, and measured on `device` if not here, or on several of one kind, separated by commas; `required` ones must be there."""
 
     database: Path
     budget: Budget | None = None

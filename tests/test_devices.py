@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from graphopt.backends.codegen.toolchain import device_program
 from graphopt.backends.tune import in_model
 from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.remote import RemoteMeasurer
-from graphopt.devices import PORT, Device, find_device, measure, read_devices
+from graphopt.backends.tune.shared import SharedMeasurer
+from graphopt.device import Session
+from graphopt.devices import PORT, Device, find_device, find_devices, measure, read_devices
 from graphopt.errors import DeviceError
 from graphopt.tuning import Budget, Tuning
 from tests.backends.tune.test_search import CRASHING
@@ -26,8 +30,19 @@ TOKEN = "a word"
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    with listening(tmp_path_factory.mktemp("board") / "device", "board") as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    with listening(tmp_path_factory.mktemp("other") / "device", "other") as device:
+        yield device
+
+
+@contextmanager
+def listening(program: Path, name: str) -> Iterator[Device]:
     """The program of this machine, listening on a port of its own choice."""
-    program = tmp_path_factory.mktemp("board") / "device"
     program.write_bytes(device_program())
     program.chmod(0o700)
     environment = {**os.environ, "GRAPHOPT_DEVICE_TOKEN": TOKEN}
@@ -37,7 +52,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
         assert process.stdout is not None
         found = re.fullmatch(r"listening on port (\d+)\n", process.stdout.readline())
         assert found is not None
-        yield Device("board", "127.0.0.1", int(found.group(1)), TOKEN)
+        yield Device(name, "127.0.0.1", int(found.group(1)), TOKEN)
         process.kill()
 
 
@@ -118,6 +133,22 @@ def test_devices_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert read_devices(file).keys() == {"pi4", "pi5"}
 
 
+def test_several_devices(tmp_path: Path) -> None:
+    file = tmp_path / "devices.toml"
+    targets = {"pi1": "aarch64", "pi2": "aarch64", "pc3": "x86-64-v3"}
+    entries = [f'[{name}]\naddress = "10.0.0.{name[-1]}"\ntarget = "{t}"\n' for name, t in targets.items()]
+    file.write_text("".join(entries))
+    assert [device.name for device in find_devices("pi1,pi2", file)] == ["pi1", "pi2"]
+    assert [device.name for device in find_devices("pi1,h:7", file)] == ["pi1", "h:7"]
+    assert [device.name for device in find_devices("pi1", file)] == ["pi1"]
+    with pytest.raises(DeviceError, match=r"of several kinds \(aarch64, x86-64-v3\)"):
+        find_devices("pi1,pc3", file)
+    with pytest.raises(DeviceError, match=r"10\.0\.0\.1:7420 is given 2 times"):
+        find_devices("pi1,10.0.0.1:7420", file)
+    with pytest.raises(DeviceError, match="only tune takes more than one"):
+        find_device("pi1,pi2", file)
+
+
 @pytest.mark.parametrize(
     "text", ["nonsense", "[a]", '[a]\naddress = "h:x"', "a = 1", '[a]\naddress = "h"\ncolour = "red"']
 )
@@ -143,13 +174,57 @@ def test_schedules_are_measured_on_a_board(
     assert len(database.read_text().splitlines()) >= 5
 
 
-def test_a_candidate_that_crashes_there_fails_alone(board: Device, tmp_path: Path) -> None:
+@pytest.fixture
+def crashing(tmp_path: Path) -> Built:
     source, library = tmp_path / "crash.c", tmp_path / "crash.so"
     source.write_text(CRASHING)
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
-    built = Built(library, [[64]] * 5, [[64]] * 5, 64, [1.0] * 4)
+    return Built(library, [[64]] * 5, [[64]] * 5, 64, [1.0] * 4)
+
+
+def test_a_candidate_that_crashes_there_fails_alone(board: Device, crashing: Built) -> None:
     with RemoteMeasurer(board.connect, 1) as timer:
-        answers = list(timer.measure(built, [(1, 1), (2, 1), (4, 1)]))
+        answers = list(timer.measure(crashing, [(1, 1), (2, 1), (4, 1)]))
         assert [answer is None for answer in answers] == [False, True, False]
         with pytest.raises(DeviceError):
-            list(timer.measure(built, [(2, 1)] * 4))
+            list(timer.measure(crashing, [(2, 1)] * 4))
+
+
+def test_boards_share_out_the_candidates(
+    board: Device, other: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_model, "SECONDS", 0.0)
+    monkeypatch.setattr(devices, "read_devices", lambda file: {"board": board, "other": other})
+    weights = np.eye(32, dtype=np.float32)
+    model = make_model("g (float[1,8,32] a) => (float[1,8,32] b) { b = MatMul(a, w) }", w=weights)
+    done = api.tune(model, Tuning(tmp_path / "db", Budget(6), threads=1, device="board,other"))
+    assert done.trials == 6
+    assert all(task.best_us > 0 for task in done.tasks)
+
+
+def test_answers_keep_their_order_and_every_board_its_part(
+    board: Device, other: Device, crashing: Built
+) -> None:
+    used: list[str] = []
+
+    def connect(device: Device) -> Session:
+        used.append(device.name)
+        return device.connect()
+
+    boards = [RemoteMeasurer(partial(connect, device), 1) for device in (board, other)]
+    with SharedMeasurer(boards) as timer:
+        answers = list(timer.measure(crashing, [(1, 1), (1, 1), (2, 1), (4, 1)]))
+    assert [answer is None for answer in answers] == [False, False, True, False]
+    assert {"board", "other"} == set(used)
+
+
+def test_the_others_do_what_a_lost_board_leaves(board: Device, crashing: Built) -> None:
+    gone = RemoteMeasurer(Device("gone", "127.0.0.1", 1).connect, 1)
+    for count in (1, 2, 7):
+        with SharedMeasurer([gone, RemoteMeasurer(board.connect, 1)]) as timer:
+            for _ in range(2):
+                answers = list(timer.measure(crashing, [(1, 1)] * count))
+                assert len(answers) == count
+                assert None not in answers
+    with SharedMeasurer([gone, gone]) as timer, pytest.raises(DeviceError, match="gone: cannot connect"):
+        list(timer.measure(crashing, [(1, 1)] * 7))

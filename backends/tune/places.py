@@ -1,8 +1,8 @@
-"""Where candidates and models are timed: on this machine, or on a device."""
+"""Where candidates and models are timed: on this machine, on a device, or on several of one kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ import graphopt_runtime
 from graphopt.backends.tune.measuring import Measurer
 from graphopt.backends.tune.protocol import Answer, Built
 from graphopt.backends.tune.remote import RemoteMeasurer
+from graphopt.backends.tune.shared import SharedMeasurer
 from graphopt.devices import Device
 
 
@@ -77,3 +78,17 @@ class There:
 
     def load(self, path: Path) -> Profiled:
         return self.device.load(path, self.threads)
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Devices of one kind: they share out candidates, and the first one runs models, whose times are compared."""
+
+    devices: Sequence[Device]
+    threads: int
+
+    def timer(self) -> Timer:
+        return SharedMeasurer([RemoteMeasurer(device.connect, self.threads) for device in self.devices])
+
+    def load(self, path: Path) -> Profiled:
+        return self.devices[0].load(path, self.threads)

@@ -26,6 +26,10 @@ class RemoteMeasurer:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def check(self) -> None:
+        """Raises DeviceError for a device that does not answer."""
+        self._connect().close()
+
     def measure(self, built: Built, pairs: list[tuple[int, int]]) -> Iterator[Answer | None]:
         """Times of every pair of variants, one after the other; None for one that crashed. Raises DeviceError for a device
         that is gone."""
