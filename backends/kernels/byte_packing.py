@@ -97,9 +97,20 @@ def filter_shifts(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(np.where(low < -128, low + 128, np.where(high > 127, high - 127, 0)), np.int32)
 
 
-def zero_sums(weights: np.ndarray[Any, Any], shape: ConvShape, zero: int, lanes: int) -> np.ndarray[Any, Any]:
-    """What inputs equal to `zero` would take off a sum: int32 `[kh, kw, groups * vectors, lane]`."""
-    taps = -zero * weights.astype(np.int32).sum(axis=1)
+def zero_sums(
+    weights: np.ndarray[Any, Any],
+    shifts: np.ndarray[Any, Any],
+    shape: ConvShape,
+    zero: int,
+    arithmetic: ByteArithmetic,
+) -> np.ndarray[Any, Any]:
+    """What each tap must take off the sums for the inputs' zero point: int32 `[kh, kw, groups * vectors, lane]`.
+
+    Where activations are moved, so are the zeros that fill up the last quad; these take part in the sums that `shifts` multiply.
+    """
+    moved, lanes = arithmetic.moved, arithmetic.lanes
+    fillers = -shape.channels % QUAD * moved * shifts
+    taps = -(zero + moved) * weights.astype(np.int32).sum(axis=1) - fillers[:, None, None]
     filters = _whole(shape.filters, lanes)
     padded = np.zeros((shape.groups, filters, *shape.window.kernel), np.int32)
     padded[:, : shape.filters] = taps.reshape(shape.groups, -1, *taps.shape[1:])

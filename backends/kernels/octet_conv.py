@@ -46,7 +46,10 @@ class OctetConvKernel(ByteConvKernel):
             for ky, kx, pixels in self._taps(k, place):
                 tap = Tap(number, 1, 0, ky, kx)
                 rows = self._rows(k, place, tap, blocks, pixels)
-                self._multiply_octet(k, products, inputs, place, tap, rows)
+                self._multiply_octet(k, products, place, tap, rows)
+                if inputs is not None:
+                    for pair, octets in rows.items():
+                        self._add_matrix(k, inputs, pair, octets, self.arithmetic.ones(blocks))
 
         if full:
             with k.loop(full, "serial", "octet") as number:
@@ -59,7 +62,6 @@ class OctetConvKernel(ByteConvKernel):
         self,
         k: KernelBuilder,
         products: Local,
-        inputs: Local | None,
         place: Place,
         tap: Tap,
         rows: Mapping[int, Expr],
@@ -71,9 +73,6 @@ class OctetConvKernel(ByteConvKernel):
             for pair, octets in rows.items():
                 for half, columns in enumerate(weights):
                     self._add_matrix(k, products, (block * pairs + pair) * PAIR + half, octets, columns)
-        if inputs is not None:
-            for pair, octets in rows.items():
-                self._add_matrix(k, inputs, pair, octets, self.arithmetic.ones)
 
     def _add_matrix(self, k: KernelBuilder, sums: Local, number: int, rows: Expr, columns: Expr) -> None:
         at = number * self.lanes

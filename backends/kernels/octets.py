@@ -20,10 +20,10 @@ from graphopt.backends.kernels.quads import load_repeated
 
 OCTET, PAIR = 8, 2
 
-WORDS = 4
-"""Words of four bytes in a register."""
+WORD, WORDS = 4, 4
+"""Bytes of a word, and words of a register."""
 
-Word = tuple[Expr, int]
+Place = tuple[Expr, int]
 """A register, and a lane of it."""
 
 
@@ -63,10 +63,10 @@ class Octets:
             tirx.op.reinterpret(f"int32x{self.lanes}", load_repeated(k, buffer, at, count, self.lanes))
         )
 
-    @property
-    def ones(self) -> Expr:
-        """Weights that are all one."""
-        return tirx.Broadcast(const(1, "int8"), PAIR * OCTET)
+    def ones(self, words: int) -> Expr:
+        """Weights that are one for the first words of each octet, and zero for the others."""
+        octet = const(int.from_bytes(bytes([1] * (WORD * words)), "little"), "int64")
+        return tirx.op.reinterpret(f"int8x{PAIR * OCTET}", tirx.Broadcast(octet, PAIR))
 
     def add(self, total: Expr, rows: Expr, weights: Expr) -> Expr:
         """`total` and the products of two rows, as four words, and two columns."""
@@ -80,7 +80,7 @@ def rows_of_sums(left: Expr, right: Expr) -> tuple[Expr, Expr]:
     return first, second
 
 
-def pair_of_rows(rows: Sequence[Sequence[Word]], zero: Word) -> Expr:
+def pair_of_rows(rows: Sequence[Sequence[Place]], zero: Place) -> Expr:
     """One row or two of two words each, as registers of four words; a row that is not there has zeros."""
     words = [word for row in rows for word in row]
     words += [zero] * (WORDS - len(words))

@@ -176,8 +176,8 @@ def _bytes(convolution: Convolution, weights: Array, zero: int) -> None:
     packed = ctx.constant_buffer(pack_byte_filters(moved, shape, tile, arithmetic, source.block))
     shift_buffer = ctx.constant_buffer(pad_bias(shifts, shape, ctx.lanes)) if shifts.any() else None
     bias = taps = None
-    if zero + arithmetic.moved:
-        sums = zero_sums(weights, shape, zero + arithmetic.moved, ctx.lanes)
+    sums = zero_sums(weights, shifts, shape, zero, arithmetic)
+    if sums.any():
         if all(axis.is_inside for axis in shape.window.axes):
             bias = ctx.constant_buffer(sums.sum(axis=(0, 1), dtype=np.int32))
         else:

@@ -85,16 +85,22 @@ def test_convolutions(target: str, geometry: str, dtype: type) -> None:
 @pytest.mark.parametrize("target", TARGET_NAMES)
 def test_unsigned_weights_around_any_zero_point(target: str) -> None:
     """Those within 128 of it become int8; the others have a kernel of wider numbers."""
-    for low, high, zero in ((0, 255, 128), (60, 200, 90), (0, 255, 20)):
+    for low, high, zero, channels in (
+        (0, 255, 128, 16),
+        (60, 200, 90, 16),
+        (0, 255, 20, 16),
+        (0, 255, 99, 3),
+        (0, 255, 99, 22),
+    ):
         nodes = Nodes()
-        weights = RNG.integers(low, high, (32, 16, 3, 3), endpoint=True).astype(np.uint8)
+        weights = RNG.integers(low, high, (32, channels, 3, 3), endpoint=True).astype(np.uint8)
         parameters = (
             fixed(np.float32(0.01)),
             fixed(np.uint8(zero)),
             fixed(np.float32(0.9)),
             fixed(np.uint8(7)),
         )
-        x = integers(np.uint8, 1, 16, 6, 6)
+        x = integers(np.uint8, 1, channels, 6, 6)
         nodes.add("QLinearConv", x, fixed(np.float32(0.02)), fixed(np.uint8(3)), fixed(weights), *parameters)
         nodes.check(target_of(target))
 
