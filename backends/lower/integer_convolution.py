@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,19 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, cast
-from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic, convolutions_core
-from graphopt.backends.kernels.byte_conv import ByteConvKernel
+from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic
 from graphopt.backends.kernels.byte_packing import (
     emit_quads,
     filter_shifts,
-    in_units,
     pack_byte_filters,
     zero_sums,
 )
 from graphopt.backends.kernels.conv import ConvKernel, pack_weights, pad_bias
-from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten_pointwise
+from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, choose_tile, flatten_pointwise
 from graphopt.backends.kernels.depthwise import pack_depthwise
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.integer_conv import IntegerDepthwiseKernel, Store, emit_plain_conv
-from graphopt.backends.kernels.octet_conv import OctetConvKernel
-from graphopt.backends.kernels.octets import Octets
-from graphopt.backends.kernels.quad_conv import QuadConvKernel
-from graphopt.backends.kernels.quads import QUAD, Quads
+from graphopt.backends.kernels.quads import QUAD
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.integer import Finish, requantize, scaling, without_zero_point
@@ -37,6 +32,7 @@ from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.quantize import operand, required
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.lower.windows import window_of
+from graphopt.backends.schedules import byte_conv
 from graphopt.backends.tensor import Tensor, lazy
 
 EXACT = 1 << 24
@@ -158,20 +154,18 @@ def _depthwise(convolution: Convolution, weights: Array, zero: int) -> None:
         kernel.emit(k)
 
 
-CONVOLUTIONS: Mapping[type[Quads | Octets], Callable[..., ByteConvKernel]] = {
-    Quads: QuadConvKernel,
-    Octets: OctetConvKernel,
-}
-
-
 def _bytes(convolution: Convolution, weights: Array, zero: int) -> None:
-    ctx, shape = convolution.ctx, flatten_pointwise(convolution.shape)
-    arithmetic = byte_arithmetic(ctx.core, convolution.input.dtype)
+    """On bytes, unless it has been measured that floats are faster."""
+    ctx, shape, x = convolution.ctx, flatten_pointwise(convolution.shape), convolution.input
     shifts = filter_shifts(weights)
-    registers = ctx.core.registers * 3 // 4 if shifts.any() else ctx.core.registers
-    core = replace(convolutions_core(ctx.core), registers=registers)
-    tile = choose_tile(in_units(shape, arithmetic.unit), core)
-    source = _blocks_of_quads(ctx, convolution.input)
+    block = QUAD if _fits_a_quad(ctx, x) else ctx.lanes
+    config = ctx.schedule(byte_conv.workload(shape, x.dtype, bool(shifts.any()), block))
+    tile = byte_conv.tile_of(config)
+    if byte_conv.is_float(config):
+        _direct(convolution, weights, tile)
+        return
+    arithmetic = byte_arithmetic(ctx.core, x.dtype)
+    source = _blocks_of_quads(ctx, x)
     moved = weights - shifts[:, None, None, None]
     packed = ctx.constant_buffer(pack_byte_filters(moved, shape, tile, arithmetic, source.block))
     shift_buffer = ctx.constant_buffer(pad_bias(shifts, shape, ctx.lanes)) if shifts.any() else None
@@ -185,14 +179,16 @@ def _bytes(convolution: Convolution, weights: Array, zero: int) -> None:
     store, _ = convolution.result(ctx.lanes)
     operands = (source, packed, bias, store)
     zeros = {"taps": taps, "shifts": shift_buffer}
-    kernel = CONVOLUTIONS[type(arithmetic)](shape, tile, ctx.core, *operands, **zeros, arithmetic=arithmetic)
+    kernel = byte_conv.KERNELS[type(arithmetic)](
+        shape, tile, ctx.core, *operands, **zeros, arithmetic=arithmetic
+    )
     with ctx.kernel("integer_conv") as k:
         kernel.emit(k)
 
 
 def _blocks_of_quads(ctx: Lowering, x: Tensor) -> Tensor:
     """The input in channel blocks: in blocks of one quad where it has no more and must be moved anyway."""
-    if x.is_blocked or x.rank != 4 or x.shape[1] > QUAD or ctx.lanes == QUAD:
+    if not _fits_a_quad(ctx, x):
         return channel_blocks(ctx, x)
     trial = KernelBuilder()
     x.read(trial, [tirx.Var(f"i{axis}", INDEX) for axis in range(4)])
@@ -203,13 +199,19 @@ def _blocks_of_quads(ctx: Lowering, x: Tensor) -> Tensor:
     return copy
 
 
-def _direct(convolution: Convolution, weights: Array) -> None:
-    """By vectors of float32 or int32: on cores without an instruction for bytes, and with weights that are none."""
+def _fits_a_quad(ctx: Lowering, x: Tensor) -> bool:
+    """Whether all channels of an image make one quad, which it is to be moved into."""
+    return not x.is_blocked and x.rank == 4 and x.shape[1] <= QUAD < ctx.lanes
+
+
+def _direct(convolution: Convolution, weights: Array, tile: ConvTile | None = None) -> None:
+    """By vectors of float32 or int32: on cores without an instruction for bytes, with weights that are none, and where that is
+    faster."""
     ctx, shape = convolution.ctx, flatten_pointwise(convolution.shape)
     dtype = _accumulator(weights)
     x = without_zero_point(ctx, convolution.input, convolution.input_zero)
     wide = lazy(x.shape, dtype, lambda k, index: cast(x.read(k, index), dtype), x.cost + 1, x.block)
-    source, tile = ctx.store(wide, wide.block), choose_tile(shape, ctx.core)
+    source, tile = ctx.store(wide, wide.block), tile or choose_tile(shape, ctx.core)
     packed = ctx.constant_buffer(pack_weights(weights.astype(dtype), shape, tile, ctx.lanes))
     store, _ = convolution.result(ctx.lanes)
     with ctx.kernel("integer_conv") as k:

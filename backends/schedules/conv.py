@@ -30,6 +30,11 @@ DIRECT, WINOGRAD = "direct", "winograd"
 
 def workload(shape: ConvShape, blocked: bool) -> Workload:
     """The workload of a convolution whose input lies in channel blocks, or in rows."""
+    return Workload.of(FAMILY, {**facts_of(shape), "blocked": int(blocked)})
+
+
+def facts_of(shape: ConvShape) -> dict[str, int]:
+    """The extents of a convolution."""
     window = shape.window
     pairs = {
         "input": window.input,
@@ -39,15 +44,13 @@ def workload(shape: ConvShape, blocked: bool) -> Workload:
         "pad": window.pads,
         "dilation": window.dilations,
     }
-    facts = {
+    return {
         "batch": shape.batch,
         "groups": shape.groups,
         "channels": shape.channels,
         "filters": shape.filters,
         **{f"{name}_{axis}": pair[i] for name, pair in pairs.items() for i, axis in enumerate("hw")},
-        "blocked": int(blocked),
     }
-    return Workload.of(FAMILY, facts)
 
 
 def shape_of(workload: Workload) -> ConvShape:
@@ -106,7 +109,7 @@ def winograd_shape(shape: ConvShape, config: Config, core: Core) -> WinogradShap
 
 def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu; without borders, whose code takes long to compile."""
-    entire = _without_borders(shape_of(workload), int(config.get("side", 1)))
+    entire = without_borders(shape_of(workload), int(config.get("side", 1)))
     shape = _whole_tiles(entire, config, core)
     program = Standalone(_cycles(shape, config, core) / _cycles(entire, config, core))
     lanes = core.lanes
@@ -143,17 +146,27 @@ def _cycles(shape: ConvShape, config: Config, core: Core) -> float:
 def _whole_tiles(shape: ConvShape, config: Config, core: Core) -> ConvShape:
     """The part of a convolution without borders that whole register tiles cover. Winograd's are cut along filters alone."""
     tile = direct_tile(config)
-    vectors = int(config["vectors"]) if tile is None else tile.blocks
-    filters = min(whole(-(-shape.filters // core.lanes), vectors) * core.lanes, shape.filters)
-    shape = replace(shape, filters=filters)
-    if tile is None:
-        return shape
+    return (
+        _whole_vectors(shape, int(config["vectors"]), core)
+        if tile is None
+        else whole_tiles(shape, tile, core)
+    )
+
+
+def whole_tiles(shape: ConvShape, tile: ConvTile, core: Core) -> ConvShape:
+    """The part that whole tiles of a direct kernel cover."""
+    shape = _whole_vectors(shape, tile.blocks, core)
     height, width = shape.window.output
     output = (whole(height, tile.rows), whole(width, tile.columns))
-    return _without_borders(replace(shape, window=replace(shape.window, output=output)), 1)
+    return without_borders(replace(shape, window=replace(shape.window, output=output)), 1)
 
 
-def _without_borders(shape: ConvShape, side: int) -> ConvShape:
+def _whole_vectors(shape: ConvShape, vectors: int, core: Core) -> ConvShape:
+    filters = min(whole(-(-shape.filters // core.lanes), vectors) * core.lanes, shape.filters)
+    return replace(shape, filters=filters)
+
+
+def without_borders(shape: ConvShape, side: int) -> ConvShape:
     """The same convolution of an image that holds its padding and consists of whole tiles of a side."""
     window = shape.window
     height, width = (-(-extent // side) * side for extent in window.output)

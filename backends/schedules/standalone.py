@@ -34,14 +34,14 @@ class Standalone:
     def program(self) -> Program:
         return Program(self._inputs, self._outputs, self._steps)
 
-    def input(self, size: int) -> Buffer:
-        """A float32 operand of the caller."""
-        self._inputs.append(Buffer(f"input{len(self._inputs)}", size, "float32", Role.INPUT))
+    def input(self, size: int, dtype: str = "float32") -> Buffer:
+        """An operand of the caller."""
+        self._inputs.append(Buffer(f"input{len(self._inputs)}", size, dtype, Role.INPUT))
         return self._inputs[-1]
 
-    def output(self, size: int) -> Buffer:
-        """The float32 result of the caller."""
-        self._outputs.append(Buffer(f"output{len(self._outputs)}", size, "float32", Role.OUTPUT))
+    def output(self, size: int, dtype: str = "float32") -> Buffer:
+        """The result of the caller."""
+        self._outputs.append(Buffer(f"output{len(self._outputs)}", size, dtype, Role.OUTPUT))
         return self._outputs[-1]
 
     def constant(self, size: int, dtype: str) -> Buffer:

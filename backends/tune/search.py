@@ -100,6 +100,14 @@ class State:
         self.hope = max(gained, self.hope / 2)
 
 
+def _best_of_each_algorithm(configs: Sequence[Config]) -> list[Config]:
+    """What the estimate says about two algorithms is not trusted: the first schedule of each is measured in any case."""
+    found: dict[object, Config] = {}
+    for config in configs:
+        found.setdefault(config.get("algorithm"), config)
+    return list(found.values())
+
+
 def _key(config: Config) -> str:
     return json.dumps(dict(config), sort_keys=True)
 
@@ -145,7 +153,9 @@ class Search:
         """What the database knows of a task already is not measured again."""
         found = FAMILIES[task.workload.family].candidates(task.workload, self.target.core)
         limit = WORTHWHILE * found[0][0]
-        queue = [config for cycles, config in found[:MOST_CANDIDATES] if cycles <= limit]
+        leaders = _best_of_each_algorithm([config for _, config in found])
+        worthwhile = [config for cycles, config in found[:MOST_CANDIDATES] if cycles <= limit]
+        queue = [*leaders, *(config for config in worthwhile if config not in leaders)]
         state = State(task, queue, queue[0])
         for config, microseconds in self.database.times(self.target.name, task.workload):
             state.queue = [other for other in state.queue if other != config]

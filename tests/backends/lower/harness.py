@@ -15,6 +15,7 @@ from graphopt import artifact, manifest
 from graphopt import model as models
 from graphopt.backends.compiler import compile_models
 from graphopt.backends.execution import open_anywhere
+from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target, native
 from graphopt.pipeline import Report
 from tests.conftest import reference
@@ -24,11 +25,14 @@ TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 
 
 def compiled(
-    model: ir.Model, feeds: Mapping[str, np.ndarray], target: Target | None = None
+    model: ir.Model,
+    feeds: Mapping[str, np.ndarray],
+    target: Target | None = None,
+    schedules: Schedules | None = None,
 ) -> list[np.ndarray]:
-    """The outputs of the compiled model, run here or under an emulator."""
+    """The outputs of the compiled model, run here or under an emulator; with other schedules than those of the rules."""
     target = native() if target is None else target
-    library = compile_models([model], target)
+    library = compile_models([model], target, schedules=schedules)
     build = manifest.describe("test", Report(), target, library, None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gopt"

@@ -1,12 +1,18 @@
 """Convolutions and products of integers against ONNX Runtime: equal to the last bit."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.execution import cannot_run
-from graphopt.backends.targets import TARGETS, Target
-from tests.backends.lower.harness import Nodes, fixed
+from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.schedules import byte_conv
+from graphopt.backends.schedules.choice import Measured, Recorder
+from graphopt.backends.targets import TARGETS, Target, native
+from graphopt.model import normalise
+from tests.backends.lower.harness import Nodes, assert_same, compiled, fixed
+from tests.conftest import reference
 
 RNG = np.random.default_rng(4)
 
@@ -157,3 +163,24 @@ def test_followers_are_fused() -> None:
     sums = nodes.add("ConvInteger", x, fixed(weights))
     nodes.add("Mul", nodes.add("Cast", sums, to=1), fixed(np.float32(0.25)))
     nodes.check()
+
+
+@pytest.mark.skipif(native().core.dot is None, reason="no instruction for bytes here")
+def test_a_measured_choice_of_floats_changes_no_result() -> None:
+    """The same sums, exactly: every one of them fits into a float32."""
+    nodes = Nodes()
+    weights = fixed(integers(np.int8, 32, 3, 3, 3))
+    nodes.add("ConvInteger", integers(np.uint8, 1, 3, 9, 9), weights, fixed(np.uint8(7)), pads=[1, 1, 1, 1])
+    model = ir.from_proto(nodes.proto())
+    [expected] = reference(model, nodes.feeds)
+    normalise(model)
+    recorder = Recorder()
+    lower_model(model, native().core, recorder)
+    [workload] = recorder.workloads
+    floats = next(
+        config for _, config in byte_conv.candidates(workload, native().core) if byte_conv.is_float(config)
+    )
+    measured = Measured({workload: [floats]})
+    buffers = [b for kernel in lower_model(model, native().core, measured).kernels() for b in kernel.buffers]
+    assert "float32" in {buffer.dtype for buffer in buffers}
+    assert_same("y", compiled(model, nodes.feeds, schedules=measured)[0], expected)

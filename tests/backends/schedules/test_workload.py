@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.backends.kernels.conv_shape import ConvShape
-from graphopt.backends.kernels.core import AVX512
+from graphopt.backends.kernels.core import AVX512, AVX512_VNNI
 from graphopt.backends.kernels.window import Window
-from graphopt.backends.schedules import conv, gemm
+from graphopt.backends.schedules import byte_conv, conv, gemm
 from graphopt.backends.schedules.choice import FAMILIES, Measured, Rules
 from graphopt.backends.schedules.workload import Config, Workload
 
@@ -15,6 +15,11 @@ SHAPE = ConvShape(1, 1, 32, 48, Window((14, 14), (14, 14), (3, 3), (1, 1), (1, 1
 WORKLOADS = [
     conv.workload(SHAPE, True),
     conv.workload(ConvShape(1, 1, 3, 16, Window((9, 9), (4, 4), (3, 3), (2, 2), (0, 0), (1, 1))), False),
+    byte_conv.workload(SHAPE, "uint8", False, 16),
+    byte_conv.workload(SHAPE, "int8", True, 16),
+    byte_conv.workload(
+        ConvShape(1, 1, 3, 16, Window((9, 9), (4, 4), (3, 3), (2, 2), (0, 0), (1, 1))), "uint8", False, 4
+    ),
     gemm.workload(1, 128, 384, 64, True),
     gemm.workload(12, 100, 33, 7, False),
 ]
@@ -33,12 +38,20 @@ def test_a_convolution_is_what_its_workload_says() -> None:
 @pytest.mark.parametrize("workload", WORKLOADS, ids=str)
 def test_candidates_are_distinct_and_sorted_and_make_programs(workload: Workload) -> None:
     family = FAMILIES[workload.family]
-    found = family.candidates(workload, AVX512)
+    found = family.candidates(workload, AVX512_VNNI)
     assert [cycles for cycles, _ in found] == sorted(cycles for cycles, _ in found)
     assert len({str(config) for _, config in found}) == len(found) > 1
     for _, config in found[:3]:
-        program = family.standalone(workload, config, AVX512).program
+        program = family.standalone(workload, config, AVX512_VNNI).program
         assert len(program.kernels()) == len(program.outputs) == 1
+
+
+@pytest.mark.parametrize("workload", WORKLOADS[2:5], ids=str)
+def test_bytes_have_a_twin_on_floats(workload: Workload) -> None:
+    found = [config for _, config in byte_conv.candidates(workload, AVX512_VNNI)]
+    assert not byte_conv.is_float(found[0])
+    twin = next(config for config in found if byte_conv.is_float(config))
+    assert len(byte_conv.standalone(workload, twin, AVX512_VNNI).program.kernels()) == 2
 
 
 def test_rules_take_the_best_usable_candidate() -> None:
@@ -51,9 +64,9 @@ def test_rules_take_the_best_usable_candidate() -> None:
 
 def test_measurements_come_before_rules_and_what_is_missing_is_known() -> None:
     slow: Config = {"rows": 1, "vectors": 1}
-    measured = Measured({WORKLOADS[2]: [{"rows": 2, "vectors": 1}, slow]})
-    assert measured.choose(WORKLOADS[2], AVX512, lambda config: config == slow) == slow
+    measured = Measured({WORKLOADS[5]: [{"rows": 2, "vectors": 1}, slow]})
+    assert measured.choose(WORKLOADS[5], AVX512, lambda config: config == slow) == slow
     assert measured.missing == []
-    rule = Rules().choose(WORKLOADS[3], AVX512, lambda config: True)
-    assert measured.choose(WORKLOADS[3], AVX512, lambda config: True) == rule
-    assert measured.missing == [WORKLOADS[3]]
+    rule = Rules().choose(WORKLOADS[6], AVX512, lambda config: True)
+    assert measured.choose(WORKLOADS[6], AVX512, lambda config: True) == rule
+    assert measured.missing == [WORKLOADS[6]]

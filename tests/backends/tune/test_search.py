@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.backends.schedules import gemm
+from graphopt.backends.kernels.conv_shape import ConvShape
+from graphopt.backends.kernels.window import Window
+from graphopt.backends.schedules import byte_conv, gemm
 from graphopt.backends.schedules.workload import Workload
 from graphopt.backends.targets import native
 from graphopt.backends.tune import measuring
@@ -56,6 +58,16 @@ def test_every_task_gets_a_schedule_and_a_second_search_measures_nothing_again(t
         assert [state.best for state in again.states] == [state.best for state in first.states]
         measured = {str(config) for config in found[TASKS[0].workload]}
         assert not measured & {str(config) for config in again.states[0].queue}
+
+
+@pytest.mark.skipif(native().core.dot is None, reason="no instruction for bytes here")
+def test_bytes_are_timed_against_floats(tmp_path: Path) -> None:
+    shape = ConvShape(1, 1, 16, 32, Window((9, 9), (7, 7), (3, 3), (1, 1), (0, 0), (1, 1)))
+    task = Task(byte_conv.workload(shape, "uint8", False, native().lanes), 1)
+    with Builders(1) as builders:
+        search([task], tmp_path / "db", builders).run(Budget(6), Here(1), lambda stage: None)
+    measured = [config for config, _ in Database(tmp_path / "db").times(native().name, task.workload)]
+    assert {byte_conv.is_float(config) for config in measured} == {False, True}
 
 
 def test_the_budget_holds(tmp_path: Path) -> None:
