@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphopt.backends.codegen import ndk
@@ -20,6 +20,11 @@ from graphopt.backends.kernels.core import (
     SSE,
     SVE512,
     Core,
+)
+from graphopt.backends.kernels.speed import (
+    CORTEX_A53,
+    NEOVERSE_N1,
+    NEOVERSE_N2,
 )
 from graphopt.errors import TargetError
 from graphopt_runtime import cpu
@@ -198,21 +203,42 @@ TARGETS: Mapping[str, Target] = {
         ),
         Target("armv7", ARMV7, _ARMV7_CPU, ("neon", "vfp4"), ARM32, "32-bit ARM with NEON", "cortex-a7"),
         Target("aarch64", AARCH64, "generic", ("neon",), NEON, "any 64-bit ARM", "cortex-a53"),
-        Target("aarch64:cortex-a53", AARCH64, "cortex-a53", ("neon",), NEON, "Raspberry Pi 3", "cortex-a53"),
+        Target(
+            "aarch64:cortex-a53",
+            AARCH64,
+            "cortex-a53",
+            ("neon",),
+            replace(NEON, speed=CORTEX_A53),
+            "Raspberry Pi 3",
+            "cortex-a53",
+        ),
         Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), NEON, "Raspberry Pi 4", "cortex-a72"),
         Target(
-            "aarch64:cortex-a76", AARCH64, "cortex-a76", _ARMV8_2, NEON_DOT, "Raspberry Pi 5", "cortex-a76"
+            "aarch64:cortex-a76",
+            AARCH64,
+            "cortex-a76",
+            _ARMV8_2,
+            replace(NEON_DOT, speed=NEOVERSE_N1),
+            "Raspberry Pi 5",
+            "cortex-a76",
         ),
         Target(
             "aarch64:neoverse-n1",
             AARCH64,
             "neoverse-n1",
             _ARMV8_2,
-            NEON_DOT,
+            replace(NEON_DOT, speed=NEOVERSE_N1),
             "Graviton 2, Altra",
             "neoverse-n1",
         ),
-        Target("aarch64:neoverse-v1", AARCH64, "neoverse-v1", _SVE, NEON_I8MM, "Graviton 3, with SVE"),
+        Target(
+            "aarch64:neoverse-v1",
+            AARCH64,
+            "neoverse-v1",
+            _SVE,
+            replace(NEON_I8MM, speed=NEOVERSE_N2),
+            "Graviton 3, with SVE",
+        ),
         Target(
             "aarch64:a64fx",
             AARCH64,
@@ -223,9 +249,21 @@ TARGETS: Mapping[str, Target] = {
             "a64fx",
             512,
         ),
-        Target("aarch64:neoverse-n2", AARCH64, "neoverse-n2", (*_SVE, "sve2"), NEON_I8MM, "with SVE2"),
         Target(
-            "aarch64:neoverse-v2", AARCH64, "neoverse-v2", (*_SVE, "sve2"), NEON_I8MM, "Graviton 4, Grace"
+            "aarch64:neoverse-n2",
+            AARCH64,
+            "neoverse-n2",
+            (*_SVE, "sve2"),
+            replace(NEON_I8MM, speed=NEOVERSE_N2),
+            "with SVE2",
+        ),
+        Target(
+            "aarch64:neoverse-v2",
+            AARCH64,
+            "neoverse-v2",
+            (*_SVE, "sve2"),
+            replace(NEON_I8MM, speed=NEOVERSE_N2),
+            "Graviton 4, Grace",
         ),
         Target("aarch64-android", ANDROID, "generic", ("neon",), NEON, "any 64-bit Android, from 10 on"),
         Target(
@@ -233,7 +271,7 @@ TARGETS: Mapping[str, Target] = {
             ANDROID,
             "cortex-a76",
             _ARMV8_2,
-            NEON_DOT,
+            replace(NEON_DOT, speed=NEOVERSE_N1),
             "Android phones from 2019 on",
         ),
         Target(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from graphopt.backends.kernels.speed import CORTEX_A72, ZEN5, Speed
+
 
 class Scalars(Enum):
     """How the scalars of a step get to its multiply-adds."""
@@ -62,8 +64,7 @@ class Core:
     multiply: str = ""
     """The instruction that convolutions and products consist of."""
     scalars: Scalars = Scalars.BROADCAST
-    vector_cycles: float = 2.2
-    """Cycles to load a vector from the second-level cache."""
+    speed: Speed = ZEN5
     dot: Dot | None = None
     """None where products of bytes are computed as those of float32 or int32."""
 
@@ -78,7 +79,7 @@ AVX2 = Core(8, 16, "vfmadd ymm", dot=Dot("vpmaddwd ymm", "llvm.x86.avx2.pmadd.wd
 AVX_VNNI = Core(8, 16, "vfmadd ymm", dot=Dot("vpdpbusd ymm", "llvm.x86.avx512.vpdpbusd.256"))
 AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True))
 AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
-NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, vector_cycles=0.6)
+NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, speed=CORTEX_A72)
 NEON_DOT = replace(
     NEON,
     dot=Dot(
@@ -99,7 +100,7 @@ NEON_I8MM = replace(
         unsigned="llvm.aarch64.neon.usmmla.v4i32.v16i8",
     ),
 )
-ARM32 = Core(4, 16, "vfma q", vector_cycles=0.6)
+ARM32 = Core(4, 16, "vfma q", speed=replace(ZEN5, far_load=0.6))
 SVE512 = Core(16, 32, "fmla z")
-SCALAR = Core(4, 8, "fmadd", vector_cycles=2.0)
+SCALAR = Core(4, 8, "fmadd", speed=replace(ZEN5, far_load=2.0))
 """32 registers of one float32 each, in which LLVM keeps vectors of four."""

@@ -29,9 +29,6 @@ PARALLEL_MACS = 100_000
 
 MOST_VECTORS, MOST_ROWS = 8, 14
 
-IN_FLIGHT = 8
-"""Vector multiply-adds that are in flight at once: two a cycle, each done after four."""
-
 Store = Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 """Stores one element of the product, given its index `[batch..., m, n]`."""
 
@@ -161,7 +158,7 @@ class GemmKernel:
     ) -> None:
         widths = [min(self.lanes, columns - start) for start in range(0, columns, self.lanes)]
         vectors = self.held_rows(rows) * len(widths)
-        copies = max(min(IN_FLIGHT // vectors, self.depth), 1)
+        copies = max(min(self.core.speed.in_flight // vectors, self.depth), 1)
         accumulators = k.local(copies * vectors * self.lanes, self.accumulator)
         zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
         for vector in range(copies * vectors):

@@ -1,8 +1,9 @@
 """How many cycles the innermost step of a register-tiled multiplication takes, by a small model of the core.
 
-A step multiplies every vector of weights by every scalar of the other operand. It is bound by the multiply-adds (two a
-cycle, each done after four), by the loads of vectors and scalars from the first-level cache, or by the vectors alone, which
-come from the second level. Constants are fitted to measurements on Zen 5; they hold well enough elsewhere to rank tiles.
+A step multiplies every vector of weights by every scalar of the other operand. It is bound by the multiply-adds, by the loads of
+vectors and scalars from the first-level cache, by the vectors alone, which come from the second level, or by the front end, which issues
+them all. What these take is a row of `speed.py`; other constants are fitted to measurements on Zen 5, and hold well enough elsewhere to
+rank tiles.
 """
 
 from __future__ import annotations
@@ -12,11 +13,8 @@ from dataclasses import dataclass
 
 from graphopt.backends.kernels.core import Core, Scalars
 
-MULTIPLY, LOAD = 0.5, 0.6
-"""Cycles of a multiply-add, and of a load from the first-level cache."""
-
-LATENCY = 4.0
-"""Cycles until a sum can be added to again."""
+OVERHEAD, PER_LOAD = 3, 1.5
+"""Operations of the loop around a step, and of a load: a pair of them counts as three."""
 
 STEP = 0.3
 """Cycles of the loop around a step that nothing hides."""
@@ -87,12 +85,16 @@ SUPPLIES: Mapping[Scalars, Supply] = {
 
 def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
     """Cycles of one of `depth` steps of a tile, those of its start and end shared out among them."""
-    supply = SUPPLIES[core.scalars]
+    speed, supply = core.speed, SUPPLIES[core.scalars]
+    multiplies = supply.products(vectors, scalars) + supply.moves(scalars, core.lanes)
+    weights = vectors * supply.weights
+    loads = weights + supply.loads(scalars, core.lanes)
+    multiplying, loading = speed.multiply * multiplies, speed.load * loads
     bound = max(
-        MULTIPLY * (supply.products(vectors, scalars) + supply.moves(scalars, core.lanes)),
-        LOAD * (vectors * supply.weights + supply.loads(scalars, core.lanes)),
-        core.vector_cycles * vectors * supply.weights,
-        LATENCY if vectors else 0.0,
+        multiplying + loading if speed.in_order else max(multiplying, loading),
+        speed.far_load * weights,
+        speed.latency if vectors else 0.0,
+        speed.operation * (multiplies + PER_LOAD * loads + OVERHEAD),
     )
     return bound + STEP + TILE / max(depth, 1)
 
