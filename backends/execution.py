@@ -29,8 +29,11 @@ def cannot_run(target: Target) -> str | None:
 
 
 def runnable(target: Target) -> Target:
-    """The target, or where that does not run here, one that does and gets the same kernels, without instructions for bytes."""
-    return target if cannot_run(target) is None else replace(native(), core=replace(target.core, dot=None))
+    """The target, or where that does not run here, one that does and gets the same kernels, but for its instructions for bytes
+    and halves."""
+    if cannot_run(target) is None:
+        return target
+    return replace(native(), core=replace(target.core, dot=None, half=None))
 
 
 def open_build(path: Path, target: Target, threads: int | None = None) -> Model:

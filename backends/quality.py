@@ -61,9 +61,13 @@ _NEON_QUADS = Multiply([(re.compile(r"[su]dot\s+v\d+\.4s"), 16)], "sdot v{}.4s, 
 _NEON_OCTETS = Multiply([(re.compile(r"(?:s|us)mmla\s+v\d+\.4s"), 32)], "smmla v{}.4s, v30.16b, v31.16b", 24)
 
 
+_NEON_PAIRS = Multiply([(re.compile(r"bfdot\s+v\d+\.4s"), 8)], "bfdot v{}.4s, v30.8h, v31.2h[0]", 24)
+_X86_PAIRS = Multiply([(re.compile(r"vdpbf16ps\s.*%zmm"), 32)], "vdpbf16ps %zmm30, %zmm31, %zmm{}", 24)
+
+
 def _arm(floats: Sequence[tuple[re.Pattern[str], int]], independent: str) -> Machine:
     branch = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?0x([0-9a-f]+)")
-    return Machine(branch, [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS], "[sp")
+    return Machine(branch, [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS, _NEON_PAIRS], "[sp")
 
 
 def _sve(lanes: int) -> Machine:
@@ -74,9 +78,8 @@ def _sve(lanes: int) -> Machine:
 def _x86(lanes: int, independent: str, accumulators: int) -> Machine:
     widths = (("zmm", 16), ("ymm", 8), ("xmm", 4))
     floats = [(re.compile(rf"vfn?madd\w+ps\s.*%{name}"), count) for name, count in widths if count <= lanes]
-    return Machine(
-        re.compile(r"j\w+\s+0x([0-9a-f]+)"), [Multiply(floats, independent, accumulators)], "(%rsp"
-    )
+    multiplies = [Multiply(floats, independent, accumulators), _X86_PAIRS]
+    return Machine(re.compile(r"j\w+\s+0x([0-9a-f]+)"), multiplies, "(%rsp")
 
 
 MACHINES: Mapping[tuple[str, int], Machine] = {

@@ -11,11 +11,12 @@ from graphopt.backends.kernels.core import (
     ARM32,
     AVX2,
     AVX512,
+    AVX512_BF16,
     AVX512_VNNI,
     AVX_VNNI,
     NEON,
+    NEON_BF16,
     NEON_DOT,
-    NEON_I8MM,
     SCALAR,
     SSE,
     SVE512,
@@ -78,6 +79,9 @@ ANDROID = Platform("aarch64", "aarch64-unknown-linux-android", ndk.COMPILER, "",
 
 SIMULATED = {"generic": "cortex-a53", "x86-64-v3": "znver3", "x86-64-v4": "znver4", "x86-64-v2": "nehalem"}
 """A core that stands for an instruction set."""
+
+SIMULATED_HALVES = {"x86-64-v4": "cooperlake"}
+"""The same with products of halves, which are as fast as multiply-adds there, and on Zen 5, but not in LLVM's model of that."""
 RISCV64 = Platform(
     "riscv64",
     "riscv64-unknown-linux-gnu",
@@ -127,7 +131,8 @@ class Target:
     @property
     def simulated_cpu(self) -> str:
         """The core whose model LLVM has for this target; plain names of instruction sets have none."""
-        return SIMULATED.get(self.cpu, self.cpu)
+        names = SIMULATED if self.core.half is None else {**SIMULATED, **SIMULATED_HALVES}
+        return names.get(self.cpu, self.cpu)
 
     @property
     def compiler(self) -> str:
@@ -201,6 +206,15 @@ TARGETS: Mapping[str, Target] = {
             "x86 with AVX-512 and VNNI (2019 on)",
             extensions=("avx512vnni",),
         ),
+        Target(
+            "x86-64-v4-bf16",
+            X86_64,
+            "x86-64-v4",
+            (*_AVX512, "avx512vnni", "avx512bf16"),
+            AVX512_BF16,
+            "x86 with AVX-512, VNNI and bfloat16 (Cooper Lake, Zen 4 on)",
+            extensions=("avx512vnni", "avx512bf16"),
+        ),
         Target("armv7", ARMV7, _ARMV7_CPU, ("neon", "vfp4"), ARM32, "32-bit ARM with NEON", "cortex-a7"),
         Target("aarch64", AARCH64, "generic", ("neon",), NEON, "any 64-bit ARM", "cortex-a53"),
         Target(
@@ -236,7 +250,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-v1",
             _SVE,
-            replace(NEON_I8MM, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2),
             "Graviton 3, with SVE",
         ),
         Target(
@@ -254,7 +268,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-n2",
             (*_SVE, "sve2"),
-            replace(NEON_I8MM, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2),
             "with SVE2",
         ),
         Target(
@@ -262,7 +276,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-v2",
             (*_SVE, "sve2"),
-            replace(NEON_I8MM, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2),
             "Graviton 4, Grace",
         ),
         Target("aarch64-android", ANDROID, "generic", ("neon",), NEON, "any 64-bit Android, from 10 on"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from graphopt.matching import match_feeds
 from graphopt.model import Statistics, statistics, validate
 from graphopt.model import load as load_model
 from graphopt.pipeline import Context, Hook, Report
+from graphopt.precision import make_room, prepare, require_known
 from graphopt.presets import run_preset
 from graphopt.tuning import Tuning
 from graphopt.variants import Binding, Sizes, Variants, make_variants
@@ -53,6 +54,10 @@ class Options:
     seed: int = 0
     profile: bool = False
     tuning: Tuning | None = None
+    precision: str = "fp32"
+    """Of what convolutions and products multiply, for targets that gain from it: fp32 or bf16."""
+    keep_float: Sequence[str] = ()
+    """Patterns of names and operators that stay float32."""
     progress: Progress = lambda stage: None
 
     @property
@@ -165,6 +170,7 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
     from graphopt.backends.targets import find_targets
 
     watch, tuning, seed, preset = Stopwatch(options.progress), options.tuning, options.seed, options.preset
+    require_known(options.precision, options.keep_float)
     watch.stage("load")
     targets = find_targets(target)
     variants = make_variants(read(model), options.binding)
@@ -173,19 +179,25 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
     watch.stage("optimize")
     originals = [variant.clone() for variant in variants.models] if options.check else []
     context = Context(seed, options.progress)
+    make_room(variants.models, options.precision)
     reports = [run_preset(variant, preset, options.hooks, context) for variant in variants.models]
-    describe = partial(manifest.describe, name, reports[0])
-    libraries, builds, verdicts = [], [], []
+    libraries, builds, verdicts, notices = [], [], [], []
     for one in targets:
+        prepared = prepare(variants.models, one, options.precision, options.keep_float)
+        done = Report([*reports[0].steps, *prepared.report.steps])
+        describe = partial(manifest.describe, name, done, one, precision=prepared.precision)
         if tuning is not None and tuning.budget is not None:
             watch.stage("tune")
-            search(variants.models, one, tuning, options.progress)
+            search(prepared.models, one, tuning, options.progress)
         watch.stage("compile")
-        libraries.append(library := generate(variants.models, one, options.progress, options.profile, tuning))
+        libraries.append(library := generate(prepared.models, one, options.progress, options.profile, tuning))
         watch.stage("verify")
-        verdicts.append(require_agreement(originals, describe(one, library, None), inputs, seed, one, preset))
-        builds.append(describe(one, library, verdicts[-1]))
-    return Made(variants, before, reports[0], libraries, builds, min(verdicts, key=severity), watch)
+        draft = describe(library, None)
+        verdicts.append(require_agreement(originals, draft, inputs, seed, one, preset, prepared))
+        builds.append(describe(library, verdicts[-1]))
+        notices += [prepared.notice] if prepared.notice else []
+    variants = replace(variants, notices=[*variants.notices, *notices])
+    return Made(variants, before, done, libraries, builds, min(verdicts, key=severity), watch)
 
 
 def read(model: Model) -> ir.Model:

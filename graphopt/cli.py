@@ -62,6 +62,7 @@ def main(traceback: bool) -> None:
     help="Quantise first, as `graphopt quantize` does.",
 )
 @cli_quantizing.quantization
+@options.precision
 @options.pass_hooks
 @options.json_file
 def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:

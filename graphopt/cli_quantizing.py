@@ -118,6 +118,8 @@ def settings(chosen: dict[str, Any], scheme: str, output: Path) -> dict[str, Any
 def compile_settings(chosen: dict[str, Any], output: Path) -> dict[str, Any] | None:
     """Those of compile, None without --quantize. Raises GraphoptError for options that do not fit each other."""
     if chosen["quantize"] is not None:
+        if chosen["precision"] != "fp32":
+            raise GraphoptError("--quantize and --precision bf16 exclude each other")
         return settings(chosen, chosen["quantize"], output)
     names = ("calib", "eval", "exclude", "journal", "layers", "max_drop", "metric", "preprocess")
     given = [f"--{name.replace('_', '-').removesuffix('s')}" for name in names if chosen[name]]

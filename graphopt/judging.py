@@ -27,6 +27,7 @@ from graphopt.verify import ReferenceFailed, Verdict, reference, verify
 
 if TYPE_CHECKING:
     from graphopt.backends.targets import Target
+    from graphopt.precision import Prepared, Rounding
 
 RANDOM_FEEDS, EMULATED_FEEDS = 3, 1
 """Random inputs that a result is verified on, besides those the user gives; fewer under an emulator, which is slow."""
@@ -41,31 +42,42 @@ def require_agreement(
     seed: int,
     target: Target,
     preset: str,
+    prepared: Prepared,
 ) -> Verdict:
     """The verdict on a build of all shape variants of a model. Raises VerificationError where a variant differs."""
     from graphopt.backends.execution import runnable
 
     if not originals:
         return unchecked()
-    compiler = part_compiler(runnable(target), preset, seed)
+    compiler = part_compiler(runnable(target), preset, seed, prepared.rounding)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"
         artifact.write(draft, [build])
         verdicts = [
-            verify_artifact(original, draft, inputs, seed, target, compiler) for original in originals
+            verify_artifact(original, draft, inputs, seed, target, compiler, partial(prepared.tolerance, i))
+            for i, original in enumerate(originals)
         ]
     verdict = min(verdicts, key=severity)
     if verdict.verified and not verdict.passed:
-        raise VerificationError(explain(originals[verdicts.index(verdict)], verdict, compiler, seed))
+        differs = originals[verdicts.index(verdict)]
+        allowed = max(output.tolerance for output in verdict.outputs) if prepared.layers else 0.0
+        raise VerificationError(explain(differs, verdict, compiler, seed, allowed))
     return verdict
 
 
 def verify_artifact(
-    original: ir.Model, draft: Path, inputs: Sequence[Feeds], seed: int, target: Target, compiler: Compiler
+    original: ir.Model,
+    draft: Path,
+    inputs: Sequence[Feeds],
+    seed: int,
+    target: Target,
+    compiler: Compiler,
+    allowed: Callable[[ir.Model, Sequence[Feeds]], float],
 ) -> Verdict:
     """Compare the artifact, or what the same kernels compute here where its code cannot run, with the model as it came.
 
-    A quantised model whose outputs differ, as they do after one rounding tie, is judged operator by operator instead.
+    `allowed` gives the least tolerance of floats. A quantised model whose outputs differ, as they do after one rounding tie, is
+    judged operator by operator instead.
     """
     from graphopt.backends.execution import cannot_run, emulator_of, open_build
 
@@ -77,7 +89,7 @@ def verify_artifact(
         else:
             compiled = stack.enter_context(open_build(draft, target))
             run, where = partial(_run, compiled, names), f"under {emulator}" if emulator else ""
-        verdict = verify(original, run, feeds)
+        verdict = verify(original, run, feeds, allowed(original, feeds))
     if verdict.verified and not verdict.passed and quantised_values(original):
         verdict = verify_islands(original, compiler, feeds)
     return replace(verdict, where=where)
@@ -101,9 +113,9 @@ def unchecked() -> Verdict:
     return Verdict(not_verified="verification was switched off")
 
 
-def severity(verdict: Verdict) -> int:
-    """Of several verdicts a failure counts before what could not be verified, and that before a success."""
-    return 2 if verdict.passed else 1 if not verdict.verified else 0
+def severity(verdict: Verdict) -> tuple[int, float]:
+    """Of several verdicts a failure counts before what could not be verified, and that before a success; then the larger error."""
+    return 2 if verdict.passed else 1 if not verdict.verified else 0, -verdict.max_rel_err
 
 
 def verification_feeds(
@@ -114,9 +126,9 @@ def verification_feeds(
     return [*given, *(random_feeds(model, seed=seed + i) for i in range(count))]
 
 
-def explain(original: ir.Model, verdict: Verdict, compiler: Compiler, seed: int) -> str:
+def explain(original: ir.Model, verdict: Verdict, compiler: Compiler, seed: int, allowed: float = 0.0) -> str:
     """The message for a wrong result: what differs and the first node where it does."""
-    found = first_difference(original, compiler, random_feeds(original, seed=seed))
+    found = first_difference(original, compiler, random_feeds(original, seed=seed), allowed)
     return f"the compiled model differs from ONNX Runtime: {verdict}" + (f"\n{found}" if found else "")
 
 
@@ -126,7 +138,7 @@ def blame_pass(original: ir.Model, preset: str, feeds: Feeds, seed: int) -> None
     run_preset(copy, preset, [pipeline.Verify(feeds)], Context(seed))
 
 
-def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
+def part_compiler(target: Target, preset: str, seed: int, rounding: Rounding | None = None) -> Compiler:
     """Compiles parts of a model the way the whole was compiled, to find or to judge a difference."""
     from graphopt.backends.compiler import compile_models
     from graphopt.backends.execution import open_build
@@ -136,6 +148,8 @@ def part_compiler(target: Target, preset: str, seed: int) -> Compiler:
         part = model.clone()
         normalise(part)
         run_preset(part, preset, (), Context(seed))
+        if rounding is not None:
+            rounding.apply(part)
         library = compile_models([part], target)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.gopt"

@@ -26,20 +26,23 @@ class NodeDifference:
         return f"first difference at node {self.node!r} ({self.op}): {describe(failed)}"
 
 
-def first_difference(model: ir.Model, build: Compiler, feeds: Feeds) -> NodeDifference | None:
+def first_difference(
+    model: ir.Model, build: Compiler, feeds: Feeds, allowed: float = 0.0
+) -> NodeDifference | None:
     """Name the first node of the main graph whose result ``build`` gets wrong; None if all results agree.
 
     Takes about log2(nodes) steps. Each cuts the model after some node, exposes the values that live across
-    the cut and compares them with ONNX Runtime, so what ``build`` fuses before the cut stays fused.
+    the cut and compares them with ONNX Runtime, so what ``build`` fuses before the cut stays fused. Floats may differ by
+    ``allowed`` at least.
     """
     nodes = list(model.graph)
-    verdict = _judge(model, build, feeds)
+    verdict = _judge(model, build, feeds, allowed)
     if not _differs(verdict):
         return None
     agrees, differs = 0, len(nodes)
     while differs - agrees > 1:
         middle = (agrees + differs) // 2
-        found = _judge(cut(model, middle), build, feeds)
+        found = _judge(cut(model, middle), build, feeds, allowed)
         if _differs(found):
             differs, verdict = middle, found
         else:
@@ -77,8 +80,8 @@ def _subgraphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
     return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else []
 
 
-def _judge(model: ir.Model, build: Compiler, feeds: Feeds) -> Verdict:
-    return verify(model, build(model), [feeds])
+def _judge(model: ir.Model, build: Compiler, feeds: Feeds, allowed: float) -> Verdict:
+    return verify(model, build(model), [feeds], allowed)
 
 
 def _differs(verdict: Verdict) -> bool:

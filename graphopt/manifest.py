@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from graphopt.backends.compiler import Library
     from graphopt.backends.targets import Target
 
+FLOAT32 = "float32"
 
-def describe(name: str, report: Report, target: Target, library: Library, verdict: Verdict | None) -> Build:
-    """A build for an artifact. Without a verdict nothing was compared."""
+
+def describe(
+    name: str,
+    report: Report,
+    target: Target,
+    library: Library,
+    verdict: Verdict | None,
+    precision: str = FLOAT32,
+) -> Build:
+    """A build for an artifact. Without a verdict nothing was compared. A precision other than float32 is told."""
     verification: dict[str, Any] = {"verified": False, "reason": "not compared with ONNX Runtime"}
     if verdict is not None and verdict.verified:
         verification = {"verified": True}
@@ -31,4 +40,6 @@ def describe(name: str, report: Report, target: Target, library: Library, verdic
         "report": {"applied": dict(sorted(report.applied.items()))},
         "verification": verification,
     }
+    if precision != FLOAT32:
+        manifest["precision"] = precision
     return Build(manifest, library.shared, library.weights)

@@ -118,6 +118,23 @@ def tuning(command: Command) -> Command:
     )(command)
 
 
+def precision(command: Command) -> Command:
+    """`--precision` and `--keep-float`."""
+    command = click.option(
+        "--keep-float",
+        multiple=True,
+        metavar="PATTERN",
+        help="With bf16: what has this name or operator stays fp32.",
+    )(command)
+    return click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Of what convolutions and products multiply, where the target gains from it; sums are fp32.",
+    )(command)
+
+
 def pass_hooks(command: Command) -> Command:
     """`--dump` and `--stop-after`."""
     folder = click.Path(file_okay=False, path_type=Path)
@@ -173,7 +190,8 @@ def export_settings(chosen: dict[str, Any]) -> dict[str, Any] | None:
 
 def build_settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `api.build`. Raises GraphoptError for text that says nothing."""
-    return {**optimize_settings({**chosen, "dims": ()}), **shape_settings(chosen)}
+    rounding = {name: chosen[name] for name in ("precision", "keep_float")}
+    return {**optimize_settings({**chosen, "dims": ()}), **shape_settings(chosen), **rounding}
 
 
 def shape_settings(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -35,13 +35,15 @@ class Outcome:
 class Context:
     """What passes may need beyond the model itself.
 
-    ``data`` yields calibration feeds, ``cost`` estimates the seconds a node takes, ``progress`` receives messages.
+    ``data`` yields calibration feeds, ``cost`` estimates the seconds a node takes, ``gains`` tells whether the target computes
+    a node faster in half precision, ``progress`` receives messages.
     """
 
     seed: int = 0
     progress: Callable[[str], None] = lambda message: None
     data: Any = None
     cost: Callable[[ir.Node], float] | None = None
+    gains: Callable[[ir.Node], bool] = lambda node: True
 
 
 class Pass(Protocol):

@@ -2,7 +2,8 @@
 
 A float result passes if ``max|a - b| / max|b|`` stays under the tolerance of its dtype or, where that is
 larger, under three times the difference between ONNX Runtime's own optimised and unoptimised runs of the same
-model. What a model computes in half precision has the tolerance of half precision, whatever it is converted to.
+model. What a model computes in half precision has the tolerance of half precision, whatever it is converted to; what is
+compiled to multiply bfloat16 in a float32 model that of ``rounded_tolerance``.
 """
 
 import tempfile
@@ -17,12 +18,17 @@ import onnx_ir as ir
 
 from graphopt import edit
 from graphopt.arrays import Feeds
-from graphopt.comparison import TOLERANCES, Comparison, compare_output, describe
+from graphopt.comparison import SELF_DIFFERENCE_FACTOR, TOLERANCES, Comparison, compare_output, describe
 from graphopt.errors import GraphoptError
 from graphopt.model import proto, save
 from graphopt.model.writing import PROTOBUF_LIMIT
 
 HALF_PRECISION = {"FLOAT16": np.dtype(np.float16), "BFLOAT16": np.dtype(ml_dtypes.bfloat16)}
+
+BFLOAT16_ROUNDOFF = 2.0**-9
+"""Largest relative error of rounding to the eight significant bits of bfloat16."""
+
+DEVIATIONS = 4.0
 
 Runner = Callable[[Feeds], Mapping[str, Any]]
 
@@ -94,10 +100,10 @@ class Verdict:
         return "; ".join(describe(output) for output in failed)
 
 
-def verify(model: ir.Model | Path, run: Runner, feeds: Iterable[Feeds]) -> Verdict:
+def verify(model: ir.Model | Path, run: Runner, feeds: Iterable[Feeds], allowed: float = 0.0) -> Verdict:
     """Compare ``run`` with ONNX Runtime (graph optimisation off) on every feed.
 
-    ``run`` takes feeds by input name and returns outputs by name. A model that ONNX Runtime cannot run gives
+    ``run`` takes feeds by input name and returns outputs by name; floats may differ by ``allowed`` at least. A model that ONNX Runtime cannot run gives
     a verdict with ``not_verified`` set; an exception of ``run`` is passed on.
     """
     try:
@@ -108,7 +114,7 @@ def verify(model: ir.Model | Path, run: Runner, feeds: Iterable[Feeds]) -> Verdi
         return Verdict(not_verified=str(error))
     if not cases:
         return Verdict(not_verified="there are no inputs to compare with")
-    least = coarsest_tolerance(model) if isinstance(model, ir.Model) else 0.0
+    least = max(allowed, coarsest_tolerance(model) if isinstance(model, ir.Model) else 0.0)
     return worst([compare(expected, run(feed), own, least) for feed, expected in cases])
 
 
@@ -124,6 +130,24 @@ def coarsest_tolerance(model: ir.Model) -> float:
     found = {value.dtype for node in edit.nodes(model.graph) for value in node.outputs} - {None}
     names = {dtype.name for dtype in found if dtype is not None}
     return max((TOLERANCES[HALF_PRECISION[name]] for name in names & HALF_PRECISION.keys()), default=0.0)
+
+
+def rounded_tolerance(model: ir.Model, rounded: ir.Model, layers: int, feeds: Iterable[Feeds]) -> float:
+    """The tolerance for a float32 model of which ``layers`` nodes multiply operands rounded to bfloat16, as in ``rounded``.
+
+    Either operand of a product is off by at most the unit roundoff u. The errors of a sum's products are independent, so the
+    sum is off by about u * sqrt(2) of what it amounts to, and layers in a row add up as the root of their number. ``DEVIATIONS``
+    such standard deviations are allowed or, where that is larger, three times what the same rounding costs in ONNX Runtime.
+    """
+    expected_of = float(DEVIATIONS * BFLOAT16_ROUNDOFF * np.sqrt(2 * layers))
+    if not layers:
+        return 0.0
+    try:
+        plain, other = reference(model), reference(rounded)
+        cost = max((self_difference(plain(feed), other(feed)) for feed in feeds), default=0.0)
+    except ReferenceFailed:
+        return expected_of
+    return max(expected_of, SELF_DIFFERENCE_FACTOR * cost)
 
 
 def compare(

@@ -6,6 +6,7 @@ from graphopt.passes.expand import Expand
 from graphopt.passes.fold import Fold
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.opset import ConvertOpset
+from graphopt.passes.precision import Precision
 from graphopt.passes.products import MergeProducts
 from graphopt.passes.shapes import Shapes
 from graphopt.pipeline import Pass, Repeat
@@ -18,6 +19,7 @@ PASSES: dict[str, type[Pass]] = {
     "fuse": Fuse,
     "inline-if": InlineIf,
     "merge-products": MergeProducts,
+    "precision": Precision,
     "shapes": Shapes,
 }
 

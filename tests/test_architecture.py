@@ -27,6 +27,7 @@ FRONT_DOOR = {
         "measuring",
         "onnx_backend",
         "options",
+        "precision",
         "presets",
         "quantizer",
         "quantizing",

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
+from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
 
 Expr = Any
@@ -74,6 +75,7 @@ class KernelBuilder:
         self.written: set[Buffer] = set()
         self.guarded = False
         self.loads: list[tuple[Buffer, Expr]] = []
+        self.functions: dict[Inline, None] = {}
         self._blocks: list[list[Any]] = [[]]
         self._memo: list[dict[Any, tuple[Any, Expr]]] = [{}]
         self._guard_depth = 0
@@ -120,6 +122,11 @@ class KernelBuilder:
         """`lanes` elements of scratch memory from `index`."""
         at = _index(index) if lanes == 1 else tirx.Ramp(_index(index), _index(1), lanes)
         return tirx.BufferLoad(local.storage, [at])
+
+    def call(self, function: Inline, dtype: str, *arguments: Expr) -> Expr:
+        """The result, of `dtype`, of a function that has no effects."""
+        self.functions[function] = None
+        return tirx.call_extern(dtype, function.name, *arguments)
 
     def bind(self, expr: Expr) -> Expr:
         """Name a value so that using it twice computes it once. Inside a guard the expression stays in place."""

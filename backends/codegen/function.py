@@ -28,6 +28,10 @@ def kernel_function(builder: KernelBuilder) -> tuple[Any, list[Buffer]]:
         tirx.DeclBuffer(builder.buffers[buffer], data=p) for buffer, p in zip(buffers, pointers, strict=True)
     ]
     body = tirx.AttrStmt(tirx.const(0, "int32"), "compute_scope", ir.StringImm("body"), builder.body())
+    for function in builder.functions:
+        body = tirx.AttrStmt(
+            tirx.const(0, "int32"), "pragma_import_llvm", ir.StringImm(function.definition), body
+        )
     return raw_function(pointers, [*declared, body]), buffers
 
 

@@ -55,6 +55,17 @@ class MatrixDot(Dot):
 
 
 @dataclass(frozen=True)
+class HalfDot:
+    """How a core adds the products of two halves of activations and two of weights to every float32 lane of a vector."""
+
+    instruction: str
+    intrinsic: str
+    """LLVM's name of it."""
+    element: str = "bfloat"
+    """LLVM's name of the type of a half."""
+
+
+@dataclass(frozen=True)
 class Core:
     """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
 
@@ -67,6 +78,8 @@ class Core:
     speed: Speed = ZEN5
     dot: Dot | None = None
     """None where products of bytes are computed as those of float32 or int32."""
+    half: HalfDot | None = None
+    """None where products of bfloat16 are computed as those of float32."""
 
     @property
     def by_lane(self) -> bool:
@@ -79,6 +92,7 @@ AVX2 = Core(8, 16, "vfmadd ymm", dot=Dot("vpmaddwd ymm", "llvm.x86.avx2.pmadd.wd
 AVX_VNNI = Core(8, 16, "vfmadd ymm", dot=Dot("vpdpbusd ymm", "llvm.x86.avx512.vpdpbusd.256"))
 AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True))
 AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
+AVX512_BF16 = replace(AVX512_VNNI, half=HalfDot("vdpbf16ps zmm", "llvm.x86.avx512bf16.dpbf16ps.512"))
 NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, speed=CORTEX_A72)
 NEON_DOT = replace(
     NEON,
@@ -100,6 +114,7 @@ NEON_I8MM = replace(
         unsigned="llvm.aarch64.neon.usmmla.v4i32.v16i8",
     ),
 )
+NEON_BF16 = replace(NEON_I8MM, half=HalfDot("bfdot v", "llvm.aarch64.neon.bfdot.v4f32.v8bf16"))
 ARM32 = Core(4, 16, "vfma q", speed=replace(ZEN5, far_load=0.6))
 SVE512 = Core(16, 32, "fmla z")
 SCALAR = Core(4, 8, "fmadd", speed=replace(ZEN5, far_load=2.0))

@@ -168,7 +168,7 @@ class GemmKernel:
         steps = self.depth // at_once
         with k.loop(steps, "serial", "k") as step:
             first = step * at_once
-            scalars = self._lanes(k, tile, first) if self.reads_along_depth else None
+            scalars = self.load_lanes(k, tile, first) if self.reads_along_depth else None
             for i in range(at_once):
                 self.multiply(
                     k, tile, i % copies * vectors, first + i, None if scalars is None else scalars[i]
@@ -196,7 +196,7 @@ class GemmKernel:
     def _settle(self, k: KernelBuilder, tile: Tile) -> None:
         """Bring finished sums into the order of rows and columns."""
 
-    def _lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
+    def load_lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
         """The scalars of as many steps as a vector has lanes, for each step those of all rows."""
         vectors = [
             k.bind(

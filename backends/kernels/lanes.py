@@ -15,7 +15,8 @@ Scalar = Callable[[int], Expr]
 
 def lane_of(vector: Expr, lane: int, width: int) -> Expr:
     """Lane `lane` of a vector, `width` times. LLVM multiplies by it in place: `fmla v0.4s, v1.4s, v2.s[lane]`."""
-    return tirx.Shuffle([vector], [lane] * width)
+    copies = -(-width // vector.ty.dtype.lanes)
+    return tirx.Shuffle([vector] * copies, [lane] * width)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class QuadGemmKernel(GemmKernel):
                 total = self.arithmetic.add(k.read_vector(tile.sums, place, self.lanes), scalar, weights)
                 k.assign(tile.sums, place, total, self.lanes)
 
-    def _lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
+    def load_lanes(self, k: KernelBuilder, tile: Tile, depth: Expr) -> list[list[Scalar]]:
         rows = [
             self.arithmetic.words(k, *self._quad(tile, row, depth), self.lanes) for row in range(tile.rows)
         ]

@@ -13,9 +13,19 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const, dtype_of
+from graphopt.backends.codegen.halves import bfloat16_bits, from_bfloat16
 from graphopt.backends.codegen.mathematics import HALF_PRECISION, is_nonzero
 from graphopt.backends.lower.context import Lowering
-from graphopt.backends.lower.operator import Lowered, Operator, Pointwise, Refused, dtype_of_value, shape_of
+from graphopt.backends.lower.operator import (
+    Lowered,
+    Operator,
+    Pointwise,
+    Refused,
+    Varying,
+    dtype_of_value,
+    is_bfloat16,
+    shape_of,
+)
 from graphopt.backends.tensor import Index, Tensor, broadcast_index, lazy
 
 _THROUGH = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64"}
@@ -38,6 +48,32 @@ def convert(x: Expr, target: str) -> Expr:
     if source.startswith("float"):
         return cast(cast(x, _THROUGH.get(target, target)), target)
     return cast(x, target)
+
+
+def _choose_cast(node: ir.Node) -> Operator:
+    """bfloat16 becomes another type where it is read, so that it is what kernels store; to it anything goes through float32."""
+    if is_bfloat16(node.inputs[0]):
+        return Lowered(_widen)
+    return Pointwise(_round if is_bfloat16(node.outputs[0]) else _cast)
+
+
+def _widen(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
+    """What several kernels read is rounded once."""
+    source, value = node.inputs[0], node.outputs[0]
+    assert source is not None
+    if len(value.uses()) > 1:
+        ctx.values[source] = ctx.in_memory(ctx.tensor(source))
+    x, dtype = ctx.tensor(source), dtype_of_value(value)
+
+    def read(k: KernelBuilder, index: Index) -> Expr:
+        bits = x.read(k, index)
+        return bits if is_bfloat16(value) else convert(k.bind(from_bfloat16(bits)), dtype)
+
+    return [lazy(x.shape, dtype, read, x.cost + 1, x.block)]
+
+
+def _round(k: KernelBuilder, node: ir.Node, arguments: Sequence[Any]) -> Expr:
+    return bfloat16_bits(k, convert(k.bind(arguments[0]), "float32"))
 
 
 def _cast_like(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
@@ -74,8 +110,8 @@ def _cast(k: KernelBuilder, node: ir.Node, arguments: Sequence[Any]) -> Expr:
     return convert(k.bind(arguments[0]), dtype_of_value(node.outputs[0]))
 
 
-OPERATORS: dict[str, Operator] = {
+OPERATORS: dict[str, Operator | Varying] = {
     "BitCast": Lowered(_bit_cast),
-    "Cast": Pointwise(_cast),
+    "Cast": Varying(_choose_cast),
     "CastLike": Lowered(_cast_like),
 }

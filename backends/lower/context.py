@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from tvm import tirx
 
 from graphopt.backends import tensor as tensors
-from graphopt.backends.codegen.builder import KernelBuilder
+from graphopt.backends.codegen.builder import INDEX, KernelBuilder
 from graphopt.backends.codegen.function import kernel_function
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.layout import Blocked, Strided, dense
-from graphopt.backends.lower.operator import Operator, Varying
+from graphopt.backends.lower.operator import BITS, CARRIERS, Operator, Varying, is_bfloat16
 from graphopt.backends.lower.placement import Home
 from graphopt.backends.schedules.choice import Rules, Schedules, Usable
 from graphopt.backends.schedules.workload import Config, Workload
@@ -65,6 +66,8 @@ class Lowering:
 
     def operator(self, node: ir.Node) -> Operator | None:
         """How to lower a node, or None if nothing here does."""
+        if node.op_type not in CARRIERS and any(map(is_bfloat16, (*node.inputs, *node.outputs))):
+            return None
         found = self.operators.get(node.domain, {}).get(node.op_type)
         return found.choose(node) if isinstance(found, Varying) else found
 
@@ -76,7 +79,8 @@ class Lowering:
         """The tensor of an ONNX value that has been lowered, or of a constant."""
         if value not in self.values:
             assert value.const_value is not None, value.name
-            self.values[value] = self.constant(value.const_value.numpy())
+            array = value.const_value.numpy()
+            self.values[value] = self.constant(array.view(BITS) if is_bfloat16(value) else array)
         return self.values[value]
 
     def inputs(self, node: ir.Node) -> list[Tensor | None]:
@@ -167,6 +171,15 @@ class Lowering:
     def cheap(self, tensor: Tensor) -> Tensor:
         """The tensor itself if reading an element twice costs little, else the same tensor in memory."""
         return self.in_memory(tensor) if tensor.is_lazy and tensor.cost > CHEAP else tensor
+
+    def unconditional(self, tensor: Tensor) -> Tensor:
+        """The tensor itself, or the same in memory if elements of it are computed under conditions, as those of a Pad are:
+        vectorised loops must not read such."""
+        if not tensor.is_lazy:
+            return tensor
+        trial = KernelBuilder()
+        tensor.read(trial, [tirx.Var(f"i{axis}", INDEX) for axis in range(tensor.rank)])
+        return self.in_memory(tensor) if trial.guarded else tensor
 
     def part(self, tensor: Tensor, axis: int, start: int, shape: Sequence[int]) -> Tensor:
         """The part of a stored tensor from `start` along `axis`; of a blocked one along channels, whole blocks."""

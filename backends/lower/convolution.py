@@ -25,6 +25,7 @@ from graphopt.backends.kernels.depthwise import DepthwiseKernel, pack_depthwise
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.halves import Halves, halves_of, lower_half_conv, suits_pairs
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, shape_of
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.row_convolutions import RowConvolutions
@@ -90,12 +91,23 @@ def lower_conv(ctx: Lowering, node: ir.Node) -> None:
     groups = attribute(node, "group", 1)
     geometry = Geometry(x.shape[0], groups, weights.shape[1], weights.shape[0] // max(groups, 1), axes)
     convolution = Convolution(x, weights, rest[0] if rest else None, geometry)
-    if convolution.is_packable and convolution.is_depthwise:
+    if (halves := _halves(ctx, node, convolution)) is not None:
+        lower_half_conv(ctx, node, halves, constant_of(convolution.bias), direct_shape(geometry))
+    elif convolution.is_packable and convolution.is_depthwise:
         _depthwise(ctx, node, convolution)
     elif convolution.is_packable and convolution.fills_vectors(ctx.lanes):
         _direct(ctx, node, convolution)
     else:
         _rows(ctx, node, convolution)
+
+
+def _halves(ctx: Lowering, node: ir.Node, convolution: Convolution) -> Halves | None:
+    """The operands of a convolution that the kernel of pairs computes."""
+    if not convolution.is_packable or convolution.is_depthwise:
+        return None
+    if not suits_pairs(direct_shape(convolution.geometry), ctx.lanes):
+        return None
+    return halves_of(ctx, node, as_images(convolution.weights))
 
 
 def direct_shape(geometry: Geometry) -> ConvShape:

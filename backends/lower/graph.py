@@ -10,7 +10,7 @@ from graphopt.backends.codegen.program import Buffer, Program, Role
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.nodes import lower_nodes
-from graphopt.backends.lower.operator import Refused, dtype_of_value, shape_of
+from graphopt.backends.lower.operator import Refused, dtype_of_value, refuse_bfloat16, shape_of
 from graphopt.backends.lower.placement import find_homes
 from graphopt.backends.lower.table import OPERATORS
 from graphopt.backends.schedules.choice import Rules, Schedules
@@ -25,6 +25,7 @@ def lower_model(model: ir.Model, core: Core, schedules: Schedules | None = None)
     """
     ctx = Lowering(core, dict(model.opset_imports), OPERATORS, schedules=schedules or Rules())
     try:
+        refuse_bfloat16((*model.graph.inputs, *model.graph.outputs))
         inputs = [_bind_input(ctx, value) for value in model.graph.inputs if not value.is_initializer()]
     except Refused as reason:
         raise UnsupportedError([UnsupportedNode("", "input", "", str(reason))]) from None

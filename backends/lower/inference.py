@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from graphopt.backends.lower.context import NEWEST, Lowering
+from graphopt.backends.lower.operator import is_bfloat16
 from graphopt.backends.tensor import Tensor
 from graphopt.model.inference import refine, refine_shape
 
@@ -98,6 +99,8 @@ def is_known(value: ir.Value) -> bool:
 
 
 def _is_evaluable(ctx: Lowering, node: ir.Node) -> bool:
+    if any(map(is_bfloat16, (*node.inputs, *node.outputs))):
+        return False
     is_function = node.op_type == "Constant" or any(value is not None for value in node.inputs)
     return (
         is_function and not _has_body(node) and node.op_type not in RANDOM and _schema(ctx, node) is not None

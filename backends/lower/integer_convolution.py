@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from tvm import tirx
 
-from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, cast
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast
 from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic
 from graphopt.backends.kernels.byte_packing import (
     emit_quads,
@@ -190,9 +189,7 @@ def _blocks_of_quads(ctx: Lowering, x: Tensor) -> Tensor:
     """The input in channel blocks: in blocks of one quad where it has no more and must be moved anyway."""
     if not _fits_a_quad(ctx, x):
         return channel_blocks(ctx, x)
-    trial = KernelBuilder()
-    x.read(trial, [tirx.Var(f"i{axis}", INDEX) for axis in range(4)])
-    x = ctx.in_memory(x) if trial.guarded else x
+    x = ctx.unconditional(x)
     copy = ctx.new(x.shape, x.dtype, QUAD)
     with ctx.kernel("to_quads") as k:
         emit_quads(k, x, storage_of(copy), ctx.lanes)

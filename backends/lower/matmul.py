@@ -18,6 +18,7 @@ from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.encoded import encoded_product, encoded_weights, is_worth_it
 from graphopt.backends.lower.fused_attention import find_attention, lower_attention
+from graphopt.backends.lower.halves import half_product, halves_of
 from graphopt.backends.lower.operands import along_depth, columns_of, stride_of, transposed, with_shape
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
@@ -58,6 +59,9 @@ def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
     if encoded is not None and is_worth_it(left, encoded):
         emit_product(ctx, node, encoded_product(ctx, left, encoded), lambda k, index, value: value)
         return
+    if (kernel := _half_product(ctx, node, right)) is not None:
+        emit_product(ctx, node, kernel, lambda k, index, value: value)
+        return
     row, column = left.rank == 1, right.rank == 1
 
     def restore(index: Sequence[Expr]) -> Sequence[Expr]:
@@ -76,17 +80,26 @@ def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
     left, right, *rest = ctx.inputs(node)
     assert left is not None
     assert right is not None
-    left = transpose(left, (1, 0)) if attribute(node, "transA", 0) else left
+    is_transposed = bool(attribute(node, "transA", 0))
+    left = transpose(left, (1, 0)) if is_transposed else left
     right = transposed(ctx, right) if attribute(node, "transB", 0) else right
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     addend = rest[0] if rest and rest[0] is not None and beta != 0 else None
     if addend is not None:
         addend = ctx.strided(addend)
+    finish = _scaled_sum(addend, alpha, beta)
     encoded = encoded_weights(node.inputs[1], channels=0 if attribute(node, "transB", 0) else 1)
     if encoded is not None and is_worth_it(left, encoded):
-        emit_product(ctx, node, encoded_product(ctx, left, encoded), _scaled_sum(addend, alpha, beta))
+        emit_product(ctx, node, encoded_product(ctx, left, encoded), finish)
         return
-    multiply(ctx, node, Product(left, right), _scaled_sum(addend, alpha, beta))
+    kernel = None if is_transposed else _half_product(ctx, node, right)
+    emit_product(ctx, node, kernel or product_kernel(ctx, Product(left, right)), finish)
+
+
+def _half_product(ctx: Lowering, node: ir.Node, right: Tensor) -> Callable[[gemm.Store], GemmKernel] | None:
+    """The kernel of pairs, where the node's operands are halves and the result has columns enough."""
+    halves = halves_of(ctx, node, right.constant)
+    return None if halves is None or right.shape[-1] <= FEW else half_product(ctx, halves)
 
 
 def _scaled_sum(addend: Tensor | None, alpha: float, beta: float) -> Finish:

@@ -10,7 +10,7 @@ from graphopt import edit
 from graphopt.backends.codegen.program import Kernel, Step
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.inference import evaluate, infer_outputs, note_shapes
-from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Pointwise, Refused
+from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Pointwise, Refused, refuse_bfloat16
 from graphopt.backends.lower.pointwise import lower_pointwise
 from graphopt.errors import UnsupportedNode
 from graphopt.model.statistics import is_integer, macs
@@ -65,6 +65,7 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 def _require_operator(ctx: Lowering, node: ir.Node) -> Operator:
     operator = ctx.operator(node)
     if operator is None:
+        refuse_bfloat16((*node.inputs, *node.outputs))
         raise Refused("graphopt has no kernel for this operator")
     return operator
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 _INTEGERS = {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
 ELEMENT_TYPES = frozenset({"BOOL", "FLOAT16", "FLOAT", "DOUBLE"} | _INTEGERS)
-"""Those that a buffer can hold: no strings, no complex numbers, nothing narrower than a byte, no bfloat16."""
+"""Those that a buffer can hold and kernels compute: no strings, no complex numbers, nothing narrower than a byte, no bfloat16."""
+
+BITS = "uint16"
+"""The dtype of tensors of bfloat16, whose elements are handled as their bits."""
+
+CARRIERS = frozenset(
+    ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""Operators on bfloat16: those that convert it, or only move it."""
 
 
 class Refused(Exception):
@@ -80,10 +88,24 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     return tuple(int(extent) for extent in value.shape.numpy())
 
 
+def is_bfloat16(value: ir.Value | None) -> bool:
+    """Whether a value's elements are handled as bits."""
+    return value is not None and value.dtype == ir.DataType.BFLOAT16
+
+
+def refuse_bfloat16(values: Iterable[ir.Value | None]) -> None:
+    """For those who compute on elements, or hand them to a caller."""
+    for value in values:
+        if value is not None and is_bfloat16(value):
+            raise Refused(f"{value.name!r} has element type BFLOAT16")
+
+
 def dtype_of_value(value: ir.Value) -> str:
-    """The numpy name of a value's element type."""
+    """The numpy name of a value's element type; that of bits for bfloat16."""
     if value.dtype is None:
         raise Refused(f"the element type of {value.name!r} is unknown")
+    if is_bfloat16(value):
+        return BITS
     if value.dtype.name not in ELEMENT_TYPES:
         raise Refused(f"{value.name!r} has element type {value.dtype.name}")
     return str(value.dtype.numpy().name)

@@ -47,6 +47,7 @@ def epilogue(ctx: Lowering, node: ir.Node, block: int = 0) -> Epilogue:
     shape = shape_of(value)
     region = _region(ctx, value, shape)
     end = region[-1].outputs[0] if region else value
+    _compute_conditional_operands(ctx, value, region)
     made = Epilogue(end, shape, dtype_of_value(value), block)
     ctx.values[value] = made.hole
     for follower in region:
@@ -57,6 +58,15 @@ def epilogue(ctx: Lowering, node: ir.Node, block: int = 0) -> Epilogue:
     ctx.done.update(region)
     made.result = ctx.values[end]
     return made
+
+
+def _compute_conditional_operands(ctx: Lowering, value: ir.Value, region: Sequence[ir.Node]) -> None:
+    """Bring what a region reads besides `value` into memory where kernels must not compute it in their vectors."""
+    inside = {value, *(node.outputs[0] for node in region)}
+    for node in region:
+        for operand in node.inputs:
+            if operand is not None and operand not in inside and operand in ctx.values:
+                ctx.values[operand] = ctx.unconditional(ctx.values[operand])
 
 
 def following(ctx: Lowering, node: ir.Node) -> ir.Value:

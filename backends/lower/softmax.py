@@ -74,9 +74,7 @@ def readable(ctx: Lowering, x: Tensor) -> Tensor:
     """The tensor itself if vectors of it can be computed in place, else in memory."""
     if not x.is_lazy:
         return ctx.in_memory(x) if x.constant is None else x
-    trial = KernelBuilder()
-    x.read(trial, [tirx.Var(f"i{axis}", "int32") for axis in range(x.rank)])
-    return ctx.in_memory(x) if trial.guarded else x
+    return ctx.unconditional(x)
 
 
 def row_index(rank: int, axes: Sequence[int], outer: Sequence[Expr], inner: Sequence[Expr]) -> list[Expr]:

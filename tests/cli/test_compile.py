@@ -126,3 +126,11 @@ def test_the_same_input_gives_the_same_bytes(onnx_file: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0]
     first, second = ((folder / "m.gopt").read_bytes() for folder in folders)
     assert first == second
+
+
+def test_precision(onnx_file: Path) -> None:
+    invoke("compile", onnx_file, "--precision", "bf16", "--target", "x86-64-v2", "--keep-float", "Conv")
+    message = invoke("compile", onnx_file, "--keep-float", "Conv", code=2).output
+    assert "--keep-float: only with --precision bf16" in message
+    both = ("--precision", "bf16", "--quantize", "int8", "--calib", onnx_file.parent)
+    assert "exclude each other" in invoke("compile", onnx_file, *both, code=2).output

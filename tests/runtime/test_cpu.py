@@ -49,6 +49,8 @@ def test_android_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("arch", "required", "flags", "missing"),
     [
         ("x86_64", ["sse3", "sse4.2", "avx512vnni", "bmi", "+fma"], "pni sse4_2 avx512_vnni bmi1 fma", []),
+        ("x86_64", ["avx512vnni", "avx512bf16"], "avx512_vnni", ["avx512bf16"]),
+        ("x86_64", ["avx512vnni", "avx512bf16"], "avx512_vnni avx512_bf16", []),
         ("x86_64", ["avx512f", "avx2"], "avx2", ["avx512f"]),
         ("x86_64", ["amx-int8"], "amx_int8", []),
         ("aarch64", ["neon", "dotprod", "fullfp16", "i8mm"], "asimd asimddp asimdhp", ["i8mm"]),

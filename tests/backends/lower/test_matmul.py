@@ -98,3 +98,14 @@ def test_following_nodes_are_computed_in_the_kernel() -> None:
     vector = nodes.add("MatMul", normal((33,)), fixed(normal((33, 17))))
     nodes.add("Relu", nodes.add("Add", vector, fixed(normal((17,)))))
     nodes.check()
+
+
+def test_a_padded_value_is_no_part_of_an_epilogue() -> None:
+    """Its elements are read under a condition, which the vectors of a product cannot be computed under."""
+    nodes = Nodes()
+    padded = nodes.add("Pad", RNG.standard_normal((6, 6)).astype(np.float32), fixed(np.array([1, 1, 1, 1])))
+    addend = nodes.add("Relu", padded)
+    left = RNG.standard_normal((8, 8)).astype(np.float32)
+    weights = fixed(RNG.standard_normal((8, 8)).astype(np.float32))
+    nodes.add("Add", nodes.add("MatMul", left, weights), addend)
+    nodes.check()

@@ -1,0 +1,41 @@
+"""Real classifiers in bfloat16 give the answers of ONNX Runtime's float32.
+
+Run with ``GRAPHOPT_ZOO=<folder> pytest -m zoo``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphopt import api
+from graphopt.backends.targets import find_target, runs_here
+from graphopt.building import read
+from graphopt.data import load_dataset
+from graphopt.model import bind_first_dims
+from graphopt.verify import reference
+
+pytestmark = pytest.mark.zoo
+
+TARGET, SAMPLES = "x86-64-v4-bf16", 100
+CLASSIFIERS = {
+    "cifar10_resnet20": ("cifar10_test_jpeg_5k.npz", "cifar"),
+    "squeezenet1.1_ncnnfp16": ("imagenet_sample", "imagenet"),
+    "shufflenet-v2_fp32_from_int8": ("imagenet_sample", "imagenet"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_top1_agrees(name: str, zoo: Path, tmp_path: Path) -> None:
+    if reason := runs_here(find_target(TARGET)):
+        pytest.skip(reason)
+    file, preprocess = CLASSIFIERS[name]
+    model = read(zoo / "models" / f"{name}.onnx")
+    bind_first_dims(model)
+    data = load_dataset(zoo / "data" / file, list(model.graph.inputs), preprocess)
+    run, same = reference(model), []
+    with api.load(api.build(model, tmp_path / "m.gopt", TARGET, precision="bf16").path) as compiled:
+        for feeds in data.batches(1, SAMPLES):
+            expected = next(iter(run(feeds).values()))
+            same.append(int(np.argmax(compiled.run(None, dict(feeds))[0])) == int(np.argmax(expected)))
+    assert np.mean(same) >= 0.97
