@@ -12,8 +12,8 @@ from graphopt.backends.codegen.inline import PAIR
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, direct_cycles, flatten_pointwise
 from graphopt.backends.kernels.core import Core
-from graphopt.backends.kernels.pair_conv import in_pairs
 from graphopt.backends.kernels.tile_cost import weights_cycles
+from graphopt.backends.kernels.units import in_units
 from graphopt.backends.lower.halves import suits_pairs
 from graphopt.backends.lower.matmul import FEW
 from graphopt.backends.lower.operator import Refused, attribute, shape_of
@@ -55,7 +55,7 @@ def _conv(node: ir.Node, core: Core) -> float:
     ):
         return 0.0
     flat = flatten_pointwise(shape)
-    pairs = in_pairs(flat, PAIR)
+    pairs = in_units(flat, PAIR)
     halves = direct_cycles(pairs, choose_tile(pairs, core), core)
     return _float_conv(node, flat, core) - halves - ROUND * math.prod(x)
 

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from graphopt.backends.kernels.core import Core, Dot, MatrixDot
 from graphopt.backends.kernels.gemm import GemmTile, choose_tile
 from graphopt.backends.kernels.octets import Octets
 from graphopt.backends.kernels.quads import Quads
 from graphopt.backends.kernels.tile_cost import SUPPLIES
+from graphopt.backends.kernels.units import UnitArithmetic
 
 
-class ByteArithmetic(Protocol):
-    """An instruction takes `unit` bytes of neighbouring channels of an activation."""
-
-    @property
-    def unit(self) -> int: ...
-
-    @property
-    def lanes(self) -> int: ...
-
-    @property
-    def step(self) -> int:
-        """Packed weights of one vector of filters and one unit."""
+class ByteArithmetic(UnitArithmetic, Protocol):
+    """That of bytes."""
 
     @property
     def moved(self) -> int:
         """What is added to activations."""
-
-    @property
-    def weights_dtype(self) -> str: ...
-
-    def pack(self, weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """`[..., vectors * lanes, unit]` int8 as `step` elements a vector."""
 
 
 ARITHMETICS: Mapping[type[Dot], type[Quads | Octets]] = {Dot: Quads, MatrixDot: Octets}

@@ -26,7 +26,7 @@ Pixel = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ByteConvKernel(ConvKernel):
-    """`weights` are packed by `pack_byte_filters`. `bias` has the sums that all taps together start with, `taps` what each tap
+    """`weights` are packed by `pack_unit_filters`. `bias` has the sums that all taps together start with, `taps` what each tap
     that an output has adds to that; one of them is None. `shifts` has what must be added to the weights of each filter, or is None."""
 
     taps: Buffer | None

@@ -1,8 +1,7 @@
-"""Bytes in the order in which kernels read them: weights at compile time, and images of few channels."""
+"""What convolutions of bytes need besides packed weights: images of few channels in quads, and sums that zero points make."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,26 +9,16 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.byte_arithmetic import ByteArithmetic
-from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile
+from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.gemm import segments
-from graphopt.backends.kernels.panels import pack_panels
 from graphopt.backends.kernels.quads import QUAD
 from graphopt.backends.kernels.threads import loop_kind
+from graphopt.backends.kernels.units import filled_up
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage, Tensor
 
 PARALLEL_ELEMENTS = 16384
 """Elements below which moving them stays on one thread."""
-
-
-def in_units(shape: ConvShape, unit: int) -> ConvShape:
-    """The convolution with a channel for every `unit`, whose steps and tiles cost as much."""
-    return replace(shape, channels=-(-shape.channels // unit))
-
-
-def units_of_block(block: int, unit: int) -> int:
-    """Steps that a block of channels takes; one where it takes several blocks."""
-    return max(block // unit, 1)
 
 
 def emit_quads(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -> None:
@@ -55,42 +44,6 @@ def emit_quads(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -> Non
                 pixels(k.bind(part.start + number * size), size)
 
 
-def pack_byte_panels(
-    matrix: np.ndarray[Any, Any], vectors: int, arithmetic: ByteArithmetic
-) -> np.ndarray[Any, Any]:
-    """`[k, n]` int8 to `[panel, k / unit, vectors * lanes, unit]`, missing columns and rows zero."""
-    k, n = matrix.shape
-    unit = arithmetic.unit
-    padded = np.zeros((_whole(k, unit), n), np.int8)
-    padded[:k] = matrix
-    rows = [pack_panels(padded[row::unit], vectors, arithmetic.lanes) for row in range(unit)]
-    return arithmetic.pack(np.stack(rows, axis=-1)).astype(arithmetic.weights_dtype)
-
-
-def pack_byte_filters(
-    weights: np.ndarray[Any, Any], shape: ConvShape, tile: ConvTile, arithmetic: ByteArithmetic, block: int
-) -> np.ndarray[Any, Any]:
-    """`[filters * groups, channels, kh, kw]` to `[groups, filter tiles, channel blocks, kh, kw, unit of a block, tile vector, lane,
-    channel of a unit]`, flat, filters and channels filled up with zeros; `block` is that of the input, or a unit where that is more."""
-    lanes, unit, (kh, kw) = arithmetic.lanes, arithmetic.unit, shape.window.kernel
-    filters, channels = _whole(shape.filters, lanes), _whole(shape.channels, unit)
-    units = units_of_block(block, unit)
-    padded = np.zeros((shape.groups, filters, channels, kh, kw), np.int8)
-    padded[:, : shape.filters, : shape.channels] = weights.reshape(shape.groups, -1, *weights.shape[1:])
-    split = padded.reshape(shape.groups, filters, -1, unit, kh, kw)
-    tiles = []
-    for part in segments(filters, tile.blocks * lanes):
-        chosen = split[:, part.start : part.start + part.repeat * part.extent]
-        for number in range(part.repeat):
-            own = chosen[:, number * part.extent : (number + 1) * part.extent]
-            blocks = [
-                arithmetic.pack(own[:, :, first : first + units].transpose(0, 4, 5, 2, 1, 3))
-                for first in range(0, split.shape[2], units)
-            ]
-            tiles.append(np.concatenate([block.reshape(shape.groups, -1) for block in blocks], 1))
-    return np.concatenate(tiles, 1).reshape(-1).astype(arithmetic.weights_dtype)
-
-
 def filter_shifts(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """What the weights of each filter, of which none is further than 255 from another, must be moved by to be int8: int32."""
     low, high = (of(weights.reshape(len(weights), -1), axis=1, initial=0) for of in (np.min, np.max))
@@ -111,11 +64,7 @@ def zero_sums(
     moved, lanes = arithmetic.moved, arithmetic.lanes
     fillers = -shape.channels % QUAD * moved * shifts
     taps = -(zero + moved) * weights.astype(np.int32).sum(axis=1) - fillers[:, None, None]
-    filters = _whole(shape.filters, lanes)
+    filters = filled_up(shape.filters, lanes)
     padded = np.zeros((shape.groups, filters, *shape.window.kernel), np.int32)
     padded[:, : shape.filters] = taps.reshape(shape.groups, -1, *taps.shape[1:])
     return np.ascontiguousarray(padded.reshape(-1, lanes, *shape.window.kernel).transpose(2, 3, 0, 1))
-
-
-def _whole(count: int, unit: int) -> int:
-    return -(-count // unit) * unit

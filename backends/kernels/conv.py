@@ -199,7 +199,7 @@ class ConvKernel:
                 k.assign(sums, place.vector(block, pixel) * self.lanes, start, self.lanes)
 
     def _accumulate(self, k: KernelBuilder, sums: Local, place: Place) -> None:
-        full, rest = divmod(self.shape.channels, self.lanes)
+        full, rest = divmod(self._steps, self._per_block)
 
         def channel_block(block: Expr, channels: int) -> None:
             for ky, kx, pixels in self._taps(k, place):
@@ -211,9 +211,19 @@ class ConvKernel:
 
         if full:
             with k.loop(full, "serial", "block") as block:
-                channel_block(block, self.lanes)
+                channel_block(block, self._per_block)
         if rest:
             channel_block(full, rest)
+
+    @property
+    def _steps(self) -> int:
+        """Channels, or what an instruction takes of them at once."""
+        return self.shape.channels
+
+    @property
+    def _per_block(self) -> int:
+        """Steps of a block of channels."""
+        return self.lanes
 
     def _taps(self, k: KernelBuilder, place: Place) -> Iterator[tuple[Expr, Expr, list[tuple[int, int]]]]:
         """Loops over the window; gives each tap's row, column, and the pixels of the tile whose input exists."""

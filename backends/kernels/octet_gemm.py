@@ -59,7 +59,7 @@ def emit_row_pairs(k: KernelBuilder, left: Tensor, out: Storage) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class OctetGemmKernel(GemmKernel):
-    """`left` is packed by `emit_row_pairs`, and tiles have an even number of rows; `right` are the panels of `pack_byte_panels`,
+    """`left` is packed by `emit_row_pairs`, and tiles have an even number of rows; `right` are the panels of `pack_unit_panels`,
     whose lanes are elements. Zero points are left to the caller."""
 
     arithmetic: Octets

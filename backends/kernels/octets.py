@@ -35,6 +35,7 @@ class Octets:
     lanes: int
     unit: ClassVar[int] = OCTET
     moved: ClassVar[int] = 0
+    element: ClassVar[str] = "int8"
     weights_dtype: ClassVar[str] = "int8"
 
     @classmethod

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.conv import ConvKernel, Place, Tap
-from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile
-from graphopt.backends.kernels.gemm import segments
 from graphopt.backends.kernels.lanes import lane_of
 from graphopt.backends.kernels.pairs import Pairs
 from graphopt.backends.layout import Blocked
@@ -20,42 +15,9 @@ Pixel = tuple[int, int]
 """Row and column within a tile."""
 
 
-def in_pairs(shape: ConvShape, unit: int) -> ConvShape:
-    """The convolution with a channel for every pair, whose steps and tiles cost as much."""
-    return replace(shape, channels=-(-shape.channels // unit))
-
-
-def pack_pairs(
-    weights: np.ndarray[Any, Any], shape: ConvShape, tile: ConvTile, pairs: Pairs, block: int
-) -> np.ndarray[Any, Any]:
-    """`[filters * groups, channels, kh, kw]` to `[groups, filter tiles, channel blocks, kh, kw, pair, tile vector, lane, unit]`,
-    flat, filters and channels filled up with zeros; `block` is that of the input."""
-    lanes, unit, (kh, kw) = pairs.lanes, pairs.unit, shape.window.kernel
-    filters, channels = whole(shape.filters, lanes), whole(shape.channels, unit)
-    padded = np.zeros((shape.groups, filters, channels, kh, kw), pairs.element)
-    padded[:, : shape.filters, : shape.channels] = weights.reshape(shape.groups, -1, *weights.shape[1:])
-    split = padded.reshape(shape.groups, filters, -1, unit, kh, kw)
-    tiles = []
-    for part in segments(filters, tile.blocks * lanes):
-        chosen = split[:, part.start : part.start + part.repeat * part.extent]
-        for number in range(part.repeat):
-            own = chosen[:, number * part.extent : (number + 1) * part.extent]
-            blocks = [
-                pairs.pack(own[:, :, first : first + block // unit].transpose(0, 4, 5, 2, 1, 3))
-                for first in range(0, split.shape[2], block // unit)
-            ]
-            tiles.append(np.concatenate([block.reshape(shape.groups, -1) for block in blocks], 1))
-    return np.concatenate(tiles, 1).reshape(-1).astype(pairs.weights_dtype)
-
-
-def whole(count: int, unit: int) -> int:
-    """`count` filled up to a multiple."""
-    return -(-count // unit) * unit
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairConvKernel(ConvKernel):
-    """`weights` are packed by `pack_pairs`; each group starts on a whole block of the input's channels."""
+    """`weights` are packed by `pack_unit_filters`; each group starts on a whole block of the input's channels."""
 
     pairs: Pairs
 
@@ -63,26 +25,12 @@ class PairConvKernel(ConvKernel):
     def dtype(self) -> str:
         return self.pairs.sums
 
-    def _accumulate(self, k: KernelBuilder, sums: Local, place: Place) -> None:
-        full, rest = divmod(-(-self.shape.channels // self.pairs.unit), self._per_block)
-
-        def channel_block(block: Expr, count: int) -> None:
-            for ky, kx, pixels in self._taps(k, place):
-                if self._reads_blocks:
-                    self._multiply_block(k, sums, place, Tap(block, count, 0, ky, kx), pixels)
-                    continue
-                with k.loop(count, "serial", "pair") as pair:
-                    self._multiply_pair(k, sums, place, Tap(block, count, pair, ky, kx), pixels)
-
-        if full:
-            with k.loop(full, "serial", "block") as block:
-                channel_block(block, self._per_block)
-        if rest:
-            channel_block(full, rest)
+    @property
+    def _steps(self) -> int:
+        return -(-self.shape.channels // self.pairs.unit)
 
     @property
     def _per_block(self) -> int:
-        """Pairs of a block of channels."""
         return self.input.block // self.pairs.unit
 
     @property
@@ -104,9 +52,7 @@ class PairConvKernel(ConvKernel):
                 scalar = self.pairs.operands(k, lane_of(vector, pair, self.lanes))
                 self._add_products(k, sums, place, pixel, scalar, weights)
 
-    def _multiply_pair(
-        self, k: KernelBuilder, sums: Local, place: Place, tap: Tap, pixels: list[Pixel]
-    ) -> None:
+    def _multiply(self, k: KernelBuilder, sums: Local, place: Place, tap: Tap, pixels: list[Pixel]) -> None:
         """The products of a pair of channels, which is what a lane is here."""
         weights = self._pair_weights(k, place, tap)
         for pixel in pixels:

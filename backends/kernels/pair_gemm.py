@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.kernels.gemm import GemmKernel, Tile
 from graphopt.backends.kernels.lanes import Scalar, lane_of
 from graphopt.backends.kernels.pairs import Pairs
-from graphopt.backends.kernels.panels import Panels, pack_panels
+from graphopt.backends.kernels.panels import Panels
 from graphopt.backends.layout import Strided
 from graphopt.backends.tensor import broadcast_index
 
 
-def pack_pair_panels(matrix: np.ndarray[Any, Any], vectors: int, pairs: Pairs) -> np.ndarray[Any, Any]:
-    """`[k, n]` to `[panel, k / unit, vectors * lanes, unit]`, missing columns and rows zero."""
-    (k, n), unit = matrix.shape, pairs.unit
-    padded = np.zeros((-(-k // unit) * unit, n), pairs.element)
-    padded[:k] = matrix
-    rows = [pack_panels(padded[row::unit], vectors, pairs.lanes) for row in range(unit)]
-    return pairs.pack(np.stack(rows, axis=-1)).astype(pairs.weights_dtype)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairGemmKernel(GemmKernel):
-    """`left [m, k]` has its k next to each other, a multiple of a pair's elements; `right` are the panels of `pack_pair_panels`,
+    """`left [m, k]` has its k next to each other, a multiple of a pair's elements; `right` are the panels of `pack_unit_panels`,
     whose lanes are elements. Zero points are left to the caller."""
 
     pairs: Pairs

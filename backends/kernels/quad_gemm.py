@@ -17,7 +17,7 @@ from graphopt.backends.tensor import broadcast_index
 
 @dataclass(frozen=True, kw_only=True)
 class QuadGemmKernel(GemmKernel):
-    """`left [m, k]` has its k next to each other, a multiple of four; `right` are the panels of `pack_byte_panels`, whose lanes
+    """`left [m, k]` has its k next to each other, a multiple of four; `right` are the panels of `pack_unit_panels`, whose lanes
     are elements. Zero points are left to the caller."""
 
     arithmetic: Quads

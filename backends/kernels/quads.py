@@ -50,6 +50,11 @@ class Quads:
         return (-128 if self.dot.signed else 128) if self.flips else 0
 
     @property
+    def element(self) -> str:
+        """Dtype of a weight."""
+        return "int8"
+
+    @property
     def weights_dtype(self) -> str:
         """Of packed weights."""
         return "int16" if self.dot.pairs else "int8"

@@ -18,9 +18,10 @@ from graphopt.backends.codegen.inline import PAIR
 from graphopt.backends.kernels.conv import pad_bias
 from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten_pointwise
 from graphopt.backends.kernels.gemm import Store
-from graphopt.backends.kernels.pair_conv import PairConvKernel, in_pairs, pack_pairs
+from graphopt.backends.kernels.pair_conv import PairConvKernel
 from graphopt.backends.kernels.pair_gemm import PairGemmKernel
 from graphopt.backends.kernels.pairs import Pairs
+from graphopt.backends.kernels.units import in_units, pack_unit_filters
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.operator import BITS, is_bfloat16
@@ -72,7 +73,7 @@ def lower_half_conv(
 ) -> None:
     """Emit a convolution that `suits_pairs`; its weights have two spatial axes."""
     pairs, shape = Pairs.of(ctx.core), flatten_pointwise(shape)
-    tile = choose_tile(in_pairs(shape, PAIR), ctx.core)
+    tile = choose_tile(in_units(shape, PAIR), ctx.core)
     source = channel_blocks(ctx, halves.input)
     after = epilogue(ctx, node, ctx.lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, ctx.lanes))
@@ -81,7 +82,7 @@ def lower_half_conv(
         tile,
         ctx.core,
         source,
-        weights=ctx.constant_buffer(pack_pairs(halves.weights, shape, tile, pairs, source.block)),
+        weights=ctx.constant_buffer(pack_unit_filters(halves.weights, shape, tile, pairs, source.block)),
         bias=None if bias is None else ctx.constant_buffer(pad_bias(bias, shape, ctx.lanes)),
         store=after.into(out),
         pairs=pairs,

@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic, product_tile
-from graphopt.backends.kernels.byte_packing import pack_byte_panels
 from graphopt.backends.kernels.gemm import GemmKernel, Store
 from graphopt.backends.kernels.panels import Panels, panel_count
 from graphopt.backends.kernels.quads import QUAD
+from graphopt.backends.kernels.units import pack_unit_panels
 from graphopt.backends.lower.byte_products import BYTE_PRODUCTS
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.matmul import Product, emit_product, multiply
@@ -156,7 +156,7 @@ def _multiply_bytes(
     product = BYTE_PRODUCTS[type(arithmetic)]
     source = product.prepare(ctx, reshape(ctx.dense(left.levels), (math.prod(rows), depth)))
     tile = product_tile(math.prod(rows), columns, steps, ctx.core)
-    packed = ctx.constant_buffer(pack_byte_panels(right, tile.vectors, arithmetic))
+    packed = ctx.constant_buffer(pack_unit_panels(right, tile.vectors, arithmetic))
     count = panel_count(columns, tile.vectors, ctx.lanes)
     panels = Panels(packed, (), count, steps, tile.vectors, arithmetic.step)
     shape = (math.prod(rows), columns)

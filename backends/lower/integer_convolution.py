@@ -14,7 +14,6 @@ from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic
 from graphopt.backends.kernels.byte_packing import (
     emit_quads,
     filter_shifts,
-    pack_byte_filters,
     zero_sums,
 )
 from graphopt.backends.kernels.conv import ConvKernel, pack_weights, pad_bias
@@ -23,6 +22,7 @@ from graphopt.backends.kernels.depthwise import pack_depthwise
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.kernels.integer_conv import IntegerDepthwiseKernel, Store, emit_plain_conv
 from graphopt.backends.kernels.quads import QUAD
+from graphopt.backends.kernels.units import pack_unit_filters
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.integer import Finish, requantize, scaling, without_zero_point
@@ -166,7 +166,7 @@ def _bytes(convolution: Convolution, weights: Array, zero: int) -> None:
     arithmetic = byte_arithmetic(ctx.core, x.dtype)
     source = _blocks_of_quads(ctx, x)
     moved = weights - shifts[:, None, None, None]
-    packed = ctx.constant_buffer(pack_byte_filters(moved, shape, tile, arithmetic, source.block))
+    packed = ctx.constant_buffer(pack_unit_filters(moved, shape, tile, arithmetic, source.block))
     shift_buffer = ctx.constant_buffer(pad_bias(shifts, shape, ctx.lanes)) if shifts.any() else None
     bias = taps = None
     sums = zero_sums(weights, shifts, shape, zero, arithmetic)

@@ -10,9 +10,10 @@ import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.kernels.gemm import Store, choose_tile
-from graphopt.backends.kernels.pair_gemm import PairGemmKernel, pack_pair_panels
+from graphopt.backends.kernels.pair_gemm import PairGemmKernel
 from graphopt.backends.kernels.pairs import Pairs
 from graphopt.backends.kernels.panels import Panels, panel_count
+from graphopt.backends.kernels.units import pack_unit_panels
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.tensor import Tensor, unravel
@@ -26,7 +27,7 @@ def pair_product(
     rows, (depth, columns) = left.shape[:-1], right.shape
     source = reshape(ctx.dense(left), (math.prod(rows), depth))
     tile = choose_tile(math.prod(rows), columns, depth // pairs.unit, ctx.core)
-    packed = ctx.constant_buffer(pack_pair_panels(right, tile.vectors, pairs))
+    packed = ctx.constant_buffer(pack_unit_panels(right, tile.vectors, pairs))
     count = panel_count(columns, tile.vectors, ctx.lanes)
     panels = Panels(packed, (), count, depth // pairs.unit, tile.vectors, pairs.step)
     shape = (math.prod(rows), columns)

@@ -11,7 +11,6 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic, convolutions_core
 from graphopt.backends.kernels.byte_conv import ByteConvKernel
-from graphopt.backends.kernels.byte_packing import in_units
 from graphopt.backends.kernels.conv import ConvKernel
 from graphopt.backends.kernels.conv_shape import ConvShape, ConvTile, direct_cycles, tiles_that_fit
 from graphopt.backends.kernels.core import Core
@@ -20,6 +19,7 @@ from graphopt.backends.kernels.octets import Octets
 from graphopt.backends.kernels.quad_conv import QuadConvKernel
 from graphopt.backends.kernels.quads import Quads
 from graphopt.backends.kernels.threads import loop_kind
+from graphopt.backends.kernels.units import in_units
 from graphopt.backends.layout import Blocked, Layout, dense
 from graphopt.backends.schedules.conv import facts_of, shape_of, whole_tiles, without_borders
 from graphopt.backends.schedules.standalone import Standalone
