@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from graphopt.backends.kernels.core import Core, Dot, MatrixDot
-from graphopt.backends.kernels.gemm import GemmTile, choose_tile
 from graphopt.backends.kernels.octets import Octets
 from graphopt.backends.kernels.quads import Quads
-from graphopt.backends.kernels.tile_cost import SUPPLIES
 from graphopt.backends.kernels.units import UnitArithmetic
 
 
@@ -31,11 +29,10 @@ def byte_arithmetic(core: Core, dtype: str) -> Quads | Octets:
     return ARITHMETICS[type(core.dot)].of(core, dtype)
 
 
-def product_tile(rows: int, columns: int, steps: int, core: Core) -> GemmTile:
-    """The tile of a product of bytes, of as many rows as the instruction takes or a multiple of that."""
+def products_core(core: Core) -> Core:
+    """The core as tiles of products of bytes see it."""
     assert core.dot is not None
-    tile = choose_tile(rows, columns, steps, replace(core, scalars=core.dot.rows))
-    return replace(tile, rows=SUPPLIES[core.dot.rows].products(1, tile.rows))
+    return replace(core, scalars=core.dot.rows)
 
 
 def convolutions_core(core: Core) -> Core:

@@ -1,25 +1,14 @@
-"""The kernels for products of bytes, by the arithmetic of the core."""
+"""How the left operands of products of bytes are read, by the arithmetic of the core."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from graphopt.backends.kernels.gemm import GemmKernel
-from graphopt.backends.kernels.octet_gemm import OctetGemmKernel, emit_row_pairs, packed_shape
+from graphopt.backends.kernels.octet_gemm import emit_row_pairs, packed_shape
 from graphopt.backends.kernels.octets import Octets
-from graphopt.backends.kernels.quad_gemm import QuadGemmKernel
 from graphopt.backends.kernels.quads import Quads
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.tensor import Tensor
-
-
-@dataclass(frozen=True)
-class ByteProduct:
-    """A kernel, and what brings its left operand `[m, k]`, dense, into the order in which it is read."""
-
-    kernel: Callable[..., GemmKernel]
-    prepare: Callable[[Lowering, Tensor], Tensor]
 
 
 def _in_row_pairs(ctx: Lowering, left: Tensor) -> Tensor:
@@ -30,7 +19,8 @@ def _in_row_pairs(ctx: Lowering, left: Tensor) -> Tensor:
     return packed
 
 
-BYTE_PRODUCTS: Mapping[type[Quads | Octets], ByteProduct] = {
-    Quads: ByteProduct(QuadGemmKernel, lambda ctx, left: left),
-    Octets: ByteProduct(OctetGemmKernel, _in_row_pairs),
+PREPARE: Mapping[type[Quads | Octets], Callable[[Lowering, Tensor], Tensor]] = {
+    Quads: lambda ctx, left: left,
+    Octets: _in_row_pairs,
 }
+"""What brings a left operand `[m, k]`, dense, into the order in which it is read."""

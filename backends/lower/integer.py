@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic, product_tile
+from graphopt.backends.kernels.byte_arithmetic import byte_arithmetic
 from graphopt.backends.kernels.gemm import GemmKernel, Store
 from graphopt.backends.kernels.panels import Panels, panel_count
 from graphopt.backends.kernels.quads import QUAD
 from graphopt.backends.kernels.units import pack_unit_panels
-from graphopt.backends.lower.byte_products import BYTE_PRODUCTS
+from graphopt.backends.lower.byte_products import PREPARE
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.matmul import Product, emit_product, multiply
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, dtype_of_value
@@ -29,6 +29,7 @@ from graphopt.backends.lower.quantize import (
     required,
 )
 from graphopt.backends.lower.views import reshape, transpose
+from graphopt.backends.schedules import byte_gemm
 from graphopt.backends.tensor import Index, Tensor, lazy, unravel
 
 Finish = Callable[[KernelBuilder, Sequence[Expr], Expr], Expr]
@@ -153,9 +154,10 @@ def _multiply_bytes(
 ) -> None:
     arithmetic, (depth, columns) = byte_arithmetic(ctx.core, left.levels.dtype), right.shape
     rows, steps = left.levels.shape[:-1], -(-depth // arithmetic.unit)
-    product = BYTE_PRODUCTS[type(arithmetic)]
-    source = product.prepare(ctx, reshape(ctx.dense(left.levels), (math.prod(rows), depth)))
-    tile = product_tile(math.prod(rows), columns, steps, ctx.core)
+    source = PREPARE[type(arithmetic)](ctx, reshape(ctx.dense(left.levels), (math.prod(rows), depth)))
+    tile = byte_gemm.tile_of(
+        ctx.schedule(byte_gemm.workload(math.prod(rows), columns, depth, left.levels.dtype))
+    )
     packed = ctx.constant_buffer(pack_unit_panels(right, tile.vectors, arithmetic))
     count = panel_count(columns, tile.vectors, ctx.lanes)
     panels = Panels(packed, (), count, steps, tile.vectors, arithmetic.step)
@@ -169,7 +171,8 @@ def _multiply_bytes(
         def restored(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
             store(k, [*unravel(index[0], rows), index[1]], value)
 
-        return product.kernel(source, panels, shape, tile, ctx.core, "int32", restored, arithmetic=arithmetic)
+        make = byte_gemm.KERNELS[type(arithmetic)]
+        return make(source, panels, shape, tile, ctx.core, "int32", restored, arithmetic=arithmetic)
 
     emit_product(ctx, node, kernel, finish_sum)
 

@@ -52,9 +52,9 @@ def workload(shape: ConvShape, dtype: str, shifted: bool, block: int) -> Workloa
 
 @cache
 def candidates(workload: Workload, core: Core) -> list[tuple[float, Config]]:
-    """Estimated cycles and schedule, the fastest first."""
+    """Estimated cycles and schedule, the fastest first; any for an empty convolution."""
     found = [*_on_bytes(workload, core), *_on_floats(workload, core)]
-    return sorted(found, key=lambda candidate: candidate[0])
+    return sorted(found, key=lambda candidate: candidate[0]) or [(0.0, _config(BYTES, ConvTile(1, 1)))]
 
 
 def _on_bytes(workload: Workload, core: Core) -> Iterator[tuple[float, Config]]:

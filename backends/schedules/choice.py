@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from graphopt.backends.kernels.core import Core
-from graphopt.backends.schedules import byte_conv, conv, gemm
+from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm
 from graphopt.backends.schedules.standalone import Standalone
 from graphopt.backends.schedules.workload import Config, Workload
 
@@ -28,7 +28,7 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: Mapping[str, Family] = {module.FAMILY: module for module in (byte_conv, conv, gemm)}
+FAMILIES: Mapping[str, Family] = {module.FAMILY: module for module in (byte_conv, byte_gemm, conv, gemm)}
 
 
 class Schedules(Protocol):

@@ -184,3 +184,10 @@ def test_a_measured_choice_of_floats_changes_no_result() -> None:
     buffers = [b for kernel in lower_model(model, native().core, measured).kernels() for b in kernel.buffers]
     assert "float32" in {buffer.dtype for buffer in buffers}
     assert_same("y", compiled(model, nodes.feeds, schedules=measured)[0], expected)
+
+
+def test_empty_operands() -> None:
+    nodes = Nodes()
+    nodes.add("MatMulInteger", integers(np.uint8, 0, 8), fixed(integers(np.int8, 8, 5)))
+    nodes.add("ConvInteger", integers(np.uint8, 0, 16, 5, 5), fixed(integers(np.int8, 16, 16, 3, 3)))
+    nodes.check()

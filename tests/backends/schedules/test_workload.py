@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.core import AVX512, AVX512_VNNI
 from graphopt.backends.kernels.window import Window
-from graphopt.backends.schedules import byte_conv, conv, gemm
+from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm
 from graphopt.backends.schedules.choice import FAMILIES, Measured, Rules
 from graphopt.backends.schedules.workload import Config, Workload
 
@@ -22,6 +22,8 @@ WORKLOADS = [
     ),
     gemm.workload(1, 128, 384, 64, True),
     gemm.workload(12, 100, 33, 7, False),
+    byte_gemm.workload(20, 100, 64, "uint8"),
+    byte_gemm.workload(1, 33, 12, "int8"),
 ]
 
 
