@@ -17,6 +17,7 @@ FRONT_DOOR = {
         "api",
         "building",
         "cli",
+        "cli_looking",
         "cli_measuring",
         "cli_quantizing",
         "doctor",
@@ -51,6 +52,7 @@ ALLOWED = {
     "ray": {"backends/tune/ray_builders.py"},
     "click": {
         "graphopt/cli.py",
+        "graphopt/cli_looking.py",
         "graphopt/cli_quantizing.py",
         "graphopt/commands.py",
         "graphopt/options.py",
