@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from graphopt import parameters
 from graphopt.errors import GraphoptError
@@ -121,11 +122,22 @@ def compile_settings(chosen: dict[str, Any], output: Path) -> dict[str, Any] | N
         if chosen["precision"] != "fp32":
             raise GraphoptError("--quantize and --precision bf16 exclude each other")
         return settings(chosen, chosen["quantize"], output)
-    names = ("calib", "eval", "exclude", "journal", "layers", "max_drop", "metric", "preprocess")
-    given = [f"--{name.replace('_', '-').removesuffix('s')}" for name in names if chosen[name]]
+    given = [option.opts[0] for option in _given(click.get_current_context())]
     if given:
         raise GraphoptError(f"{', '.join(given)}: only with --quantize")
     return None
+
+
+def _given(context: click.Context) -> list[click.Parameter]:
+    """The options of this module that stand on the command line."""
+    carrier: click.Command = click.command()(quantization(lambda: None))
+    names = {option.name for option in carrier.params}
+    return [
+        option
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def _layer(text: str) -> tuple[str, str]:
@@ -142,7 +154,7 @@ def _techniques(text: str) -> tuple[str, ...]:
 def summary(done: Quantization) -> str:
     """One line."""
     cost = "not evaluated: no data" if done.evaluation is None else str(done.evaluation)
-    return f"{len(done.quantized)} nodes on integers; {cost}"
+    return f"{len(done.quantized)} layers quantised; {cost}"
 
 
 def tables(done: Quantization) -> list[Any]:

@@ -83,10 +83,12 @@ def take_samples(source: Iterable[Feeds | Array], inputs: Sequence[ir.Value], li
         if isinstance(feeds, Mapping):
             found = {name: np.asarray(array) for name, array in feeds.items()}
         else:
-            found = {names[0]: np.asarray(feeds)}
+            found = {names[0]: np.asarray(feeds)} if names else {}
         missing = [name for name in names if name not in found]
         if missing:
             raise DataError(f"feeds number {count + 1} have nothing for input(s) {', '.join(missing)}")
+        if any(not found[name].ndim for name in names):
+            raise DataError(f"feeds number {count + 1} have a scalar: samples go along the first axis")
         for name in names:
             parts[name].append(found[name])
         count += len(found[names[0]]) if names else 1
@@ -122,7 +124,19 @@ def _array_dataset(path: Path, inputs: Sequence[ir.Value], preprocess: str | Non
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"{path}: the arrays have different numbers of samples: {counts}")
-    return Dataset(columns, None if labels is None else labels.astype(np.int64))
+    return Dataset(
+        columns, None if labels is None else _labels(labels, min(counts.values(), default=0), path)
+    )
+
+
+def _labels(array: Array, samples: int, path: Path) -> NDArray[np.int64]:
+    """One whole number a sample. Raises DataError for anything else."""
+    flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if flat.ndim != 1 or flat.dtype.kind not in "biu" or len(flat) != samples:
+        raise DataError(
+            f"{path}: labels are one whole number for each of {samples} samples, not {array.dtype} {array.shape}"
+        )
+    return flat.astype(np.int64)
 
 
 def _match(arrays: Feeds, inputs: Sequence[ir.Value], path: Path) -> dict[ir.Value, Array]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from graphopt.arrays import Array
 from graphopt.calibration import batch_size
 from graphopt.data import Dataset
 from graphopt.errors import DataError
-from graphopt.metrics import Metric, find_metric, mean_cosine
+from graphopt.metrics import METRICS, Metric, find_metric, mean_cosine
 from graphopt.verify import ReferenceFailed, reference
 
 NORMAL_95 = 1.96
@@ -27,7 +27,8 @@ Progress = Callable[[str], None]
 class Evaluation:
     """The first output of two models over `samples` samples.
 
-    `sqnr_db` is the ratio of the original's power to that of the difference; `cosine` the mean over samples; `agreement` the share
+    `sqnr_db` is the ratio of the original's power to that of the difference, of all outputs, None in JSON where nothing
+    differs; `cosine` the mean over samples; `agreement` the share
     of largest elements, along the last axis, in the same place; `top1` that of samples whose label has the largest, before and
     after; `interval` half the width of the 95 % interval of the change of top-1, by pairs of samples. `metric` are the user's
     numbers, before and after. None where they say nothing.
@@ -43,7 +44,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
-        return {name: list(each) if isinstance(each, tuple) else each for name, each in vars(self).items()}
+        content = {name: list(each) if isinstance(each, tuple) else each for name, each in vars(self).items()}
+        return {**content, "sqnr_db": self.sqnr_db if np.isfinite(self.sqnr_db) else None}
 
     @property
     def drop(self) -> float:
@@ -68,7 +70,8 @@ class Evaluation:
 class Judge:
     """Compares models with one original on the same samples; the original is run once.
 
-    Raises DataError where there are no samples, or where they do not fit.
+    The quality is that of all outputs, everything else that of the first one. Raises DataError where there are no samples, where
+    they do not fit, where outputs are not made of samples along the first axis, and where a metric lacks something.
     """
 
     def __init__(
@@ -80,45 +83,72 @@ class Judge:
         progress: Progress = lambda stage: None,
     ) -> None:
         self._data, self._progress = data, progress
-        self._count = len(data) if samples is None else min(samples, len(data))
+        self._size = batch_size(original, len(data))
+        wanted = len(data) if samples is None else min(max(samples, self._size), len(data))
+        self._count = wanted - wanted % self._size
+        if not self._count:
+            raise DataError(
+                f"there are {wanted} sample(s) to evaluate on, one run of the model takes {self._size}"
+            )
+        self._original = self._outputs(original, "the data does not fit the model")
         self._metric = find_metric(metric) if isinstance(metric, str) else metric
-        self._original = self._outputs(original)
-        self._feeds = self._inputs() if metric is not None else {}
+        self._feeds = self._inputs() if self._metric not in (None, *METRICS.values()) else {}
+        self._before = None if self._metric is None else self._score(self._metric, self._original)
 
     def judge(self, changed: ir.Model) -> Evaluation:
         """What the change cost."""
-        outputs = self._outputs(changed)
-        found = compare_outputs(_first(self._original), _first(outputs), self._data.labels)
-        if self._metric is None:
-            return found
-        both = [self._score(self._metric, each) for each in (self._original, outputs)]
-        return Evaluation(**{**vars(found), "metric": (both[0], both[1])})
+        outputs = self._outputs(changed, "ONNX Runtime does not run the changed model")
+        found = compare_outputs(_first(self._original), _first(outputs), self._labels)
+        metric = None
+        if self._metric is not None and self._before is not None:
+            metric = self._before, self._score(self._metric, outputs)
+        return replace(found, sqnr_db=quality(self._original, outputs), metric=metric)
+
+    @property
+    def _labels(self) -> NDArray[np.int64] | None:
+        return None if self._data.labels is None else self._data.labels[: self._count]
 
     def _score(self, metric: Metric, outputs: Mapping[str, Array]) -> float:
-        labels = None if self._data.labels is None else self._data.labels[: len(_first(outputs))]
-        return metric(outputs, self._original, self._feeds, labels)
+        return metric(outputs, self._original, self._feeds, self._labels)
 
     def _inputs(self) -> dict[str, Array]:
-        """As many samples as were run."""
-        count = len(_first(self._original))
-        return {
-            name: np.stack([column[i] for i in range(count)]) for name, column in self._data.columns.items()
-        }
+        """As many samples as are run."""
+        columns = self._data.columns.items()
+        return {name: np.stack([column[i] for i in range(self._count)]) for name, column in columns}
 
-    def _outputs(self, model: ir.Model) -> dict[str, Array]:
-        size = batch_size(model, self._count)
-        if self._count < size:
-            raise DataError(
-                f"there are {self._count} sample(s) to evaluate on, one run of the model takes {size}"
-            )
+    def _outputs(self, model: ir.Model, failure: str) -> dict[str, Array]:
         run, parts = reference(model, optimised=True), []
-        for number, feeds in enumerate(self._data.batches(size, self._count)):
-            self._progress(f"evaluate: sample {number * size + 1} of {self._count}")
+        for number, feeds in enumerate(self._data.batches(self._size, self._count)):
+            self._progress(f"evaluate: sample {number * self._size + 1} of {self._count}")
             try:
                 parts.append(run(feeds))
             except ReferenceFailed as error:
-                raise DataError(f"the data does not fit the model: {error}") from error
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+                raise DataError(f"{failure}: {error}") from error
+        return {name: self._joined(name, [part[name] for part in parts]) for name in parts[0]}
+
+    def _joined(self, name: str, parts: Sequence[Array]) -> Array:
+        """An output of all batches."""
+        shapes = {part.shape for part in parts}
+        if len(shapes) > 1 or any(part.ndim < 1 for part in parts):
+            raise DataError(f"output {name!r} has no samples along its first axis, or another size each time")
+        return np.concatenate(parts)
+
+
+def quality(before: Mapping[str, Array], after: Mapping[str, Array]) -> float:
+    """The ratio in dB of power to that of the difference; of several outputs each counts as much."""
+    shares = []
+    for name, values in before.items():
+        if values.dtype.kind != "f":
+            continue
+        exact, other = values.astype(np.float64), after[name].astype(np.float64)
+        if exact.shape != other.shape:
+            raise DataError(
+                f"output {name!r} has shape {other.shape} instead of {exact.shape} after the change"
+            )
+        power, noise = np.square(exact).sum(), np.square(exact - other).sum()
+        shares.append(noise / power if power else float(noise > 0))
+    noise = float(np.mean(shares)) if shares else 0.0
+    return float(-10 * np.log10(noise)) if noise else float("inf")
 
 
 def evaluate(
@@ -131,9 +161,7 @@ def evaluate(
 def compare_outputs(before: Array, after: Array, labels: NDArray[np.int64] | None = None) -> Evaluation:
     """Of two models, samples along the first axis."""
     rows, others = (each.astype(np.float64) for each in (before, after))
-    noise = np.square(rows - others).sum()
-    sqnr = float(10 * np.log10(np.square(rows).sum() / noise)) if noise else float("inf")
-    cosine = mean_cosine(before, after)
+    sqnr, cosine = quality({"": rows}, {"": others}), mean_cosine(before, after)
     if rows.ndim < 2 or rows.shape[-1] < 2:
         return Evaluation(len(rows), sqnr, cosine)
     chosen = rows.argmax(axis=-1), others.argmax(axis=-1)

@@ -25,7 +25,12 @@ Metric = Callable[[Outputs, Outputs, Mapping[str, Array], Labels], float]
 
 def agreement(outputs: Outputs, original: Outputs, feeds: Mapping[str, Array], labels: Labels) -> float:
     """Per cent of the last axes of the first output whose largest element is where the original has it."""
-    chosen, wanted = (np.asarray(_first(each)).argmax(axis=-1) for each in (outputs, original))
+    shape = _first(outputs).shape
+    if len(shape) < 2 or shape[-1] < 2:
+        raise DataError(
+            f"agreement is of scores along the last axis, the first output has shape {shape}; try cosine"
+        )
+    chosen, wanted = (_first(each).argmax(axis=-1) for each in (outputs, original))
     return float(100 * (chosen == wanted).mean())
 
 
@@ -83,8 +88,10 @@ def _import(module: str, function: str) -> Callable[..., Any]:
     sys.path.insert(0, folder)
     try:
         found = getattr(import_module(module), function, None)
-    except ImportError as error:
-        raise GraphoptError(f"cannot import {module!r} for the metric: {error}") from error
+    except Exception as error:
+        raise GraphoptError(
+            f"cannot import {module!r} for the metric: {type(error).__name__}: {error}"
+        ) from error
     finally:
         sys.path.remove(folder)
     if not callable(found):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -24,6 +25,7 @@ from graphopt.passes.quantize.ranges import METHODS, parameters
 from graphopt.passes.quantize.smooth import smooth
 from graphopt.passes.quantize.untie import untie
 from graphopt.passes.quantize.weights import BLOCK_OPSET, int4_weights, int8_weights, is_matrix
+from graphopt.pattern import attribute
 from graphopt.pipeline import Context
 from graphopt.presets import run_preset
 
@@ -80,12 +82,19 @@ class Recipe:
         """All that some layer may have."""
         return {self.scheme, *(scheme for _, scheme in self.layers)}
 
-    def scheme_of(self, node: ir.Node) -> str:
-        """Of one layer."""
+    def scheme_of(self, name: str, operators: AbstractSet[str]) -> str:
+        """Of the layer of a name that has, or had, one of these operators."""
         for pattern, scheme in self.layers:
-            if fnmatchcase(node.name or "", pattern) or fnmatchcase(node.op_type, pattern):
+            if any(fnmatchcase(each, pattern) for each in (name, *operators)):
                 return scheme
         return self.scheme
+
+    def require_matches(self, model: ir.Model) -> None:
+        """Raises GraphoptError for a pattern that no node of the model has."""
+        known = {text for node in model.graph for text in (node.name or "", node.op_type)}
+        for pattern, scheme in self.layers:
+            if not any(fnmatchcase(text, pattern) for text in known):
+                raise GraphoptError(f"no node or operator of the model matches {pattern!r} (={scheme})")
 
 
 def _require(what: str, name: str, known: Mapping[str, object]) -> None:
@@ -114,7 +123,9 @@ class Quantizer:
         progress: Progress,
         workers: int = 1,
     ) -> None:
+        recipe.require_matches(model)
         self.recipe = recipe
+        self._operators = {node.name: node.op_type for node in model.graph if node.name}
         self._data, self._samples, self._progress, self._workers = data, samples, progress, workers
         progress("optimize")
         run_preset(model, "O2", (), Context())
@@ -123,7 +134,7 @@ class Quantizer:
             ConvertOpset(opset).apply(model, Context())
         model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
         _name_nodes(model)
-        untie(model, lambda node: recipe.scheme_of(node) != FLOAT)
+        untie(model, lambda node: self._scheme_of(node) != FLOAT)
         self._plain = model
         self._equalised: ir.Model | None = None
         self._observed: dict[bool, Observations] = {}
@@ -140,29 +151,39 @@ class Quantizer:
     @property
     def layers(self) -> list[str]:
         """The names of all that can be on integers, in the order of the model."""
-        plan = make_plan(self._plain.graph, lambda node: self.recipe.scheme_of(node) == FLOAT)
-        return [node.name or "" for node in plan.anchors]
+        plan = self._plan(self._plain)
+        return [node.name or "" for node in (*plan.anchors, *plan.tables)]
 
     def make(self, techniques: Sequence[str] | None = None, floats: Sequence[str] = ()) -> Made:
         """The model with these techniques, by default all of the recipe, and these layers on floats."""
         chosen = frozenset(self.recipe.techniques if techniques is None else techniques)
         if (chosen, tuple(floats)) not in self._made:
-            self._made = {(chosen, tuple(floats)): self._make(chosen, floats)}
+            self._made = {(chosen, tuple(floats)): self._make(chosen, frozenset(floats))}
         return self._made[chosen, tuple(floats)]
 
-    def _make(self, chosen: frozenset[str], floats: Sequence[str]) -> Made:
-        recipe = replace(
-            self.recipe, layers=(*((_escaped(name), FLOAT) for name in floats), *self.recipe.layers)
-        )
+    def _make(self, chosen: frozenset[str], floats: frozenset[str]) -> Made:
         model = self._base("equalise" in chosen).clone()
         for scheme, write in self._writers(chosen).items():
-            if scheme in recipe.schemes:
-                write(model, _plan(model, recipe, scheme))
+            if scheme in self.recipe.schemes:
+                write(model, self._plan(model, scheme, floats))
         Cleanup().apply(model, Context())
         if LEARN in chosen and self._data is not None:
-            self._learn(self._teacher(chosen, recipe), model, self._data)
-        plan = make_plan(self._plain.graph, lambda node: recipe.scheme_of(node) == FLOAT)
-        return Made(model, [node.name or "" for node in plan.anchors], plan.left_out)
+            self._learn(self._teacher(chosen, floats), model, self._data)
+        plan = self._plan(self._plain, None, floats)
+        return Made(model, [node.name or "" for node in (*plan.anchors, *plan.tables)], plan.left_out)
+
+    def _plan(self, model: ir.Model, scheme: str | None = None, floats: frozenset[str] = frozenset()) -> Plan:
+        """Of the layers that have a scheme, or any but float, and are none of `floats`."""
+
+        def excluded(node: ir.Node) -> bool:
+            found = self._scheme_of(node)
+            return node.name in floats or (found == FLOAT if scheme is None else found != scheme)
+
+        return make_plan(model.graph, excluded)
+
+    def _scheme_of(self, node: ir.Node) -> str:
+        name = node.name or ""
+        return self.recipe.scheme_of(name, {node.op_type, self._operators.get(name, node.op_type)})
 
     def warnings(self, few: int) -> list[str]:
         """What is odd about the data; fewer samples than `few` say little."""
@@ -179,12 +200,12 @@ class Quantizer:
             found.append(f"{len(constant)} value(s) never changed on this data, {constant[0]!r} for one")
         return found
 
-    def _teacher(self, chosen: frozenset[str], recipe: Recipe) -> ir.Model:
+    def _teacher(self, chosen: frozenset[str], floats: frozenset[str]) -> ir.Model:
         """The floats that are rounded: with channels evened out, but with biases as they were."""
         model = self._base("equalise" in chosen).clone()
-        if "smooth" in chosen and STATIC in recipe.schemes:
+        if "smooth" in chosen and STATIC in self.recipe.schemes:
             channels = self._observations("equalise" in chosen).channels
-            smooth(model, _plan(model, recipe, STATIC), channels)
+            smooth(model, self._plan(model, STATIC, floats), channels)
         return model
 
     def _learn(self, teacher: ir.Model, model: ir.Model, data: Dataset) -> None:
@@ -204,7 +225,7 @@ class Quantizer:
     def _write_static(self, model: ir.Model, plan: Plan, techniques: frozenset[str]) -> None:
         seen = self._observations("equalise" in techniques)
         smoothed = smooth(model, plan, seen.channels) if "smooth" in techniques else {}
-        observed = seen.with_channels({value.name or "": each for value, each in smoothed.items()})
+        observed = seen.with_channels({(value.name or "", -1): each for value, each in smoothed.items()})
         if "correct" in techniques:
             correct_biases(model, plan, observed.means)
         leaders = {plan.group(value) for value in plan.values}
@@ -219,7 +240,7 @@ class Quantizer:
         products = self._grams() if "reconstruct" in techniques and self._data is not None else {}
 
         def of(node: ir.Node) -> np.ndarray | None:
-            value = node.inputs[0]
+            value = None if attribute(node, "transA") else node.inputs[0]
             found = None if value is None else products.get(value.name or "")
             return None if found is None else found.products
 
@@ -230,14 +251,14 @@ class Quantizer:
             return self._plain
         if self._equalised is None:
             self._equalised = self._plain.clone()
-            equalise(self._equalised, _plan(self._equalised, self.recipe, STATIC))
+            equalise(self._equalised, self._plan(self._equalised, STATIC))
         return self._equalised
 
     def _observations(self, equalised: bool) -> Observations:
         """Of everything that may become integer, from one pass over the data."""
         if equalised not in self._observed:
             model = self._base(equalised)
-            found = Observations.for_plan(_plan(model, self.recipe, STATIC))
+            found = Observations.for_plan(self._plan(model, STATIC))
             self._collect(model, found.points)
             self._observed[equalised] = found
         return self._observed[equalised]
@@ -245,8 +266,9 @@ class Quantizer:
     def _grams(self) -> dict[str, Gram]:
         """Of what products with blocks read."""
         if self._products is None:
-            anchors = _plan(self._plain, self.recipe, WEIGHTS4).anchors
-            read = {node.inputs[0].name for node in anchors if is_matrix(node) and node.inputs[0]}
+            anchors = self._plan(self._plain, WEIGHTS4).anchors
+            plain = [node for node in anchors if is_matrix(node) and not attribute(node, "transA")]
+            read = {node.inputs[0].name for node in plain if node.inputs[0]}
             self._products = {name: Gram() for name in read if name}
             self._collect(self._plain, {name: [gram] for name, gram in self._products.items()})
         return self._products
@@ -258,20 +280,15 @@ class Quantizer:
             collect(model, points, self._data, self._samples, self._progress, self._workers)
 
 
-def _plan(model: ir.Model, recipe: Recipe, scheme: str) -> Plan:
-    """Of the layers that have a scheme."""
-    return make_plan(model.graph, lambda node: recipe.scheme_of(node) != scheme)
-
-
 def _name_nodes(model: ir.Model) -> None:
     """Give every node a name of its own."""
     seen: set[str] = set()
-    for number, node in enumerate(model.graph):
-        if not node.name or node.name in seen:
-            node.name = f"{node.name or node.op_type}_{number}"
-        seen.add(node.name)
-
-
-def _escaped(name: str) -> str:
-    """A pattern that matches this name alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+    for node in model.graph:
+        wish = node.name or node.op_type
+        name = node.name or f"{wish}_0"
+        number = 0
+        while name in seen:
+            number += 1
+            name = f"{wish}_{number}"
+        node.name = name
+        seen.add(name)

@@ -19,7 +19,7 @@ from graphopt.errors import GraphoptError
 from graphopt.evaluation import Evaluation, Judge
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
-from graphopt.quantizer import FLOAT, LEARN, STATIC, Quantizer, Recipe
+from graphopt.quantizer import FLOAT, LEARN, STATIC, Made, Quantizer, Recipe
 from graphopt.sensitivity import Journal, Problem, Search, search
 
 Progress = Callable[[str], None]
@@ -89,7 +89,7 @@ def quantize(
     evaluate_on: Data | None = None,
     metric: str | None = None,
     max_drop: float | None = None,
-    journal: Path | None = None,
+    journal: str | Path | None = None,
     progress: Progress = lambda stage: None,
     **recipe: Any,
 ) -> Quantization:
@@ -106,39 +106,62 @@ def quantize(
         find_metric(metric)
     if calib is None and STATIC in chosen.schemes:
         raise GraphoptError(f"the scheme {STATIC} needs calibration data, for the ranges of activations")
+    if max_drop is not None and calib is None:
+        raise GraphoptError("--max-drop needs --calib DATA, on which layers are judged")
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
     data = _dataset(calib, source, preprocess, samples)
     held_out = data if evaluate_on is None else _dataset(evaluate_on, source, preprocess, None)
+    metric = metric or (None if max_drop is None else DEFAULT_METRIC)
+    judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
     quantizer = Quantizer(source, chosen, data, samples, progress, workers)
     gains = _gains(quantizer, original, data, progress)
     techniques = [gain.technique for gain in gains if gain.kept]
-    metric = metric or (None if max_drop is None else DEFAULT_METRIC)
-    judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
     found = None
-    if max_drop is not None:
-        if judge is None or data is None:
-            raise GraphoptError("--max-drop needs --calib DATA, on which layers are judged")
+    if max_drop is not None and judge is not None and data is not None:
         alone = Judge(original, data, MEASURED, progress=progress)
-        problem = _problem(quantizer, techniques, judge, alone)
-        diary = Journal(journal, _fingerprint(original, chosen, metric, data, held_out))
-        found = search(problem, max_drop, diary, progress)
-    made = quantizer.make(techniques, () if found is None else found.floats)
-    cost = None if judge is None else judge.judge(made.model)
+        subject = _fingerprint(original, (chosen, metric, samples, techniques), data, held_out)
+        diary = Journal(None if journal is None else Path(journal), subject)
+        found = search(_problem(quantizer, techniques, judge, alone), max_drop, diary, progress)
+    made, cost = _finished(quantizer, techniques, found, judge, max_drop)
     if output is not None:
         save(made.model, output)
-    return Quantization(
-        made.model,
-        before,
-        statistics(made.model),
-        made.quantized,
-        made.left_out,
-        quantizer.warnings(FEW),
-        gains,
-        found,
-        cost,
-    )
+    notes = [*quantizer.warnings(FEW), *_without_effect(chosen, quantizer, data, judge, metric)]
+    after = statistics(made.model)
+    return Quantization(made.model, before, after, made.quantized, made.left_out, notes, gains, found, cost)
+
+
+def _finished(
+    quantizer: Quantizer,
+    techniques: Sequence[str],
+    found: Search | None,
+    judge: Judge | None,
+    max_drop: float | None,
+) -> tuple[Made, Evaluation | None]:
+    """The model, and what it cost; without learned rounding, which no trial had, where that breaks the budget."""
+    floats = () if found is None else found.floats
+    made = quantizer.make(techniques, floats)
+    cost = None if judge is None else judge.judge(made.model)
+    if judge is None or cost is None or max_drop is None or cost.drop <= max_drop:
+        return made, cost
+    made = quantizer.make([each for each in techniques if each != LEARN], floats)
+    return made, judge.judge(made.model)
+
+
+def _without_effect(
+    recipe: Recipe, quantizer: Quantizer, data: Dataset | None, judge: Judge | None, metric: str | None
+) -> list[str]:
+    """What was asked for and says nothing here."""
+    found = []
+    unused = [each for each in recipe.techniques if each not in (*quantizer.techniques, *Recipe().techniques)]
+    if unused:
+        found.append(f"no effect with {', '.join(sorted(recipe.schemes))}: {', '.join(unused)}")
+    if LEARN in quantizer.techniques and data is None:
+        found.append(f"{LEARN} needs --calib DATA, and was left out")
+    if metric is not None and judge is None:
+        found.append(f"{metric} needs --eval or --calib DATA, and was not measured")
+    return found
 
 
 def _recipe(exclude: Sequence[str], options: dict[str, Any]) -> Recipe:
@@ -192,16 +215,20 @@ def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Jud
     return Problem(layers, drop_of, sqnr_of)
 
 
-def _fingerprint(model: ir.Model, recipe: Recipe, metric: str | None, *data: Dataset | None) -> str:
-    """Of all that measurements depend on."""
-    digest = hashlib.sha256(f"{recipe} {metric}".encode())
+def _fingerprint(model: ir.Model, options: object, *data: Dataset | None) -> str:
+    """Of all that measurements depend on, but for what is in the function of a user's metric."""
+    digest = hashlib.sha256(repr((options, MEASURED)).encode())
     for name, value in model.graph.initializers.items():
         digest.update(name.encode())
         if value.const_value is not None:
             digest.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
-    digest.update(" ".join(node.op_type for node in model.graph).encode())
+    for node in model.graph:
+        digest.update(str(node).encode())
     for each in data:
-        for name, column in ({} if each is None else each.columns).items():
-            digest.update(f"{name} {len(column)}".encode())
-            digest.update(np.ascontiguousarray(column[0]).tobytes() if len(column) else b"")
+        if each is not None:
+            for name, column in each.columns.items():
+                digest.update(name.encode())
+                for sample in column:
+                    digest.update(np.ascontiguousarray(sample).tobytes())
+            digest.update(b"" if each.labels is None else each.labels.tobytes())
     return digest.hexdigest()

@@ -132,6 +132,22 @@ class Match:
             edit.drop_initializer(value)
 
 
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that become one another."""
+
+
+def _hand_names_on(match: Match) -> None:
+    """New nodes are called like the node of their kind that is gone for them, by which users know it."""
+    gone = [node for node in match.nodes if node.graph is None and node.name]
+    for node in match.new_nodes:
+        heirs = [old for old in gone if old.op_type == node.op_type]
+        if node.op_type in PRODUCTS:
+            heirs += [old for old in gone if old.op_type in PRODUCTS]
+        if heirs and node.graph is not None:
+            node.name = heirs[0].name
+            gone.remove(heirs[0])
+
+
 class _Engine:
     """One application of a list of rules to a model."""
 
@@ -194,6 +210,7 @@ class _Engine:
             self.opset_imports.setdefault(node.domain, 1)
         added = edit.replace_outputs(root, values)
         self._remove_dead([*touched, *match.new_nodes, *match.nodes])
+        _hand_names_on(match)
         self._revisit([*match.new_nodes, *added])
         self._revisit(user for value in values if value is not None for user in _users(value, self.reach))
         return True

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from graphopt.errors import DataError
+from graphopt.errors import DataError, GraphoptError, OutputError
 
 Progress = Callable[[str], None]
 
@@ -56,8 +56,8 @@ class Problem:
 def search(problem: Problem, budget: float, journal: Journal, progress: Progress) -> Search:
     """The fewest layers, worst first, that have to stay float for the drop to be within the budget.
 
-    The drop is taken to fall as layers become float: their number is found by bisection. With all of them the model is the
-    original.
+    The drop is taken to fall as layers become float: their number is found by bisection. Raises GraphoptError where even all of
+    them do not suffice.
     """
     trials: list[Trial] = []
 
@@ -78,6 +78,10 @@ def search(problem: Problem, budget: float, journal: Journal, progress: Progress
             enough = middle
         else:
             too_few = middle
+    if enough == len(names) and drop_of(tuple(names)) > budget:
+        raise GraphoptError(
+            f"with every layer on floats {trials[-1].drop:g} is lost still, {budget:g} may be"
+        )
     return Search(worst, trials, tuple(names[:enough]))
 
 
@@ -99,9 +103,7 @@ class Journal:
     def __init__(self, path: Path | None, subject: str) -> None:
         self._path = path
         self._known: dict[str, float] = {}
-        if path is None:
-            return
-        if path.exists():
+        if path is not None and path.exists():
             self._read(path, subject)
         else:
             self._append({"subject": subject})
@@ -114,7 +116,11 @@ class Journal:
         return self._known[name]
 
     def _read(self, path: Path, subject: str) -> None:
-        lines = path.read_text().splitlines()
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is no journal of a search: {error}") from error
+        lines = text.splitlines()
         entries = [_parsed(line) for line in lines]
         if not entries or entries[0] is None or entries[0].get("subject") != subject:
             raise DataError(
@@ -123,14 +129,18 @@ class Journal:
         if None in entries[:-1]:
             raise DataError(f"{path} is damaged in line {entries.index(None) + 1}; remove it")
         whole = [entry for entry in entries if entry is not None]
-        self._known = {entry["name"]: float(entry["value"]) for entry in whole[1:]}
-        if len(whole) < len(entries):
-            path.write_text("".join(f"{line}\n" for line in lines[:-1]))
+        self._known = {entry["name"]: float(entry["value"]) for entry in whole if "name" in entry}
+        if len(whole) < len(entries) or not text.endswith("\n"):
+            path.write_text("".join(f"{line}\n" for line in lines[: len(whole)]))
 
     def _append(self, entry: dict[str, Any]) -> None:
-        if self._path is not None:
+        if self._path is None:
+            return
+        try:
             with self._path.open("a") as file:
                 file.write(f"{json.dumps(entry)}\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -140,9 +150,10 @@ class _Entry:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """None for a line that was not written to its end."""
+    """None for a line that is no entry, as one that was not written to its end."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) else None
+    is_entry = isinstance(entry, dict) and ("subject" in entry or {"name", "value"} <= entry.keys())
+    return entry if is_entry else None

@@ -94,6 +94,18 @@ def test_unknown_preprocessing_lists_the_names(tmp_path: Path) -> None:
         load_dataset(tmp_path, inputs(IMAGE), preprocess="nope")
 
 
+def test_labels_are_one_number_a_sample(tmp_path: Path) -> None:
+    images = np.zeros((3, 3, 8, 8), np.float32)
+    np.savez(tmp_path / "d.npz", image=images, labels=np.array([[1], [0], [2]]))
+    found = load_dataset(tmp_path / "d.npz", inputs(IMAGE)).labels
+    assert found is not None
+    assert found.tolist() == [1, 0, 2]
+    for labels in (np.zeros(2, np.int64), np.zeros((3, 2), np.int64), np.zeros(3, np.float32)):
+        np.savez(tmp_path / "d.npz", image=images, labels=labels)
+        with pytest.raises(DataError, match="labels are one whole number"):
+            load_dataset(tmp_path / "d.npz", inputs(IMAGE))
+
+
 def test_feeds_are_taken_as_they_come() -> None:
     source = ({"ids": np.full((2, 4), i), "mask": np.ones((2, 4))} for i in range(100))
     data = take_samples(source, inputs(TWO), 5)

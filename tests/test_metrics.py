@@ -49,7 +49,8 @@ def test_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("top7", "choose one of"), ("no_such_module:f", "cannot import")]
+    ("name", "message"),
+    [("top7", "choose one of"), ("no_such_module:f", "cannot import"), (":f", "cannot import")],
 )
 def test_unknown_ones(name: str, message: str) -> None:
     with pytest.raises(GraphoptError, match=message):

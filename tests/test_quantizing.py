@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from sklearn.datasets import load_digits
 
@@ -129,6 +130,84 @@ def test_as_many_layers_stay_float_as_it_takes() -> None:
     assert 0 < len(within.search.floats) < len(plain.quantized)
     assert within.evaluation.drop <= plain.evaluation.drop / 2
     assert set(within.search.floats) <= set(within.left_out)
+
+
+def layers(text: str, **weights: np.ndarray) -> ir.Model:
+    return make_model(text, 18, **{name: array.astype(np.float32) for name, array in weights.items()})
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+
+
+def test_a_layer_keeps_its_name_and_its_operator_when_it_is_fused() -> None:
+    text = """agraph (float[N,3,8,8] x) => (float[N,6] y) {
+        [first] c = Conv(x, w) b = BatchNormalization(c, s, z, z, s) g = GlobalAveragePool(b) f = Flatten(g)
+        [second] m = MatMul(f, v) y = Add(m, a) }"""
+    model = layers(text, w=normal(4, 3, 3, 3), s=np.ones(4), z=np.zeros(4), v=normal(4, 6), a=normal(6))
+    data = Dataset({"x": normal(20, 3, 8, 8)})
+    for exclude, left in ((["first"], {"first"}), (["MatMul"], {"second"}), (["*"], {"first", "second"})):
+        assert set(quantize(model, data, exclude=exclude).left_out) == left
+    with pytest.raises(GraphoptError, match=r"no node or operator of the model matches 'third\*'"):
+        quantize(model, data, exclude=["third*"])
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4-weights"])
+def test_products_in_odd_forms(scheme: str) -> None:
+    """Transposed and scaled operands, a vector, a stack of matrices, and a value that a convolution reads as well."""
+    text = """agraph (float[N,6,16] x) => (float[N,6,4] a, float[N,6] b, float[N,6,6] c, float[C,D] d, float[N,6,4] e) {
+        r = Conv(x, k) a = MatMul(r, m) b = MatMul(x, v) c = MatMul(x, stack)
+        f = Flatten<axis = 2>(x) d = Gemm<transA = 1, alpha = 0.05>(f, tall, bias) e = MatMul(x, m) }"""
+    model = layers(
+        text,
+        k=normal(6, 6, 1),
+        m=normal(16, 4),
+        v=normal(16),
+        stack=normal(1, 16, 6),
+        tall=normal(24 * 6, 5),
+        bias=normal(5),
+    )
+    model.graph.inputs[0].shape = ir.Shape([24, 6, 16])
+    done = quantize(model, Dataset({"x": normal(48, 6, 16)}), scheme=scheme, max_drop=50.0, metric="cosine")
+    assert "its weights are no matrix" in done.left_out.values()
+    assert done.evaluation is not None
+    assert done.evaluation.sqnr_db > 10
+
+
+def test_a_large_fixed_batch() -> None:
+    model = layers("agraph (float[128,8] x) => (float[128,4] y) { y = MatMul(x, w) }", w=normal(8, 4))
+    done = quantize(model, Dataset({"x": normal(300, 8)}))
+    assert done.evaluation is not None
+    assert done.evaluation.samples == 256
+
+
+def test_every_output_counts() -> None:
+    text = "agraph (float[N,8] x) => (float[N,8] r, float[N,4] y) { r = Relu(x) y = MatMul(r, w) }"
+    done = quantize(layers(text, w=normal(8, 4)), Dataset({"x": normal(32, 8)}))
+    assert done.evaluation is not None
+    assert np.isfinite(done.evaluation.sqnr_db)
+
+
+def test_a_budget_that_cannot_be_kept_is_an_error() -> None:
+    """A table is quantised too, and may stay float."""
+    text = "agraph (int64[N,4] i) => (float[N,4,3] y) { e = Gather(t, i) y = MatMul(e, w) }"
+    model = layers(text, t=normal(4096, 16), w=normal(16, 3))
+    data = Dataset({"i": np.random.default_rng(3).integers(0, 4096, (32, 4))})
+    done = quantize(model, data, max_drop=0.0, metric="cosine")
+    assert done.evaluation is not None
+    assert done.evaluation.drop <= 0
+    with pytest.raises(DataError, match="try cosine"):
+        quantize(
+            layers("agraph (float[N,8] x) => (float[N,1] y) { y = MatMul(x, w) }", w=normal(8, 1)),
+            Dataset({"x": normal(32, 8)}),
+            max_drop=0.5,
+        )
+
+
+def test_options_without_effect_are_remarked_upon() -> None:
+    options = {"scheme": "int4-weights", "metric": "cosine", "techniques": ("equalise", "learn")}
+    done = quantize(MODELS / "digits_mlp.onnx", **options)  # type: ignore[arg-type]
+    assert len(done.warnings) == 3
 
 
 def test_feeds_may_come_from_anywhere() -> None:

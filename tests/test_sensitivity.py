@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.errors import DataError
+from graphopt.errors import DataError, GraphoptError, OutputError
 from graphopt.sensitivity import Journal, Problem, search
 
 COST = {"a": 3.0, "b": 0.5, "c": 2.0, "d": 0.1, "e": 0.2}
@@ -65,12 +65,36 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert second.drops + second.alone == whole.drops + whole.alone - 4
 
 
+def test_a_last_line_without_its_end_is_completed(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_text('{"subject": "it"}\n{"name": "a", "value": 1.5}')
+    for value in (1.5, 2.5):
+        assert Journal(path, "it").remember("a" if value == 1.5 else "b", lambda: 2.5) == value
+    assert Journal(path, "it").remember("b", lambda: 9.0) == 2.5
+
+
+def test_files_that_are_no_journals(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    for path in (tmp_path / "binary", tmp_path):
+        with pytest.raises(DataError, match="no journal"):
+            Journal(path, "it")
+    with pytest.raises(OutputError, match="cannot write"):
+        Journal(tmp_path / "nowhere" / "journal", "it")
+
+
+def test_an_original_that_loses_too_is_an_error() -> None:
+    problem = Problem(["a", "b"], lambda floats: 1.0, lambda layer: 1.0)
+    with pytest.raises(GraphoptError, match="with every layer on floats"):
+        search(problem, 0.5, Journal(None, ""), lambda stage: None)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"subject": "other"}\n', "another search"),
         ("", "another search"),
         ('{"subject": "it"}\nnothing\n{"name": "drop", "value": 1}\n', "damaged in line 2"),
+        ('{"subject": "it"}\n{"nome": 1}\n{"name": "drop", "value": 1}\n', "damaged in line 2"),
     ],
 )
 def test_journals_of_something_else(content: str, message: str, tmp_path: Path) -> None:

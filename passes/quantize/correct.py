@@ -45,8 +45,8 @@ def _bias(node: ir.Node, shape: tuple[int, ...]) -> tuple[ir.Node, int] | None:
     """The node that adds the bias of an anchor, and the input which is that bias or may become one."""
     if node.op_type in CORRECTABLE:
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        plain = attribute(node, "beta") in (None, 1.0)
-        return (node, 2) if bias is None or (plain and _has_shape(bias, shape)) else None
+        plain = all(attribute(node, name) in (None, 1.0) for name in ("alpha", "beta"))
+        return (node, 2) if plain and (bias is None or _has_shape(bias, shape)) else None
     users = list(node.outputs[0].uses())
     if len(users) != 1 or users[0].node.op_type != "Add" or node.outputs[0].is_graph_output():
         return None

@@ -95,6 +95,8 @@ def _why_not(node: ir.Node, excluded: Callable[[ir.Node], bool]) -> str:
         return "its weights are computed at run time"
     if weight.dtype != ir.DataType.FLOAT:
         return f"its weights are {weight.dtype.name}"
+    if node.op_type != "Conv" and len(weight.shape) != 2:
+        return "its weights are no matrix"
     if edit.tensor(node.inputs[0]) is not None:
         return "its input is constant"
     return ""

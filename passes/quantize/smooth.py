@@ -12,10 +12,11 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
+from graphopt.passes.quantize.observations import Place
 from graphopt.passes.quantize.observers import Channels
 from graphopt.passes.quantize.plan import Plan
 from graphopt.passes.quantize.ranges import LEVELS
-from graphopt.passes.quantize.writer import LARGEST
+from graphopt.passes.quantize.writer import LARGEST, is_transposed
 from graphopt.pattern import attribute
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -37,12 +38,12 @@ def _takes_channels_last(node: ir.Node) -> bool:
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transA"))
 
 
-def smooth(model: ir.Model, plan: Plan, seen: Mapping[str, Channels]) -> dict[ir.Value, Channels]:
+def smooth(model: ir.Model, plan: Plan, seen: Mapping[Place, Channels]) -> dict[ir.Value, Channels]:
     """Scale the channels of values and of the weights that they meet, where that is expected to help; what has been `seen` goes by
-    name. Gives the values that `plan` has instead now, with their channels."""
+    name and axis. Gives the values that `plan` has instead now, with their channels."""
     names, found = edit.Names(model), {}
     for value, readers in list(products_of(plan)):
-        channels = seen[value.name or ""]
+        channels = seen[value.name or "", -1]
         factors = best_factors(channels, [_rows(reader) for reader in readers])
         if factors is None:
             continue
@@ -88,18 +89,14 @@ def _rows(node: ir.Node) -> np.ndarray:
     """The weights with a row for each input channel."""
     array = edit.constant(node.inputs[1])
     assert array is not None
-    return array.T if _is_transposed(node) else array
-
-
-def _is_transposed(node: ir.Node) -> bool:
-    return node.op_type == "Gemm" and bool(attribute(node, "transB"))
+    return array.T if is_transposed(node) else array
 
 
 def _multiply_rows(graph: ir.Graph, node: ir.Node, factors: np.ndarray, names: edit.Names) -> None:
     weight = node.inputs[1]
     assert weight is not None
     scaled = _rows(node) * factors[:, None]
-    scaled = np.ascontiguousarray(scaled.T if _is_transposed(node) else scaled)
+    scaled = np.ascontiguousarray(scaled.T if is_transposed(node) else scaled)
     node.replace_input_with(1, edit.add_constant(graph, scaled, names.fresh(f"{weight.name}_smoothed")))
 
 

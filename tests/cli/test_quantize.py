@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from sklearn.datasets import load_digits
 
@@ -62,9 +63,15 @@ def test_a_search_is_shown_and_resumed(calib: Path, tmp_path: Path) -> None:
 
 
 def test_layers_by_pattern(calib: Path, tmp_path: Path) -> None:
-    options = ["--calib", calib, "--techniques", "none", "--layer", "Gemm=int8-weights"]
-    content = invoke_json("quantize", MODEL, *options, "-o", tmp_path / "small.onnx")
-    assert content["techniques"] == []
+    plain = ["--calib", calib, "--techniques", "none", "-o", tmp_path / "small.onnx"]
+    kinds = []
+    for layer in ([], ["--layer", "MatMul=int8-weights"]):
+        content = invoke_json("quantize", MODEL, *plain, *layer)
+        assert content["techniques"] == []
+        kinds.append(
+            "QuantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
+        )
+    assert kinds == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,9 @@ def test_layers_by_pattern(calib: Path, tmp_path: Path) -> None:
     [
         (["--quantize", "int8"], "needs --calib"),
         (["--exclude", "Conv"], "--exclude: only with --quantize"),
-        (["--max-drop", "1", "--layer", "a=float"], "--layer, --max-drop: only with --quantize"),
+        (["--max-drop", "0", "--layer", "a=float"], "--layer, --max-drop: only with --quantize"),
+        (["--preprocess", "unit", "--method", "mse"], "--preprocess, --method: only with --quantize"),
+        (["--quantize", "int8-weights", "--exclude", "Typo*"], "matches 'Typo*'"),
         (["--quantize", "int8-weights", "--layer", "Conv"], "PATTERN=SCHEME"),
         (["--quantize", "int8-weights", "--journal", "j"], "--journal goes with --max-drop"),
         (["--quantize", "int8-weights", "--metric", "loss"], "unknown metric"),

@@ -35,7 +35,7 @@ def test_results_stay_and_the_range_shrinks() -> None:
     plan = make_plan(graph.graph)
     ((_, readers),) = products_of(plan)
     assert len(readers) == 2
-    found = smooth(graph, plan, {"x": channels(X)})
+    found = smooth(graph, plan, {("x", -1): channels(X)})
     ((scaled, even),) = found.items()
     assert plan.values == [scaled]
     assert np.subtract(*even.range[::-1]) < np.ptp(X) / 2
