@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from graphopt.errors import OutputError
+from graphopt.files import require_replaceable
 from graphopt_runtime.artifact import ALIGNMENT, COMMENT_PREFIX, FORMAT, MANIFEST
 
 _CHUNK_BYTES = 1 << 20
@@ -71,6 +72,7 @@ def _add_build(archive: zipfile.ZipFile, build: Build, suffix: str, hashes: dict
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` at the end, or vanishes if anything fails. Raises OutputError."""
+    require_replaceable(path)
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from graphopt.errors import ArtifactError, ModelError, OutputError
+from graphopt.files import require_replaceable
 
 ZIP_MAGIC = b"PK"
 
@@ -96,6 +97,8 @@ def require_writable(path: Path, folder: bool = False) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {parent}")
     if path.is_dir() and not folder:
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not path.is_dir():
+        require_replaceable(path)
     if path.is_file() and folder:
         raise OutputError(f"cannot write {path}: it is a file; give the name of a folder")
     if not os.access(path if path.is_dir() else parent, os.W_OK):

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from graphopt import edit
 from graphopt.errors import OutputError
+from graphopt.files import require_replaceable
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Weights beyond this many bytes go to a file of their own; protobuf messages end at 2 GiB."""
@@ -64,9 +65,10 @@ def save(model: ir.Model, path: str | Path, *, external_data: bool | None = None
     """Writes ``model`` to ``path``, replacing it at once or not at all.
 
     ``external_data`` puts the weights into ``<name>.data`` next to it; by default only where they exceed what protobuf
-    can hold. Raises ``OutputError`` if the folder is missing or cannot be written, or the disk is full.
+    can hold. Raises ``OutputError`` if the folder is missing or cannot be written, the disk is full, or ``path`` is no file.
     """
     path = Path(path)
+    require_replaceable(path)
     if external_data is None:
         external_data = _weight_bytes(model) > PROTOBUF_LIMIT
     try:
