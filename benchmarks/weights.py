@@ -3,7 +3,7 @@
 `GRAPHOPT_ZOO=... python benchmarks/weights.py`
 
 The negative log-likelihood is of sampled tokens that calibration has not seen; next to ours stands the round-to-nearest quantiser of ONNX
-Runtime. Sizes are those of the ONNX file and of the artifact for 256 tokens, which holds no tables that the model makes at load.
+Runtime. Sizes are those of the ONNX file and of the artifact for 256 tokens.
 """
 
 from __future__ import annotations

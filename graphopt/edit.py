@@ -101,6 +101,15 @@ def add_constant(graph: ir.Graph, content: np.ndarray | ir.TensorProtocol, name:
     return value
 
 
+def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Puts nodes right behind what makes ``value``, or at the start of ``graph`` where no node of it does."""
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.insert_after(producer, nodes)
+
+
 def drop_initializer(value: ir.Value) -> None:
     """Removes an initializer from its graph."""
     assert value.graph is not None

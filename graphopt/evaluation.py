@@ -151,13 +151,6 @@ def quality(before: Mapping[str, Array], after: Mapping[str, Array]) -> float:
     return float(-10 * np.log10(noise)) if noise else float("inf")
 
 
-def evaluate(
-    original: ir.Model, changed: ir.Model, data: Dataset, samples: int | None = None, **options: Any
-) -> Evaluation:
-    """Run both on the first samples, or on all; `options` are those of `Judge`."""
-    return Judge(original, data, samples, **options).judge(changed)
-
-
 def compare_outputs(before: Array, after: Array, labels: NDArray[np.int64] | None = None) -> Evaluation:
     """Of two models, samples along the first axis."""
     rows, others = (each.astype(np.float64) for each in (before, after))

@@ -1,8 +1,8 @@
-"""Makes quantised versions of one model, all from one pass over the data: with some layers left float, or some techniques left out."""
+"""Makes quantised versions of one model, all from the same observations: with some layers left float, or some techniques left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -33,23 +33,12 @@ Progress = Callable[[str], None]
 
 STATIC, DYNAMIC, WEIGHTS8, WEIGHTS4, FLOAT = "int8", "int8-dynamic", "int8-weights", "int4-weights", "float"
 
-SCHEMES: Mapping[str, str] = {
-    STATIC: "activations and weights, with ranges from calibration data",
-    DYNAMIC: "products on integers with ranges found at run time; convolutions store int8 weights",
-    WEIGHTS8: "weights alone, a scale for each output channel",
-    WEIGHTS4: "matrices as 4 bits in blocks, other weights as int8",
-    FLOAT: "as it is",
-}
-
-TECHNIQUES: Mapping[str, str] = {
-    "equalise": "the channels between two convolutions (int8)",
-    "smooth": "the channels that products read (int8)",
-    "correct": "biases, for what rounding the weights shifts (int8)",
-    "reconstruct": "rounding errors of a row made up for by the next ones (int4-weights)",
-    "learn": "whether each weight is rounded up or down (int8 and int4-weights; minutes, and the extra torch)",
-}
+SCHEMES = (STATIC, DYNAMIC, WEIGHTS8, WEIGHTS4, FLOAT)
 
 LEARN = "learn"
+
+TECHNIQUES = ("equalise", "smooth", "correct", "reconstruct", LEARN)
+"""In the order in which they are tried."""
 
 LEAST_OPSET = 13
 """From which on a scale may belong to a channel."""
@@ -97,7 +86,7 @@ class Recipe:
                 raise GraphoptError(f"no node or operator of the model matches {pattern!r} (={scheme})")
 
 
-def _require(what: str, name: str, known: Mapping[str, object]) -> None:
+def _require(what: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         raise GraphoptError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
 

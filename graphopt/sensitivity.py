@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class Journal:
         """A number that was written down, or else is measured and written down now."""
         if name not in self._known:
             self._known[name] = measure()
-            self._append(asdict(_Entry(name, self._known[name])))
+            self._append({"name": name, "value": self._known[name]})
         return self._known[name]
 
     def _read(self, path: Path, subject: str) -> None:
@@ -141,12 +141,6 @@ class Journal:
                 file.write(f"{json.dumps(entry)}\n")
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    value: float
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

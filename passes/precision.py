@@ -151,13 +151,10 @@ class _Writer:
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         made = ir.node("Cast", [value], {"to": dtype.value})
-        result, producer = made.outputs[0], value.producer()
+        result = made.outputs[0]
         result.name = made.name = self.names.fresh(f"{value.name}_{dtype.name.lower()}")
         result.type, result.shape = ir.TensorType(dtype), value.shape
-        if producer is None:
-            self.model.graph.insert_before(self.model.graph[0], [made])
-        else:
-            self.model.graph.insert_after(producer, [made])
+        edit.insert_behind(self.model.graph, value, [made])
         return result
 
 

@@ -9,11 +9,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 import graphopt
+from graphopt import cli_quantizing
 from graphopt.building import read
 from graphopt.data import Dataset
 from graphopt.errors import DataError, GraphoptError
-from graphopt.evaluation import evaluate
+from graphopt.evaluation import Judge, quality
 from graphopt.passes.quantize.ranges import METHODS
+from graphopt.quantizer import FLOAT, SCHEMES, TECHNIQUES, Recipe
 from graphopt.quantizing import quantize
 from graphopt.verify import reference
 from tests.conftest import make_model, ops
@@ -281,16 +283,46 @@ def test_an_unknown_method_is_refused() -> None:
         quantize(MODELS / "digits_cnn.onnx", data_for("digits_cnn"), method="guess")
 
 
+@pytest.mark.parametrize(
+    ("body", "output"),
+    [("y = ReduceSum<keepdims = 0>(x)", "float y"), ("y = NonZero(x)", "int64[2,K] y")],
+    ids=["scalar", "another size each time"],
+)
+def test_outputs_that_are_no_samples_cannot_be_judged(body: str, output: str) -> None:
+    model = make_model(f"agraph (float[N,4] x) => ({output}) {{ {body} }}", 18)
+    with pytest.raises(DataError, match="output 'y' has no samples"):
+        Judge(model, Dataset({"x": np.maximum(normal(32, 4), 0)}))
+
+
+def test_what_cannot_be_compared_is_told() -> None:
+    narrow = make_model("agraph (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", 18)
+    wide = make_model("agraph (float[N,5] x) => (float[N,5] y) { y = Relu(x) }", 18)
+    with pytest.raises(DataError, match="does not run the changed model"):
+        Judge(narrow, Dataset({"x": normal(32, 4)})).judge(wide)
+    with pytest.raises(DataError, match="does not fit the model"):
+        Judge(wide, Dataset({"x": normal(32, 4)}))
+    with pytest.raises(DataError, match=r"shape \(2, 4\) instead of \(2, 5\)"):
+        quality({"y": normal(2, 5)}, {"y": normal(2, 4)})
+
+
+def test_commands_offer_what_there_is() -> None:
+    text = (MODELS.parent / "docs/quantisation.md").read_text()
+    assert (*cli_quantizing.SCHEMES, FLOAT) == SCHEMES
+    assert tuple(cli_quantizing.DEFAULT_TECHNIQUES.split(",")) == Recipe().techniques
+    assert all(f"`{name}`" in text for name in (*SCHEMES, *TECHNIQUES, *METHODS))
+
+
 def test_evaluation_counts_pairs() -> None:
     text = "agraph (float[N,3] x) => (float[N,3] y) {{ y = Mul(x, s) }}"
     same = make_model(text.format(), 18, s=np.float32(2))
     turned = make_model(text.format(), 18, s=np.array([1, 1, -1], np.float32))
     x = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]] + 0.1
     data = Dataset({"x": x}, np.array([0, 1, 2, 1]))
-    equal = evaluate(same, same, data)
+    judge = Judge(same, data)
+    equal = judge.judge(same)
     assert equal.sqnr_db == float("inf")
     assert (equal.agreement, equal.top1, equal.interval) == (1.0, (0.75, 0.75), 0.0)
-    other = evaluate(same, turned, data)
+    other = judge.judge(turned)
     assert other.agreement == 0.5
     assert other.top1 == (0.75, 0.5)
     assert other.interval == pytest.approx(1.96 * np.sqrt(1 - 1 / 4) / 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def is_worth_it(left: Tensor, right: Encoded) -> bool:
     return left.dtype == "float32" and left.rank >= 2 and right.levels.shape[1] >= LEAST_COLUMNS
 
 
-def encoded_product(ctx: Lowering, left: Tensor, right: Encoded) -> Any:
+def encoded_product(ctx: Lowering, left: Tensor, right: Encoded) -> Callable[[Store], GemmKernel]:
     """The kernel of `left [..., k]` times the matrix, which lacks only what to do with the results."""
     depth, columns = right.levels.shape
     rows = left.shape[:-1]

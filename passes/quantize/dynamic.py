@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from graphopt import edit
 from graphopt.passes.quantize.plan import Plan
-from graphopt.passes.quantize.qdq import insert_after
 from graphopt.passes.quantize.weights import store_by_channel
 from graphopt.passes.quantize.writer import Writer, channel_axis, is_transposed
 from graphopt.pattern import attribute
@@ -50,7 +49,7 @@ def _quantized(writer: Writer, value: ir.Value) -> tuple[ir.Value, ...]:
         output.name, output.type = writer.names.fresh(f"{value.name}_{kind}"), ir.TensorType(dtype)
         output.shape = value.shape if kind == "quantized" else ir.Shape(())
     node.name = node.outputs[0].name
-    insert_after(writer.graph, value, [node])
+    edit.insert_behind(writer.graph, value, [node])
     return tuple(node.outputs)
 
 

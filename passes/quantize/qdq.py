@@ -69,7 +69,7 @@ def _round_trip(writer: Writer, value: ir.Value, parameters: Parameters) -> ir.V
     up = writer.node("DequantizeLinear", [down.outputs[0], scale, zero], f"{value.name}_dequantized")
     down.outputs[0].type, up.outputs[0].type = ir.TensorType(ir.DataType.UINT8), value.type
     down.outputs[0].shape = up.outputs[0].shape = value.shape
-    insert_after(writer.graph, value, [down, up])
+    edit.insert_behind(writer.graph, value, [down, up])
     return up.outputs[0]
 
 
@@ -94,12 +94,3 @@ def _quantize_bias(writer: Writer, node: ir.Node, bias: ir.Value, scales: np.nda
         return
     quantized = writer.constant(levels.astype(np.int32), f"{bias.name}_quantized")
     node.replace_input_with(2, writer.dequantize_before(node, quantized, scales, 0, bias.name or ""))
-
-
-def insert_after(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:
-    """Put nodes right behind what makes a value, or at the start for an input."""
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(next(iter(graph)), nodes)
-    else:
-        graph.insert_after(producer, nodes)

@@ -105,9 +105,5 @@ def _scale(graph: ir.Graph, value: ir.Value, factors: np.ndarray, names: edit.Na
     made = ir.node("Mul", [value, constant])
     made.outputs[0].name = made.name = names.fresh(f"{value.name}_smoothed")
     made.outputs[0].type, made.outputs[0].shape = value.type, value.shape
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(next(iter(graph)), [made])
-    else:
-        graph.insert_after(producer, [made])
+    edit.insert_behind(graph, value, [made])
     return made.outputs[0]

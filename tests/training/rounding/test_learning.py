@@ -7,7 +7,7 @@ import pytest
 
 from graphopt.data import Dataset
 from graphopt.errors import DataError
-from graphopt.evaluation import evaluate
+from graphopt.evaluation import Judge
 from graphopt.training.rounding import LayerRounding, learn_rounding, learning
 from tests.training.rounding.harness import digits, levels, optimised, with_few_bits
 
@@ -17,9 +17,9 @@ def test_it_beats_the_nearest_level(name: str) -> None:
     teacher = optimised(name)
     student = with_few_bits(teacher)
     data, before = digits(), levels(student)
-    nearest = evaluate(teacher, student, digits(1000), 1000).sqnr_db
+    nearest = Judge(teacher, digits(1000), 1000).judge(student).sqnr_db
     found = learn_rounding(teacher, student, data, samples=200)
-    assert evaluate(teacher, student, digits(1000), 1000).sqnr_db > nearest + 1
+    assert Judge(teacher, digits(1000), 1000).judge(student).sqnr_db > nearest + 1
     assert sum(layer.kept for layer in found) > len(found) / 2
     for constant, old in before.items():
         new = levels(student)[constant]
