@@ -10,6 +10,7 @@ from graphopt import edit
 from graphopt.passes import movement, partitions, ranks, transposes
 from graphopt.passes.dead_code import remove_dead_code
 from graphopt.passes.sharing import share_initializers, share_subexpressions
+from graphopt.passes.states import drop_zero_states
 from graphopt.pattern import Const, Number, Op, attribute
 from graphopt.pipeline import Context, Outcome
 from graphopt.rewrite import Match, Refuse, Replacement, Rule, apply_rules
@@ -29,7 +30,7 @@ class Cleanup:
 
 
 def _sweep(model: ir.Model) -> Outcome:
-    dead = remove_dead_code(model)
+    dead = drop_zero_states(model) + remove_dead_code(model)
     shared = share_initializers(model) + share_subexpressions(model)
     return dead + shared + (remove_dead_code(model) if shared.modified else Outcome())
 

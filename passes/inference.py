@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphopt import edit
 from graphopt.model.inference import DATA, is_news, refine, refine_shape
-from graphopt.passes.symbolic import UNKNOWN, Entry, Symbol, to_dims
+from graphopt.passes.symbolic import UNKNOWN, Entry, Symbol, entries, to_dims
 from graphopt.pattern import attribute, opset
 
 Known = Mapping[ir.Value, np.ndarray]
@@ -102,15 +102,6 @@ def _common(dims: Sequence[int | ir.SymbolicDim]) -> int | str | None:
     return dims[0] if isinstance(dims[0], int) else dims[0].value
 
 
-def _entries(value: ir.Value) -> list[Entry] | None:
-    if value.shape is None:
-        return None
-    return [
-        dim if isinstance(dim, int) else UNKNOWN if dim.value is None else Symbol(dim.value)
-        for dim in value.shape
-    ]
-
-
 def _data(node: ir.Node, index: int, known: Known) -> list[Entry] | None:
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
@@ -126,7 +117,7 @@ Dims = list[int | str | None]
 
 def _reshape(node: ir.Node, known: Known) -> Dims | None:
     target = _data(node, 1, known)
-    source = _entries(node.inputs[0])  # type: ignore[arg-type]
+    source = entries(node.inputs[0])  # type: ignore[arg-type]
     if target is None:
         return None
     if not attribute(node, "allowzero"):
@@ -157,7 +148,7 @@ def _rest(source: Sequence[Entry], given: Sequence[Entry]) -> Entry:
 
 def _expand(node: ir.Node, known: Known) -> Dims | None:
     target = _data(node, 1, known)
-    source = _entries(node.inputs[0])  # type: ignore[arg-type]
+    source = entries(node.inputs[0])  # type: ignore[arg-type]
     if target is None or source is None:
         return None
     return _broadcast_dims(source, target)
@@ -184,7 +175,7 @@ def _constant_of_shape(node: ir.Node, known: Known) -> Dims | None:
 
 def _quantized_binary(node: ir.Node, known: Known) -> Dims | None:
     """QLinearAdd and QLinearMul: operands at 0 and 3, both broadcast."""
-    left, right = (_entries(node.inputs[index]) for index in (0, 3))  # type: ignore[arg-type]
+    left, right = (entries(node.inputs[index]) for index in (0, 3))  # type: ignore[arg-type]
     _set_type(node, None if node.inputs[0] is None else node.inputs[0].type)
     return None if left is None or right is None else _broadcast_dims(left, right)
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from graphopt import edit
 from graphopt.passes.fold import Folder
 from graphopt.passes.inference import infer
-from graphopt.passes.symbolic import Symbol, evaluate_symbolic, from_constant, from_dims, is_known
+from graphopt.passes.symbolic import Symbol, evaluate_symbolic, from_constant, is_known, shape_of
 from graphopt.passes.targets import static_target
 from graphopt.pattern import attribute
 from graphopt.pipeline import Context, Outcome
@@ -128,6 +128,7 @@ class _Sweep:
         if target is not None and node.graph is not None:
             name = self._names.fresh(f"{node.outputs[0].name}_shape")
             node.replace_input_with(1, edit.add_constant(node.graph, target, name))
+            node.attributes.pop("allowzero", None)
             self._applied[f"constant target of {node.op_type}"] += 1
 
 
@@ -140,9 +141,8 @@ def _is_output_identity(node: ir.Node) -> bool:
 
 def _shape(node: ir.Node) -> tuple[np.ndarray] | None:
     value = node.inputs[0]
-    if value is None or value.shape is None:
-        return None
-    return (from_dims(value.shape.dims[attribute(node, "start") or 0 : attribute(node, "end")]),)
+    found = None if value is None else shape_of(value, attribute(node, "start") or 0, attribute(node, "end"))
+    return None if found is None else (found,)
 
 
 def _size(node: ir.Node) -> tuple[np.ndarray] | None:

@@ -32,12 +32,25 @@ class Symbol:
     name: str
 
 
+@dataclass(frozen=True)
+class Nameless(Symbol):
+    """The size of an axis of a value that has no name in the model: it equals itself, and is not written anywhere."""
+
+
 Entry = int | bool | Symbol | Unknown
 
 
-def from_dims(dims: Sequence[int | ir.SymbolicDim]) -> np.ndarray:
-    """The value of Shape for these dimensions."""
-    return _array([_entry(dim) for dim in dims])
+def entries(value: ir.Value) -> list[Entry] | None:
+    """The sizes of a value; None for an unknown rank."""
+    if value.shape is None:
+        return None
+    return [_entry(dim, f"axis {axis} of {value.name}") for axis, dim in enumerate(value.shape)]
+
+
+def shape_of(value: ir.Value, start: int, end: int | None) -> np.ndarray | None:
+    """The value of Shape, from one axis to another; None for an unknown rank."""
+    found = entries(value)
+    return None if found is None else _array(found[start:end])
 
 
 def from_constant(array: np.ndarray) -> np.ndarray:
@@ -55,15 +68,15 @@ def to_dims(entries: Sequence[Entry]) -> list[int | str | None]:
     return [_dim(each) for each in entries]
 
 
-def _entry(dim: int | ir.SymbolicDim) -> Entry:
+def _entry(dim: int | ir.SymbolicDim, otherwise: str) -> Entry:
     if isinstance(dim, int):
         return dim
-    return UNKNOWN if dim.value is None else Symbol(dim.value)
+    return Nameless(otherwise) if dim.value is None else Symbol(dim.value)
 
 
 def _dim(entry: Entry) -> int | str | None:
     if isinstance(entry, Symbol):
-        return entry.name
+        return None if isinstance(entry, Nameless) else entry.name
     return int(entry) if isinstance(entry, int) and entry >= 0 else None
 
 
@@ -124,7 +137,9 @@ def _named(left: Entry, operator: str, right: Entry, neutral: int) -> Entry:
         return right
     if right == neutral:
         return left
-    if any(isinstance(each, Unknown) or (isinstance(each, int) and each < 0) for each in (left, right)):
+    if any(
+        isinstance(each, Unknown | Nameless) or (isinstance(each, int) and each < 0) for each in (left, right)
+    ):
         return UNKNOWN
     names = sorted(each.name if isinstance(each, Symbol) else str(each) for each in (left, right))
     return Symbol(f"({names[0]} {operator} {names[1]})")

@@ -30,8 +30,11 @@ FRONT_DOOR = {
         "options",
         "precision",
         "presets",
+        "pruner",
+        "pruning",
         "quantizer",
         "quantizing",
+        "reconstruction",
     )
 }
 # Import -> where it may stand: folders end with a slash.

@@ -73,12 +73,23 @@ def test_a_product_of_free_dimensions_is_minus_one() -> None:
     assert target(model, "Reshape") == [-1, 8]
 
 
-def test_allowzero_keeps_its_meaning() -> None:
+def test_a_free_dimension_is_copied_instead_of_allowing_zero() -> None:
     model = shaped(
-        """agraph (float[N,3] x) => (float[N,3] y) {
+        """agraph (float[N,M,6] x) => (float[N,M,3,2] y) {
+        s = Shape<end = 2>(x) t = Concat<axis = 0>(s, rest) y = Reshape<allowzero = 1>(x, t) }""",
+        rest=ints(-1, 2),
+    )
+    apply_and_check(Shapes(), model)
+    assert target(model, "Reshape") == [0, 0, -1, 2]
+    assert "allowzero" not in next(node for node in model.graph if node.op_type == "Reshape").attributes
+
+
+def test_a_zero_that_is_a_size_keeps_its_meaning() -> None:
+    model = shaped(
+        """agraph (float[N,0] x) => (float[N,0,3] y) {
         s = Shape(x) n = Gather(s, zero) t = Concat<axis = 0>(n, rest) y = Reshape<allowzero = 1>(x, t) }""",
         zero=ints(0),
-        rest=ints(3),
+        rest=ints(0, 3),
     )
     Shapes().apply(model, Context())
     assert target(model, "Reshape") is None

@@ -1,0 +1,215 @@
+"""Makes smaller versions of one model: its groups, what their channels are worth, and models without some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import edit
+from graphopt.calibration import collect
+from graphopt.data import Dataset
+from graphopt.errors import GraphoptError, ModelError
+from graphopt.model import normalise
+from graphopt.model.statistics import macs
+from graphopt.passes import COMPILED_GROWTH
+from graphopt.passes.cleanup import Cleanup
+from graphopt.passes.opset import ConvertOpset
+from graphopt.passes.prune.groups import GONE, Group, Structure, find_groups
+from graphopt.passes.prune.importance import COMPARABLE, IMPORTANCE, OBSERVES, Evidence, Scores, point
+from graphopt.passes.prune.removal import Kept, remove
+from graphopt.passes.prune.schedule import SCHEDULES, Candidate
+from graphopt.passes.prune.separate import separate
+from graphopt.passes.prune.shuffle import close_shuffles, open_shuffles
+from graphopt.passes.shapes import Shapes
+from graphopt.pipeline import Context
+from graphopt.presets import run_preset
+from graphopt.quantizer import name_nodes
+from graphopt.reconstruction import reconstruct
+
+Progress = Callable[[str], None]
+
+LEAST_OPSET = 13
+"""From which on sizes and places are inputs."""
+
+SCHEDULE_NAMES = tuple(SCHEDULES)
+
+DEFAULT_WITH_DATA, DEFAULT_WITHOUT = "correlation", "l2"
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How a model is pruned: which importance, which schedule, groups that stay by patterns of names, and rounding of widths."""
+
+    importance: str | None = None
+    schedule: str = "uniform"
+    round_to: int = 1
+    protect: tuple[str, ...] = ()
+    correct: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.importance is not None and self.importance not in IMPORTANCE:
+            raise GraphoptError(
+                f"unknown importance {self.importance!r}; choose one of {', '.join(IMPORTANCE)}"
+            )
+        if self.schedule not in SCHEDULES:
+            raise GraphoptError(f"unknown schedule {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
+        if self.round_to < 1:
+            raise GraphoptError("widths are rounded to a multiple of 1 or more")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A smaller model, and which channels of each group it has."""
+
+    model: ir.Model
+    kept: Kept
+
+
+class Pruner:
+    """Optimises a model, which it takes over, and observes it on data, once. Raises GraphoptError."""
+
+    def __init__(
+        self, model: ir.Model, settings: Pruning, data: Dataset | None, samples: int, progress: Progress
+    ) -> None:
+        self.settings, self._data, self._samples, self._progress = settings, data, samples, progress
+        progress("optimize")
+        prepare(model)
+        _require_finite(model)
+        self._model = model
+        self.structure = find_groups(model)
+        self.groups = _unprotected(self.structure, settings.protect)
+        self.importance = settings.importance or (DEFAULT_WITHOUT if data is None else DEFAULT_WITH_DATA)
+        self._costs = {group.name: cost(group) for group in self.groups}
+        self._scores: dict[str, Scores] | None = None
+
+    @property
+    def original(self) -> ir.Model:
+        """The optimised model, with all channels."""
+        return self._model
+
+    def choose(self, ratio: float) -> Kept:
+        """Which channels stay when a share of them goes, or of their costs where groups compete."""
+        scores = self._scored()
+        comparable = self.importance in COMPARABLE
+        candidates = [
+            Candidate(group, scores[group.name], self._costs[group.name], comparable) for group in self.groups
+        ]
+        return SCHEDULES[self.settings.schedule](candidates, ratio, self.settings.round_to)
+
+    def make(self, kept: Kept, correct: bool | None = None) -> Pruned:
+        """The model without the other channels; what is left makes up for them where there is data."""
+        model = self._model.clone()
+        left = remove(find_groups(model), kept)
+        if self._data is not None and (self.settings.correct if correct is None else correct):
+            reconstruct(
+                self._model, model, left, self._data, self._samples, self._progress, self.settings.seed
+            )
+        close_shuffles(model)
+        Cleanup().apply(model, Context())
+        return Pruned(model, kept)
+
+    def _scored(self) -> dict[str, Scores]:
+        if self._scores is None:
+            evidence = self._evidence()
+            self._progress("rank channels")
+            measure = IMPORTANCE[self.importance]
+            self._scores = {
+                group.name: _ranked(group, measure(group, evidence), evidence) for group in self.groups
+            }
+        return self._scores
+
+    def _evidence(self) -> Evidence:
+        """What the importance needs to have observed."""
+        if self.importance == "taylor":
+            return Evidence(slopes=self._slopes(), seed=self.settings.seed)
+        kind = OBSERVES.get(self.importance)
+        if kind is None:
+            return Evidence(seed=self.settings.seed)
+        data = self._require_data()
+        points = {point(place): place for group in self.groups for place in group.readers}
+        observers: dict[Any, Any] = {where: kind(where[1]) for where in points if where[0]}
+        names: dict[str, list[Any]] = {}
+        for where, observer in observers.items():
+            names.setdefault(where[0], []).append(observer)
+        if names:
+            collect(self._model, names, data, self._samples, self._progress)
+        field = "histograms" if self.importance == "entropy" else "moments"
+        return Evidence(**{field: observers}, seed=self.settings.seed)
+
+    def _slopes(self) -> Mapping[str, NDArray[np.float32]]:
+        from graphopt.training.slopes import slopes
+
+        return slopes(self._model, self._require_data(), self._samples, self._progress)
+
+    def _require_data(self) -> Dataset:
+        if self._data is None:
+            raise GraphoptError(f"the importance {self.importance} needs --calib DATA")
+        return self._data
+
+
+def prepare(model: ir.Model) -> None:
+    """Bring a model into the form in which channels can be followed, in place."""
+    run_preset(model, "O2", (), Context())
+    Shapes(max_growth=COMPILED_GROWTH).apply(model, Context())
+    if model.opset_imports[""] < LEAST_OPSET:
+        ConvertOpset(LEAST_OPSET).apply(model, Context())
+        normalise(model)
+        run_preset(model, "O2", (), Context())
+    name_nodes(model)
+    open_shuffles(model)
+    separate(model)
+
+
+def cost(group: Group) -> float:
+    """The multiply-adds that one channel takes where it is made and where it is read."""
+    return sum(
+        macs(place.node)
+        * float(np.bincount(place.weight.units[place.weight.units != GONE]).max())
+        / len(place.weight.units)
+        for place in (*group.makers, *group.readers)
+    )
+
+
+def _ranked(group: Group, scores: Scores, evidence: Evidence) -> Scores:
+    """Scores, those of weights where nothing was observed of a group."""
+    return (
+        scores if np.isfinite(scores).all() and scores.any() else IMPORTANCE[DEFAULT_WITHOUT](group, evidence)
+    )
+
+
+def _unprotected(structure: Structure, protect: Sequence[str]) -> list[Group]:
+    """Groups no node of which matches a pattern. Raises GraphoptError for a pattern that nothing matches, and if none is left."""
+    names = [text for node in structure.model.graph for text in (node.name or "", node.op_type)]
+    for pattern in protect:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise GraphoptError(f"no node or operator of the model matches {pattern!r}")
+
+    def is_protected(group: Group) -> bool:
+        nodes = [place.node for place in (*group.makers, *group.readers)]
+        return any(
+            fnmatchcase(text, each)
+            for each in protect
+            for node in nodes
+            for text in (node.name or "", node.op_type)
+        )
+
+    found = [group for group in structure.groups if not is_protected(group)]
+    if structure.groups and not found:
+        raise GraphoptError("every group of channels is protected, nothing is left to prune")
+    return found
+
+
+def _require_finite(model: ir.Model) -> None:
+    for name, value in model.graph.initializers.items():
+        array = edit.constant(value)
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelError(
+                f"the initializer {name!r} has NaN or infinity among its numbers: it cannot be ranked"
+            )

@@ -1,0 +1,202 @@
+"""What `graphopt prune` does: a model and a target in, a smaller model and a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from graphopt.building import Model, read
+from graphopt.errors import GraphoptError
+from graphopt.evaluation import Evaluation, Judge
+from graphopt.metrics import find_metric
+from graphopt.model import Statistics, normalise, save, statistics
+from graphopt.passes.prune.groups import Group, Whole
+from graphopt.passes.prune.removal import Kept
+from graphopt.passes.prune.schedule import counts
+from graphopt.pruner import Pruned, Pruner, Pruning
+from graphopt.quantizing import Data, dataset
+
+Progress = Callable[[str], None]
+
+SAMPLES = 256
+
+SEARCHED = 12
+"""Halvings of the range of ratios in which the one that meets a target is."""
+
+MEASURES: dict[str, Callable[[Statistics], int]] = {
+    "macs": lambda found: found.macs,
+    "params": lambda found: found.params,
+    "size": lambda found: found.bytes,
+}
+"""What a target may be a share of."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """`share` of a measure is to be left: `channels`, or one of `MEASURES`."""
+
+    measure: str
+    share: float
+
+    def __post_init__(self) -> None:
+        if self.measure != "channels" and self.measure not in MEASURES:
+            raise GraphoptError(f"unknown target {self.measure!r}; choose channels, {', '.join(MEASURES)}")
+        if not 0 < self.share <= 1:
+            raise GraphoptError(f"{self.share:g} of {self.measure} cannot be left: give more than 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A model on the way to the target."""
+
+    statistics: Statistics
+    evaluation: Evaluation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        cost = None if self.evaluation is None else self.evaluation.to_json()
+        return {
+            "macs": self.statistics.macs,
+            "params": self.statistics.params,
+            "bytes": self.statistics.bytes,
+            "evaluation": cost,
+        }
+
+
+@dataclass(frozen=True)
+class PruningResult:
+    """A smaller model, channels before and after by group, what stayed whole and why, and what each step left.
+
+    `steps` starts with the model as it was; then come channels removed alone, and made up for.
+    """
+
+    model: ir.Model
+    importance: str
+    groups: dict[str, tuple[int, int]]
+    whole: list[Whole]
+    inexact: dict[str, str]
+    steps: dict[str, Step]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "importance": self.importance,
+            "groups": {name: {"before": size, "after": left} for name, (size, left) in self.groups.items()},
+            "whole": [vars(each) for each in self.whole],
+            "inexact": self.inexact,
+            "steps": {name: step.to_json() for name, step in self.steps.items()},
+            "warnings": self.warnings,
+        }
+
+
+def prune(
+    model: Model,
+    target: Target,
+    calib: Data | None = None,
+    output: str | Path | None = None,
+    *,
+    preprocess: str | None = None,
+    samples: int = SAMPLES,
+    evaluate_on: Data | None = None,
+    metric: str | None = None,
+    iterations: int = 1,
+    progress: Progress = lambda stage: None,
+    **settings: Any,
+) -> PruningResult:
+    """Remove channels, heads and cells until a target is met, and make up for them on data.
+
+    `settings` are the fields of `Pruning`; `calib` are inputs, the first `samples` of which are used to rank channels and to fit what
+    is left. What it cost is measured on `evaluate_on`, by default on that data itself. Raises GraphoptError; nothing is written
+    then.
+    """
+    chosen = Pruning(**settings)
+    if metric is not None:
+        find_metric(metric)
+    if iterations < 1:
+        raise GraphoptError(f"{iterations} iterations are none; give 1 or more")
+    source = read(model)
+    normalise(source)
+    original, before = source.clone(), statistics(source)
+    data = dataset(calib, source, preprocess, samples)
+    held_out = data if evaluate_on is None else dataset(evaluate_on, source, preprocess, None)
+    judge = (
+        None
+        if held_out is None
+        else Judge(original, held_out, samples if held_out is data else None, metric, progress)
+    )
+    pruner = Pruner(source, chosen, data, samples, progress)
+    _require_groups(pruner, target)
+    steps = {"original": Step(before, None if judge is None else judge.judge(pruner.original))}
+    kept = meeting(pruner, target, before)
+    made = pruner.make(kept, correct=False)
+    steps["removed"] = _step(made, judge)
+    if data is not None and chosen.correct:
+        made = pruner.make(kept)
+        steps["corrected"] = _step(made, judge)
+    if output is not None:
+        save(made.model, output)
+    return _result(pruner, made, steps)
+
+
+def meeting(pruner: Pruner, target: Target, before: Statistics) -> Kept:
+    """The channels that stay at the smallest ratio whose model has no more than the target. Raises GraphoptError if none has."""
+    if target.measure == "channels":
+        return pruner.choose(1 - target.share)
+    measure = MEASURES[target.measure]
+    wanted = target.share * measure(before)
+
+    def left(ratio: float) -> int:
+        return measure(statistics(pruner.make(pruner.choose(ratio), correct=False).model))
+
+    too_little, enough = 0.0, 1.0
+    if left(enough) > wanted:
+        least = left(enough) / measure(before)
+        raise GraphoptError(
+            f"{target.share:g} of {target.measure} cannot be reached by removing channels: {least:.3f} would be left at least"
+        )
+    for _ in range(SEARCHED):
+        middle = (too_little + enough) / 2
+        too_little, enough = (too_little, middle) if left(middle) <= wanted else (middle, enough)
+    return pruner.choose(enough)
+
+
+def groups(model: Model, protect: tuple[str, ...] = ()) -> tuple[list[Group], list[Whole]]:
+    """The groups of channels of a model that may be pruned, and what stays whole."""
+    source = read(model)
+    normalise(source)
+    found = Pruner(source, Pruning(protect=protect), None, 0, lambda stage: None)
+    return found.groups, list(found.structure.whole)
+
+
+def _require_groups(pruner: Pruner, target: Target) -> None:
+    if pruner.groups or target.share == 1:
+        return
+    reasons = "; ".join(f"{each.name}: {each.reason}" for each in pruner.structure.whole[:3])
+    raise GraphoptError(f"no channel of this model can be removed. {reasons}".strip())
+
+
+def _step(made: Pruned, judge: Judge | None) -> Step:
+    return Step(statistics(made.model), None if judge is None else judge.judge(made.model))
+
+
+def _result(pruner: Pruner, made: Pruned, steps: dict[str, Step]) -> PruningResult:
+    inexact = {group.name: group.inexact for group in pruner.groups if group.inexact}
+    warnings = []
+    if len(steps) == 2 and steps["original"].evaluation is None:
+        warnings.append(
+            "without --calib DATA nothing makes up for what is removed, and what it costs is not known"
+        )
+    return PruningResult(
+        made.model,
+        pruner.importance,
+        dict(counts(made.kept)),
+        list(pruner.structure.whole),
+        inexact,
+        steps,
+        warnings,
+    )
