@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphopt_runtime.coding import MOST_VALUES, Coding, Part, code_type
+from graphopt_runtime.expansion import Expansion, expand
 
 WORTHWHILE = 0.95
 """Of the bytes of a constant, at most what its code may take."""
@@ -27,12 +28,27 @@ MOST_DIFFERENT = 0.75
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The float32 `numbers` that a constant is computed from, and how: it is `expanded`."""
+
+    numbers: np.ndarray
+    matrix: np.ndarray
+    expansion: Expansion
+
+    @property
+    def expanded(self) -> np.ndarray:
+        """What becomes of them."""
+        return expand(self.numbers, self.matrix, self.expansion)
+
+
+@dataclass(frozen=True)
 class Segment:
-    """Where a constant lies among the weights, and the bytes of one of its elements."""
+    """Where a constant lies among the weights, the bytes of one of its elements, and what it is computed from, if that is known."""
 
     offset: int
     size: int
     item: int
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +67,11 @@ def encode(weights: bytes, segments: Sequence[Segment]) -> Coded | None:
     if not segments:
         return None
     whole, parts, pieces = memoryview(weights), list[Part](), list[bytes | memoryview]()
-    for segment, packed in _packed(whole, segments):
+    for segment in sorted(segments, key=lambda each: each.offset):
         span = whole[segment.offset : segment.offset + segment.size]
-        piece, values = (span, None) if packed is None else packed
+        piece, values, expansion = _packed(span, segment)
         pieces.append(piece)
-        parts.append(Part(segment.offset, segment.size, len(piece), segment.item, values))
+        parts.append(Part(segment.offset, segment.size, len(piece), segment.item, values, expansion))
     if sum(map(len, pieces)) >= WORTHWHILE_AT_ALL * len(weights):
         return None
     return Coded(b"".join(pieces), Coding(len(weights), parts))
@@ -65,10 +81,13 @@ _Packed = tuple[bytes, int]
 """Stored bytes, and how many values their codebook has."""
 
 
-def _packed(whole: memoryview, segments: Iterable[Segment]) -> Iterator[tuple[Segment, _Packed | None]]:
-    for segment in sorted(segments, key=lambda each: each.offset):
-        elements = np.frombuffer(whole, f"u{segment.item}", segment.size // segment.item, segment.offset)
-        yield segment, _shortest(elements)
+def _packed(span: memoryview, segment: Segment) -> tuple[bytes | memoryview, int | None, Expansion | None]:
+    """What is stored of a constant, the values of its codebook, and what is done with them."""
+    origin = segment.origin
+    if origin is not None and (found := _shortest(origin.numbers.view(np.uint32))) is not None:
+        return origin.matrix.astype("<f8").tobytes() + found[0], found[1], origin.expansion
+    direct = _shortest(np.frombuffer(span, f"<u{segment.item}"))
+    return (span, None, None) if direct is None else (*direct, None)
 
 
 def _shortest(elements: np.ndarray) -> _Packed | None:

@@ -50,6 +50,22 @@ def test_compiled_they_are_what_onnx_runtime_computes(name: str, clusters: int) 
         assert np.abs(value - expected[name_]).max() <= 1e-4 * np.abs(expected[name_]).max()
 
 
+@pytest.mark.parametrize("channels", [16, 64])
+def test_artifacts_are_small_and_compute_the_same(channels: int, tmp_path: Path) -> None:
+    """Filters of the larger convolution are stored as they are, not as those of Winograd's algorithm."""
+    text = f"agraph (float[1,{channels},24,24] x) => (float[1,{channels},24,24] y) {{ y = Conv<pads = [1, 1, 1, 1]>(x, w) }}"
+    model = make_model(text, 18, w=normal(channels, channels, 3, 3))
+    done, feeds = cluster(model, clusters=16), {"x": normal(1, channels, 24, 24)}
+    with graphopt.compile(done.model, output=tmp_path / "small.gopt") as compiled:
+        [actual] = compiled.run(None, feeds)
+        manifest = compiled.manifest
+    [expected] = reference(done.model)(feeds).values()
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert manifest["weights_bytes"] < 0.2 * 4 * done.weights
+    kinds = {kernel["kernel"] for kernel in manifest["kernels"]}
+    assert ("winograd" in kinds) == any(len(part) == 6 for part in manifest["coding"]["parts"])
+
+
 def test_recurrent_weights() -> None:
     model = read(MODELS / "digits_recurrent.onnx")
     done, feeds = cluster(model), {"rows": normal(1, 8, 8)}

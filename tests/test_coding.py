@@ -1,10 +1,13 @@
 """Weights in coded form: what is worth it, and that it comes back bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from graphopt.coding import Segment, encode
+from graphopt.coding import Origin, Segment, encode
 from graphopt_runtime.coding import decode
+from graphopt_runtime.expansion import Expansion
 
 RNG = np.random.default_rng(0)
 SIZE = 20_000
@@ -59,6 +62,19 @@ def test_parts_that_do_not_repeat_stay_as_they_are() -> None:
     values = [part.values for part in coded.coding.parts]
     assert values == [32, None, 4, None]
     assert bytes(decode(memoryview(coded.stored), coded.coding, "m")) == weights
+
+
+def test_what_is_computed_from_few_values() -> None:
+    """The numbers are stored instead, and give the same bits; of numbers that do not repeat, the result is."""
+    expansion = Expansion(4, 2, [(5, 1000)])
+    for numbers, kept in ((few(9), True), (RNG.standard_normal(SIZE).astype(np.float32), False)):
+        origin = Origin(numbers, RNG.standard_normal((4, 2)), expansion)
+        weights, [segment] = blob(origin.expanded)
+        coded = encode(weights, [replace(segment, origin=origin)])
+        assert (coded is not None) == kept
+        if coded is not None:
+            assert len(coded.stored) < 0.05 * len(weights)
+            assert bytes(decode(memoryview(coded.stored), coded.coding, "m")) == weights
 
 
 def test_too_little_is_not_worth_it() -> None:

@@ -58,7 +58,7 @@ def weights_segments(plan: MemoryPlan) -> list[Segment]:
     """Where each of the constants lies."""
     places = {offset: buffer for buffer, offset in plan.weights.items()}
     return [
-        Segment(offset, buffer.nbytes, np.dtype(buffer.dtype).itemsize)
+        Segment(offset, buffer.nbytes, np.dtype(buffer.dtype).itemsize, buffer.origin)
         for offset, buffer in sorted(places.items())
     ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphopt_runtime.errors import ArtifactError
+from graphopt_runtime.expansion import Expansion, expand, parse_expansion
 
 MOST_VALUES = 1 << 16
 """Of a codebook."""
@@ -22,6 +23,8 @@ class Part:
 
     `values` is None where the bytes are stored as they are. Else there are that many elements of a codebook, then, as a raw deflate
     stream, the lowest bytes of all codes, the next bytes, and so on; elements are their own codes where there is no codebook.
+
+    With an `expansion` all this gives the float32 numbers that it starts from; its float64 matrix is stored in front.
     """
 
     offset: int
@@ -29,6 +32,12 @@ class Part:
     stored: int
     item: int
     values: int | None
+    expansion: Expansion | None = None
+
+    def to_json(self) -> list[Any]:
+        """Plain types."""
+        fields = [self.offset, self.size, self.stored, self.item, self.values]
+        return fields if self.expansion is None else [*fields, self.expansion.to_json()]
 
 
 @dataclass(frozen=True)
@@ -40,15 +49,15 @@ class Coding:
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest has it."""
-        return {"bytes": self.size, "parts": [list(vars(part).values()) for part in self.parts]}
+        return {"bytes": self.size, "parts": [part.to_json() for part in self.parts]}
 
 
 def parse_coding(content: Any, stored: int) -> Coding:
     """That of a manifest, for a member of so many bytes. Raises ValueError for what no member of that size can be."""
     try:
-        coding = Coding(content["bytes"], [Part(*fields) for fields in content["parts"]])
+        coding = Coding(content["bytes"], [_parse_part(*fields) for fields in content["parts"]])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"it has no bytes, or no parts of five fields: {error}") from error
+        raise ValueError(f"it has no bytes, or no parts of five or six fields: {error}") from error
     end = 0
     for part in coding.parts:
         _check_part(part)
@@ -81,6 +90,12 @@ def code_type(values: int) -> str:
     return "<u1" if values <= 1 << 8 else "<u2"
 
 
+def _parse_part(
+    offset: int, size: int, stored: int, item: int, values: int | None, expansion: Any = None
+) -> Part:
+    return Part(offset, size, stored, item, values, None if expansion is None else parse_expansion(expansion))
+
+
 def _check_part(part: Part) -> None:
     numbers = [part.offset, part.size, part.stored, part.item, part.values or 0]
     if not all(type(number) is int and number >= 0 for number in numbers):
@@ -93,21 +108,34 @@ def _check_part(part: Part) -> None:
         raise ValueError(f"a codebook of {part.values} values is too large")
     if part.values is None and part.stored != part.size:
         raise ValueError(f"{part.stored} bytes are stored of {part.size}")
+    found = part.expansion
+    if found is not None and (found.after * 4, 4, True) != (part.size, part.item, part.values is not None):
+        raise ValueError(f"an expansion to {found.after} numbers does not give {part.size} bytes")
 
 
 def _decode_part(piece: memoryview, part: Part, target: memoryview) -> None:
     if part.values is None:
         target[:] = piece
-        return
-    elements = np.frombuffer(target, f"<u{part.item}")
-    if not part.values:
+    elif part.expansion is None:
+        _decode_elements(piece, part.values, np.frombuffer(target, f"<u{part.item}"))
+    else:
+        shape = part.expansion.points, part.expansion.taps
+        matrix = np.frombuffer(piece, "<f8", shape[0] * shape[1]).reshape(shape)
+        numbers = np.empty(part.expansion.before, "<u4")
+        _decode_elements(piece[matrix.nbytes :], part.values, numbers)
+        np.frombuffer(target, "<f4")[:] = expand(numbers.view("<f4"), matrix, part.expansion)
+
+
+def _decode_elements(piece: memoryview, values: int, elements: np.ndarray[Any, Any]) -> None:
+    """Fill elements from a codebook of so many values and codes, or from codes alone."""
+    if not values:
         _planes(piece, elements)
         return
-    book = np.frombuffer(piece, f"<u{part.item}", part.values)
-    codes = np.empty(len(elements), code_type(part.values))
+    book = np.frombuffer(piece, elements.dtype, values)
+    codes = np.empty(len(elements), code_type(values))
     _planes(piece[book.nbytes :], codes)
-    if len(codes) and codes.max() >= part.values:
-        raise ValueError(f"code {codes.max()} of {part.values}")
+    if len(codes) and codes.max() >= values:
+        raise ValueError(f"code {codes.max()} of {values}")
     np.take(book, codes, out=elements, mode="clip")
 
 

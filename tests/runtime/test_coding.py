@@ -8,6 +8,7 @@ import pytest
 
 from graphopt_runtime.coding import Coding, Part, decode, parse_coding
 from graphopt_runtime.errors import ArtifactError
+from graphopt_runtime.expansion import Expansion
 
 
 def deflated(content: bytes) -> bytes:
@@ -66,6 +67,7 @@ def test_decoded_weights_start_at_a_page() -> None:
         (b"\0" * 12 + b"\xff" * 9, Part(0, 16, 21, 4, 3), "invalid"),
         (BOOK[:2].tobytes() + deflated(CODES.tobytes()), Part(0, 16, len(CODED) - 4, 4, 2), "code 2 of 2"),
         (b"abc", Part(0, 16, 3, 4, 3), "buffer"),
+        (b"abc", Part(0, 64, 3, 4, 3, Expansion(2, 1, [(2, 2)])), "buffer"),
     ],
 )
 def test_damage_is_found(stored: bytes, part: Part, message: str) -> None:
@@ -83,10 +85,10 @@ def test_a_stream_of_far_too_much_is_not_read() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no bytes, or no parts"),
-        ({}, "no bytes, or no parts"),
-        ({"bytes": 16, "parts": 3}, "no bytes, or no parts"),
-        ({"bytes": 16, "parts": [[0, 16, 8, 4]]}, "no bytes, or no parts"),
+        (None, "it has no bytes, or no parts"),
+        ({}, "it has no bytes, or no parts"),
+        ({"bytes": 16, "parts": 3}, "it has no bytes, or no parts"),
+        ({"bytes": 16, "parts": [[0, 16, 8, 4]]}, "it has no bytes, or no parts"),
         ({"bytes": 16, "parts": [[0, -16, 8, 4, 3]]}, "not all sizes"),
         ({"bytes": 16, "parts": [[0, "16", 8, 4, 3]]}, "not all sizes"),
         ({"bytes": 16, "parts": [[0, 16, 8, 3, 3]]}, "no elements of 3 bytes"),
@@ -97,6 +99,10 @@ def test_a_stream_of_far_too_much_is_not_read() -> None:
         ({"bytes": 12, "parts": [[0, 16, 8, 4, 3]]}, "parts reach to 16 of 12"),
         ({"bytes": "16", "parts": [[0, 16, 8, 4, 3]]}, "parts reach"),
         ({"bytes": 16, "parts": [[0, 16, 7, 4, 3]]}, "parts have 7 bytes, 8 are stored"),
+        ({"bytes": 16, "parts": [[0, 16, 8, 4, 3, [3, 3, [[1, 1]]]]]}, "an expansion to 9 numbers"),
+        ({"bytes": 36, "parts": [[0, 36, 36, 4, None, [3, 3, [[1, 1]]]]]}, "an expansion to 9 numbers"),
+        ({"bytes": 36, "parts": [[0, 36, 8, 4, 3, [3, 3]]]}, "is no expansion"),
+        ({"bytes": 36, "parts": [[0, 36, 8, 4, 3, None, 1]]}, "it has no bytes, or no parts"),
     ],
 )
 def test_descriptions_that_make_no_sense(content: Any, message: str) -> None:
@@ -105,5 +111,18 @@ def test_descriptions_that_make_no_sense(content: Any, message: str) -> None:
 
 
 def test_a_description_comes_back() -> None:
-    coding = Coding(96, [Part(0, 3, 3, 1, None), Part(64, 16, 20, 4, 3)])
-    assert parse_coding(coding.to_json(), 23) == coding
+    parts = [
+        Part(0, 3, 3, 1, None),
+        Part(64, 16, 20, 4, 3),
+        Part(128, 16, 9, 4, 0, Expansion(2, 1, [(1, 1)])),
+    ]
+    coding = Coding(144, parts)
+    assert parse_coding(coding.to_json(), 32) == coding
+
+
+def test_codes_of_numbers_that_others_are_computed_from() -> None:
+    stored = np.float64([3, 0.5]).tobytes() + CODED
+    part = Part(0, 64, len(stored), 4, 3, Expansion(2, 1, [(2, 2)]))
+    numbers = BOOK[CODES].reshape(2, 1, 2)
+    expected = numbers * np.float32([[9], [1.5], [1.5], [0.25]])
+    assert decoded(stored, 64, part) == expected.tobytes()
