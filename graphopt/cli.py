@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt import cli_looking, cli_measuring, cli_quantizing, options, parameters
+from graphopt import (
+    cli_compressing,
+    cli_looking,
+    cli_measuring,
+    cli_pruning,
+    cli_quantizing,
+    options,
+    parameters,
+)
 from graphopt.commands import Commands, example
 from graphopt.printing import announce, progress_display, publish
 
@@ -55,6 +63,7 @@ def main(traceback: bool) -> None:
 @options.input_data("Real inputs to verify on, besides random ones.")
 @options.verification
 @options.tuning
+@cli_compressing.clustering_option
 @click.option(
     "--quantize",
     type=click.Choice(cli_quantizing.SCHEMES),
@@ -74,17 +83,23 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     parameters.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
     quantisation = cli_quantizing.compile_settings(chosen, output)
+    clusters = cli_compressing.compile_settings(chosen)
     with progress_display(json_file) as progress:
-        from graphopt import api, quantizing, report
+        from graphopt import api, clustering, quantizing, report
 
-        made = None if quantisation is None else quantizing.quantize(model, progress=progress, **quantisation)
-        source = model if made is None else made.model
+        few = None if clusters is None else clustering.cluster(model, progress=progress, **clusters)
+        source = model if few is None else few.model
+        made = (
+            None if quantisation is None else quantizing.quantize(source, progress=progress, **quantisation)
+        )
+        source = source if made is None else made.model
         if exported is None:
             done = api.build(source, output, target, progress=progress, **settings)
         else:
             done = api.export(source, output, target, progress=progress, **exported, **settings)
     announce(
         [
+            *([] if few is None else [*few.warnings, f"clustered: {cli_compressing.summary(few)}"]),
             *([] if made is None else [*made.warnings, f"quantised: {cli_quantizing.summary(made)}"]),
             *done.notices,
         ]
@@ -99,6 +114,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     publish(
         json_file,
         done.to_json(),
+        *([] if few is None else cli_compressing.tables(few)),
         *([] if made is None else cli_quantizing.tables(made)),
         report.pass_table(done.report),
         report.refusal_table(done.report),
@@ -348,5 +364,5 @@ def compare(
     cli_measuring.compare(model, backends, json_file, html, layers, chosen)
 
 
-for command in cli_looking.COMMANDS:
+for command in (*cli_compressing.COMMANDS, *cli_looking.COMMANDS, *cli_pruning.COMMANDS):
     main.add_command(command)

@@ -43,6 +43,10 @@ class Dataset:
             }
 
 
+Data = str | Path | Dataset | Iterable[Feeds]
+"""Where samples come from: files, samples, or feeds of any number of them."""
+
+
 def load_arrays(path: Path) -> dict[str, Array]:
     """Named arrays from an .npz archive, a single .npy file or a folder of .npy files.
 
@@ -99,6 +103,15 @@ def take_samples(source: Iterable[Feeds | Array], inputs: Sequence[ir.Value], li
     except ValueError as error:
         raise DataError(f"the feeds do not fit together: {error}") from error
     return Dataset(columns)
+
+
+def samples_for(data: Data, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset:
+    """Samples of a model from what a caller may give: the path of files, samples, or feeds, of which `limit` are taken."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return load_dataset(Path(data), model.graph.inputs, preprocess)
+    return take_samples(data, model.graph.inputs, limit)
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,42 +11,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.arrays import Feeds
 from graphopt.building import Model, read
 from graphopt.calibration import FEW
-from graphopt.data import Dataset, load_dataset, take_samples
+from graphopt.data import Data, Dataset, samples_for
 from graphopt.errors import GraphoptError
 from graphopt.evaluation import Evaluation, Judge
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.quantizer import FLOAT, LEARN, STATIC, Made, Quantizer, Recipe
 from graphopt.sensitivity import Journal, Problem, Search, search
+from graphopt.techniques import MEASURED, Gain, try_techniques
 
 Progress = Callable[[str], None]
-Data = str | Path | Dataset | Iterable[Feeds]
 
 SAMPLES = 300
-MEASURED = 64
-"""Samples on which single techniques and layers are judged."""
 
 DEFAULT_METRIC = "agreement"
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The quality of the output before and after a technique, in dB; it was kept if it lost nothing."""
-
-    technique: str
-    before: float
-    after: float
-
-    @property
-    def kept(self) -> bool:
-        return self.after >= self.before
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain types."""
-        return {**vars(self), "kept": self.kept}
 
 
 @dataclass(frozen=True)
@@ -111,8 +91,8 @@ def quantize(
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = dataset(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else dataset(evaluate_on, source, preprocess, None)
+    data = None if calib is None else samples_for(calib, source, preprocess, samples)
+    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
     metric = metric or (None if max_drop is None else DEFAULT_METRIC)
     judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
     quantizer = Quantizer(source, chosen, data, samples, progress, workers)
@@ -169,14 +149,6 @@ def _recipe(exclude: Sequence[str], options: dict[str, Any]) -> Recipe:
     return replace(recipe, layers=(*((pattern, FLOAT) for pattern in exclude), *recipe.layers))
 
 
-def dataset(data: Data | None, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset | None:
-    if data is None or isinstance(data, Dataset):
-        return data
-    if isinstance(data, str | Path):
-        return load_dataset(Path(data), model.graph.inputs, preprocess)
-    return take_samples(data, model.graph.inputs, limit)
-
-
 def _judge(
     original: ir.Model, data: Dataset | None, samples: int | None, metric: str | None, progress: Progress
 ) -> Judge | None:
@@ -189,16 +161,7 @@ def _gains(quantizer: Quantizer, original: ir.Model, data: Dataset | None, progr
     if data is None or not techniques or not quantizer.layers:
         return []
     judge = Judge(original, data, MEASURED, progress=progress)
-    kept: list[str] = []
-    gains: list[Gain] = []
-    quality = judge.judge(quantizer.make(kept).model).sqnr_db
-    for technique in techniques:
-        gain = Gain(technique, quality, judge.judge(quantizer.make([*kept, technique]).model).sqnr_db)
-        gains.append(gain)
-        if gain.kept:
-            kept.append(technique)
-            quality = gain.after
-    return gains
+    return try_techniques(techniques, lambda kept: quantizer.make(kept).model, judge)
 
 
 def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Judge) -> Problem:
