@@ -45,6 +45,7 @@ def test_compile_clusters_first(calib: Path, tmp_path: Path) -> None:
     done = invoke("compile", MODEL, "--cluster", 16, "--calib", calib, "-o", tmp_path / "a.gopt")
     assert "clustered:" in done.stderr
     assert "reconstruct" in done.stdout
+    assert "when loaded" in invoke("inspect", tmp_path / "a.gopt").stdout
 
 
 def test_compile_clusters_and_quantises(calib: Path, tmp_path: Path) -> None:
