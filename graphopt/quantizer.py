@@ -122,7 +122,7 @@ class Quantizer:
         if model.opset_imports[""] < opset:
             ConvertOpset(opset).apply(model, Context())
         model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
-        _name_nodes(model)
+        name_nodes(model)
         untie(model, lambda node: self._scheme_of(node) != FLOAT)
         self._plain = model
         self._equalised: ir.Model | None = None
@@ -269,7 +269,7 @@ class Quantizer:
             collect(model, points, self._data, self._samples, self._progress, self._workers)
 
 
-def _name_nodes(model: ir.Model) -> None:
+def name_nodes(model: ir.Model) -> None:
     """Give every node a name of its own."""
     seen: set[str] = set()
     for node in model.graph:

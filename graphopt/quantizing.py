@@ -111,8 +111,8 @@ def quantize(
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = _dataset(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else _dataset(evaluate_on, source, preprocess, None)
+    data = dataset(calib, source, preprocess, samples)
+    held_out = data if evaluate_on is None else dataset(evaluate_on, source, preprocess, None)
     metric = metric or (None if max_drop is None else DEFAULT_METRIC)
     judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
     quantizer = Quantizer(source, chosen, data, samples, progress, workers)
@@ -169,7 +169,8 @@ def _recipe(exclude: Sequence[str], options: dict[str, Any]) -> Recipe:
     return replace(recipe, layers=(*((pattern, FLOAT) for pattern in exclude), *recipe.layers))
 
 
-def _dataset(data: Data | None, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset | None:
+def dataset(data: Data | None, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset | None:
+    """Samples for a model from whatever holds them; None stays None. Raises DataError."""
     if data is None or isinstance(data, Dataset):
         return data
     if isinstance(data, str | Path):

@@ -20,6 +20,7 @@ FRONT_DOOR = {
         "cli_looking",
         "cli_measuring",
         "cli_quantizing",
+        "cli_sparsifying",
         "doctor",
         "generating",
         "inspection",
@@ -32,6 +33,7 @@ FRONT_DOOR = {
         "presets",
         "quantizer",
         "quantizing",
+        "sparsifying",
     )
 }
 # Import -> where it may stand: folders end with a slash.
@@ -54,6 +56,7 @@ ALLOWED = {
         "graphopt/cli.py",
         "graphopt/cli_looking.py",
         "graphopt/cli_quantizing.py",
+        "graphopt/cli_sparsifying.py",
         "graphopt/commands.py",
         "graphopt/options.py",
         "graphopt/parameters.py",
