@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 FEW_ZEROS = 0.9
 """Share of the weights that are not zero from which skipping others cannot pay."""
 
-WALK = 2.0
+WALK = 3.0
 """Cycles to find the row of a vector, fitted to measurements on Zen 5."""
 
 
