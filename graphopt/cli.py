@@ -13,6 +13,7 @@ from graphopt import (
     cli_measuring,
     cli_pruning,
     cli_quantizing,
+    cli_sparsifying,
     options,
     parameters,
 )
@@ -364,5 +365,12 @@ def compare(
     cli_measuring.compare(model, backends, json_file, html, layers, chosen)
 
 
-for command in (*cli_compressing.COMMANDS, *cli_looking.COMMANDS, *cli_pruning.COMMANDS):
+COMMANDS = (
+    *cli_compressing.COMMANDS,
+    *cli_looking.COMMANDS,
+    *cli_pruning.COMMANDS,
+    *cli_sparsifying.COMMANDS,
+)
+
+for command in COMMANDS:
     main.add_command(command)

@@ -24,6 +24,7 @@ FRONT_DOOR = {
         "cli_quantizing",
         "clusterer",
         "clustering",
+        "cli_sparsifying",
         "doctor",
         "generating",
         "inspection",
@@ -40,6 +41,7 @@ FRONT_DOOR = {
         "quantizer",
         "quantizing",
         "reconstruction",
+        "sparsifying",
     )
 }
 # Import -> where it may stand: folders end with a slash.
@@ -64,6 +66,7 @@ ALLOWED = {
         "graphopt/cli_looking.py",
         "graphopt/cli_pruning.py",
         "graphopt/cli_quantizing.py",
+        "graphopt/cli_sparsifying.py",
         "graphopt/commands.py",
         "graphopt/lossy_options.py",
         "graphopt/options.py",
