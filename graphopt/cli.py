@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt import cli_looking, cli_measuring, cli_quantizing, options, parameters
+from graphopt import cli_distilling, cli_looking, cli_measuring, cli_quantizing, options, parameters
 from graphopt.commands import Commands, example
 from graphopt.printing import announce, progress_display, publish
 
@@ -348,5 +348,5 @@ def compare(
     cli_measuring.compare(model, backends, json_file, html, layers, chosen)
 
 
-for command in cli_looking.COMMANDS:
+for command in (*cli_looking.COMMANDS, *cli_distilling.COMMANDS):
     main.add_command(command)
