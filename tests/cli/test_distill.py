@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphopt.model import save
+from graphopt.model import load, save
 from tests.cli.conftest import invoke, invoke_json
 
 pytest.importorskip("torch")
-from tests.training.distillation.harness import digits, disturbed, shipped
+from tests.training.distillation.harness import digits, disturbed, floats, shipped
 
 
 @pytest.fixture
@@ -93,3 +93,20 @@ def test_killed_and_started_again_it_comes_to_the_same(files: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, env=environment)
     assert (files / "out.onnx").read_bytes() == whole
     assert not checkpoint.exists()
+
+
+def test_two_processes_learn_what_one_does(files: Path) -> None:
+    """Each takes half of every batch; sums in another order differ in their last bits."""
+    more = ("--epochs", 10, "--augment", "none", "--batch", 32)
+    invoke(*arguments(files, *more))
+    alone = floats(load(files / "out.onnx"))
+    (files / "out.onnx").unlink()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "graphopt", *map(str, arguments(files, *more, "--json", files / "out.json"))]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    start = floats(load(files / "student.onnx"))
+    for name, array in floats(load(files / "out.onnx")).items():
+        np.testing.assert_allclose(array, alone[name], rtol=0, atol=1e-4)
+        assert array.size < 2 or np.abs(array - start[name]).max() > 1e-3
+    assert (files / "out.json").exists()
+    assert not (files / "out.onnx.checkpoint").exists()

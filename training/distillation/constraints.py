@@ -93,19 +93,17 @@ def find_levels(model: ir.Model) -> Iterator[Levels]:
 
 
 def codebooks(model: ir.Model) -> set[str]:
-    """Names of the initializers whose elements are shared out among weights: vectors from which constants choose."""
+    """Names of the initializers whose elements are shared out among weights, chosen by constants."""
     return {
         name
         for name, value in model.graph.initializers.items()
-        if value.shape is not None
-        and len(value.shape) == 1
-        and any(use.idx == 0 and _chooses(use.node) for use in value.uses())
+        if any(use.idx == 0 and _chooses(use.node) for use in value.uses())
     }
 
 
 def _chooses(node: ir.Node) -> bool:
-    """Whether it is a Gather by constant indices, which may be stored in fewer bits."""
-    if node.op_type != "Gather" or node.inputs[1] is None:
+    """Whether it looks up values by constant indices, which may be stored in fewer bits."""
+    if node.op_type not in ("Gather", "GatherElements") or node.inputs[1] is None:
         return False
     source = node.inputs[1].producer()
     indices = source.inputs[0] if source is not None and source.op_type == "Cast" else node.inputs[1]

@@ -30,9 +30,9 @@ class Ranks:
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Makes each tensor the mean over all processes, in place and in one message."""
-        if self.size == 1:
-            return
         found = list(tensors)
+        if self.size == 1 or not found:
+            return
         joined = torch.cat([tensor.reshape(-1) for tensor in found])
         distributed.all_reduce(joined)
         parts = (joined / self.size).split([tensor.numel() for tensor in found])

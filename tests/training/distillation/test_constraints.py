@@ -100,6 +100,23 @@ def test_weights_that_share_a_value_go_on_to(count: int, bits: int) -> None:
     reference(student, next(digits().batches(2)))
 
 
+def test_groups_have_codebooks_of_their_own() -> None:
+    text = """agraph (float[N,4] x) => (float[N,6] y) {
+        i = Cast<to = 6>(codes) g = GatherElements<axis = 1>(books, i) r = Reshape(g, shape) w = Transpose(r)
+        y = MatMul(x, w) }"""
+    codes = RNG.integers(0, 3, (2, 12)).astype(np.uint8)
+    shape, found = np.array([6, 4]), []
+    for _ in range(2):
+        books = RNG.standard_normal((2, 3)).astype(np.float32)
+        books[0, 1] = 0
+        found.append(make_model(text, codes=codes, books=books, shape=shape))
+    student, teacher = found
+    data = Dataset({"x": RNG.standard_normal((64, 4)).astype(np.float32)})
+    learn(student, teacher, data, Goal("regression"), epochs=300, rate=0.05)
+    np.testing.assert_allclose(floats(student)["books"], floats(teacher)["books"], atol=0.02)
+    assert floats(student)["books"][0, 1] == 0
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int8-weights", "int4-weights"])
 @pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp"])
 def test_integers_stay_integers(name: str, scheme: str) -> None:
