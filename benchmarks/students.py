@@ -30,7 +30,7 @@ def sliced(model: ir.Model, share: float) -> ir.Model:
             _array(value) for value in (first.inputs[1], first.inputs[2], second.inputs[1])
         )
         size = np.abs(weight).sum((1, 2, 3)) * np.abs(behind).sum((0, 2, 3))
-        count = max(int(round(share * len(size) / CHANNELS)), 1) * CHANNELS
+        count = max(round(share * len(size) / CHANNELS), 1) * CHANNELS
         kept = np.sort(np.argsort(-size)[:count])
         for value, array in ((first.inputs[1], weight[kept]), (first.inputs[2], bias[kept])):
             _put(value, array)
@@ -146,7 +146,8 @@ def _means(values: np.ndarray, count: int, rounds: int = 30) -> np.ndarray:
 def _array(value: ir.Value | None) -> np.ndarray:
     assert value is not None
     assert value.const_value is not None
-    return value.const_value.numpy()
+    found: np.ndarray = value.const_value.numpy()
+    return found
 
 
 def _put(value: ir.Value | None, array: np.ndarray) -> None:
