@@ -18,7 +18,9 @@ CHANNELS = 4
 """Numbers of channels that are kept are multiples of this."""
 
 OPSET, IR_VERSION = 21, 10
-"""Which know indices of four bits."""
+"""Which know integers of four bits."""
+
+LARGEST_LEVEL = 7
 
 
 def sliced(model: ir.Model, share: float) -> ir.Model:
@@ -84,6 +86,28 @@ def clustered(model: ir.Model, count: int) -> ir.Model:
     return student
 
 
+def four_bits(model: ir.Model) -> ir.Model:
+    """With weights of convolutions of four bits, a scale a channel, rounded to the nearest."""
+    student = _optimised(model)
+    student.opset_imports[""], student.ir_version = OPSET, IR_VERSION
+    names = edit.Names(student)
+    for value in _filters(student):
+        array = _array(value)
+        scales = np.abs(array).max((1, 2, 3)) / np.float32(LARGEST_LEVEL)
+        levels = np.rint(array / scales.reshape(-1, 1, 1, 1)).astype(ir.DataType.INT4.numpy())
+        inputs = [
+            edit.add_constant(student.graph, each, names.fresh(f"{value.name}_{end}"))
+            for each, end in ((ir.Tensor(levels, ir.DataType.INT4), "levels"), (scales, "scales"))
+        ]
+        decoded = ir.node("DequantizeLinear", inputs, {"axis": 0})
+        decoded.outputs[0].name = names.fresh(f"{value.name}_decoded")
+        student.graph.insert_before(student.graph[0], [decoded])
+        value.replace_all_uses_with(decoded.outputs[0])
+        edit.drop_initializer(value)
+    normalise(student)
+    return student
+
+
 def makers(calib: Dataset) -> Mapping[str, Callable[[ir.Model], ir.Model]]:
     """Students that keep the shape of their teacher, by name."""
     return {
@@ -91,7 +115,7 @@ def makers(calib: Dataset) -> Mapping[str, Callable[[ir.Model], ir.Model]]:
         "8 clusters": lambda model: clustered(model, 8),
         "2:4 sparse": sparse,
         "int8": lambda model: quantize(model, calib).model,
-        "int4 weights": lambda model: quantize(model, calib, scheme="int4-weights").model,
+        "int4 weights": four_bits,
     }
 
 
@@ -140,7 +164,8 @@ def _means(values: np.ndarray, count: int, rounds: int = 30) -> np.ndarray:
         nearest = np.abs(values[:, None] - book).argmin(1)
         sums, sizes = np.bincount(nearest, values, count), np.bincount(nearest, minlength=count)
         book = np.where(sizes > 0, sums / np.maximum(sizes, 1), book)
-    return book.astype(np.float32)
+    found: np.ndarray = book.astype(np.float32)
+    return found
 
 
 def _array(value: ir.Value | None) -> np.ndarray:

@@ -20,7 +20,7 @@ TEACHER = Path(__file__).with_name("digits_cnn.onnx")
 
 CHANNELS = (4, 8, 9)
 
-LEARNING: dict[str, Any] = {"epochs": 200, "rate": 1e-2, "batch": 64, "labels": True}
+LEARNING: dict[str, Any] = {"epochs": 100, "rate": 1e-2, "batch": 64, "labels": True}
 
 
 def build(split: Split) -> onnx.ModelProto:
