@@ -9,6 +9,7 @@ import click
 
 from graphopt import (
     cli_compressing,
+    cli_distilling,
     cli_looking,
     cli_measuring,
     cli_pruning,
@@ -367,6 +368,7 @@ def compare(
 
 COMMANDS = (
     *cli_compressing.COMMANDS,
+    *cli_distilling.COMMANDS,
     *cli_looking.COMMANDS,
     *cli_pruning.COMMANDS,
     *cli_sparsifying.COMMANDS,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from graphopt.building import Model, read
@@ -16,6 +14,7 @@ from graphopt.calibration import FEW
 from graphopt.data import Data, Dataset, samples_for
 from graphopt.errors import GraphoptError
 from graphopt.evaluation import Evaluation, Judge
+from graphopt.fingerprint import fingerprint
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.quantizer import FLOAT, LEARN, STATIC, Made, Quantizer, Recipe
@@ -101,7 +100,7 @@ def quantize(
     found = None
     if max_drop is not None and judge is not None and data is not None:
         alone = Judge(original, data, MEASURED, progress=progress)
-        subject = _fingerprint(original, (chosen, metric, samples, techniques), data, held_out)
+        subject = fingerprint(original, (chosen, metric, samples, techniques, MEASURED), data, held_out)
         diary = Journal(None if journal is None else Path(journal), subject)
         found = search(_problem(quantizer, techniques, judge, alone), max_drop, diary, progress)
     made, cost = _finished(quantizer, techniques, found, judge, max_drop)
@@ -176,22 +175,3 @@ def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Jud
         return alone.judge(quantizer.make(techniques, others).model).sqnr_db
 
     return Problem(layers, drop_of, sqnr_of)
-
-
-def _fingerprint(model: ir.Model, options: object, *data: Dataset | None) -> str:
-    """Of all that measurements depend on, but for what is in the function of a user's metric."""
-    digest = hashlib.sha256(repr((options, MEASURED)).encode())
-    for name, value in model.graph.initializers.items():
-        digest.update(name.encode())
-        if value.const_value is not None:
-            digest.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
-    for node in model.graph:
-        digest.update(str(node).encode())
-    for each in data:
-        if each is not None:
-            for name, column in each.columns.items():
-                digest.update(name.encode())
-                for sample in column:
-                    digest.update(np.ascontiguousarray(sample).tobytes())
-            digest.update(b"" if each.labels is None else each.labels.tobytes())
-    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +25,8 @@ from graphopt.passes.sparsify.patterns import find_pattern
 from graphopt.passes.sparsify.recipe import MOST_ROWS, Recipe, Zeros, is_compensated, make_sparse, observers
 from graphopt.pipeline import Context
 from graphopt.presets import run_preset
+
+Progress = Callable[[str], None]
 
 SAMPLES = 300
 

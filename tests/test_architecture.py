@@ -18,6 +18,7 @@ FRONT_DOOR = {
         "building",
         "cli",
         "cli_compressing",
+        "cli_distilling",
         "cli_looking",
         "cli_measuring",
         "cli_pruning",
@@ -25,6 +26,7 @@ FRONT_DOOR = {
         "clusterer",
         "clustering",
         "cli_sparsifying",
+        "distilling",
         "doctor",
         "generating",
         "inspection",
@@ -63,6 +65,7 @@ ALLOWED = {
     "click": {
         "graphopt/cli.py",
         "graphopt/cli_compressing.py",
+        "graphopt/cli_distilling.py",
         "graphopt/cli_looking.py",
         "graphopt/cli_pruning.py",
         "graphopt/cli_quantizing.py",
