@@ -15,6 +15,7 @@ from graphopt import (
     cli_pruning,
     cli_quantizing,
     cli_sparsifying,
+    lossy_steps,
     options,
     parameters,
 )
@@ -65,6 +66,7 @@ def main(traceback: bool) -> None:
 @options.input_data("Real inputs to verify on, besides random ones.")
 @options.verification
 @options.tuning
+@cli_pruning.pruning_option
 @cli_compressing.clustering_option
 @click.option(
     "--quantize",
@@ -84,28 +86,20 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     output = output or model.with_suffix(".gopt" if exported is None else "")
     parameters.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
-    quantisation = cli_quantizing.compile_settings(chosen, output)
-    clusters = cli_compressing.compile_settings(chosen)
+    steps = [
+        cli_pruning.compile_step(chosen),
+        cli_compressing.compile_step(chosen),
+        cli_quantizing.compile_step(chosen, output),
+    ]
     with progress_display(json_file) as progress:
-        from graphopt import api, clustering, quantizing, report
+        from graphopt import api, report
 
-        few = None if clusters is None else clustering.cluster(model, progress=progress, **clusters)
-        source = model if few is None else few.model
-        made = (
-            None if quantisation is None else quantizing.quantize(source, progress=progress, **quantisation)
-        )
-        source = source if made is None else made.model
+        taken = lossy_steps.take(steps, model, progress)
         if exported is None:
-            done = api.build(source, output, target, progress=progress, **settings)
+            done = api.build(taken.model, output, target, progress=progress, **settings)
         else:
-            done = api.export(source, output, target, progress=progress, **exported, **settings)
-    announce(
-        [
-            *([] if few is None else [*few.warnings, f"clustered: {cli_compressing.summary(few)}"]),
-            *([] if made is None else [*made.warnings, f"quantised: {cli_quantizing.summary(made)}"]),
-            *done.notices,
-        ]
-    )
+            done = api.export(taken.model, output, target, progress=progress, **exported, **settings)
+    announce([*taken.notices, *done.notices])
     integers = (
         f"{100 * done.integer_share:.1f} % of multiply-adds on integers, " if done.integer_share else ""
     )
@@ -116,8 +110,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     publish(
         json_file,
         done.to_json(),
-        *([] if few is None else cli_compressing.tables(few)),
-        *([] if made is None else cli_quantizing.tables(made)),
+        *taken.tables,
         report.pass_table(done.report),
         report.refusal_table(done.report),
         line=line,

@@ -10,10 +10,13 @@ import click
 
 from graphopt import lossy_options, options, parameters
 from graphopt.commands import example
+from graphopt.lossy_steps import Progress, Step
 from graphopt.options import Command, Decorator
 from graphopt.printing import announce, progress_display, publish
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from graphopt.clustering import Clustering
     from graphopt.report import Table
 
@@ -87,11 +90,18 @@ def clustering_option(command: Command) -> Command:
     return _CLUSTER(command)
 
 
-def compile_settings(chosen: dict[str, Any]) -> dict[str, Any] | None:
-    """Keyword arguments of `clustering.cluster` in compile, None without --cluster."""
+def compile_step(chosen: dict[str, Any]) -> Step | None:
+    """Clustering in compile, None without --cluster."""
     if chosen["clusters"] is None:
         return None
-    return {**lossy_options.shared_settings(chosen), "clusters": chosen["clusters"]}
+    settings = {**lossy_options.shared_settings(chosen), "clusters": chosen["clusters"]}
+
+    def run(model: Path | ir.Model, progress: Progress) -> Clustering:
+        from graphopt import clustering
+
+        return clustering.cluster(model, progress=progress, **settings)
+
+    return Step("clustered", run, summary, tables)
 
 
 def summary(done: Clustering) -> str:

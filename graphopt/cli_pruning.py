@@ -11,10 +11,13 @@ import click
 from graphopt import lossy_options, options, parameters
 from graphopt.commands import example
 from graphopt.errors import GraphoptError
+from graphopt.lossy_steps import Progress, Step
 from graphopt.options import Command, Decorator
 from graphopt.printing import announce, progress_display, publish
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from graphopt.passes.prune.groups import Group, Whole
     from graphopt.pruning import PruningResult, Target
     from graphopt.report import Table
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 TARGETS = ("ratio", "macs", "params", "size")
 
 IMPORTANCES = ("correlation", "entropy", "l1", "l2", "median", "random", "taylor", "variance")
+
+ROUND_TO = 8
 
 _TARGETS: Sequence[Decorator] = (
     click.option("--ratio", type=float, metavar="R", help="Share of the channels of each group that goes."),
@@ -45,7 +50,7 @@ _MANNER: Sequence[Decorator] = (
     click.option(
         "--round-to",
         type=int,
-        default=8,
+        default=ROUND_TO,
         show_default=True,
         metavar="N",
         help="Widths become multiples of N, where they are wide enough: kernels work on vectors.",
@@ -129,6 +134,22 @@ def pruning_option(command: Command) -> Command:
     return _PRUNE(command)
 
 
+def compile_step(chosen: dict[str, Any]) -> Step | None:
+    """Pruning in compile, None without --prune. Raises GraphoptError for a ratio that is none."""
+    ratio = chosen["pruned_ratio"]
+    if ratio is None:
+        return None
+    shared = lossy_options.shared_settings(chosen)
+    target, protect = _channels(ratio), tuple(shared.pop("exclude"))
+
+    def run(model: Path | ir.Model, progress: Progress) -> PruningResult:
+        from graphopt import pruning
+
+        return pruning.prune(model, target, progress=progress, protect=protect, round_to=ROUND_TO, **shared)
+
+    return Step("pruned", run, summary, tables)
+
+
 def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `pruning.prune`."""
     names = ("importance", "round_to", "correct", "seed", "steps")
@@ -152,11 +173,18 @@ def _target(chosen: dict[str, Any]) -> Target:
     name, number = given[0], chosen[given[0]]
     if name != "ratio":
         return Target(name, number)
-    if not 0 <= number < 1:
+    return _channels(number)
+
+
+def _channels(ratio: float) -> Target:
+    """A share of channels that goes, as one that stays."""
+    from graphopt.pruning import Target
+
+    if not 0 <= ratio < 1:
         raise GraphoptError(
-            f"--ratio {number:g}: give at least 0 and less than 1, some channels have to stay"
+            f"a ratio of {ratio:g}: give at least 0 and less than 1, some channels have to stay"
         )
-    return Target("channels", 1 - number)
+    return Target("channels", 1 - ratio)
 
 
 def _show_groups(model: Path, protect: tuple[str, ...], picture: Path | None, json_file: str | None) -> None:

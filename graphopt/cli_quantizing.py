@@ -10,9 +10,12 @@ import click
 
 from graphopt import lossy_options, parameters
 from graphopt.errors import GraphoptError
+from graphopt.lossy_steps import Progress, Step
 from graphopt.options import Command, Decorator
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from graphopt.quantizing import Quantization
 
 SCHEMES = ("int8", "int8-dynamic", "int8-weights", "int4-weights")
@@ -76,18 +79,30 @@ def settings(chosen: dict[str, Any], scheme: str, output: Path) -> dict[str, Any
     }
 
 
-def compile_settings(chosen: dict[str, Any], output: Path) -> dict[str, Any] | None:
-    """Those of compile, None without --quantize. Raises GraphoptError for options that do not fit each other."""
-    if chosen["quantize"] is not None:
-        if chosen["precision"] != "fp32":
-            raise GraphoptError("--quantize and --precision bf16 exclude each other")
-        return settings(chosen, chosen["quantize"], output)
+def compile_step(chosen: dict[str, Any], output: Path) -> Step | None:
+    """Quantisation in compile, None without --quantize. Raises GraphoptError for options that do not fit each other."""
+    if chosen["quantize"] is None:
+        _require_use(chosen)
+        return None
+    if chosen["precision"] != "fp32":
+        raise GraphoptError("--quantize and --precision bf16 exclude each other")
+    arguments = settings(chosen, chosen["quantize"], output)
+
+    def run(model: Path | ir.Model, progress: Progress) -> Quantization:
+        from graphopt import quantizing
+
+        return quantizing.quantize(model, progress=progress, **arguments)
+
+    return Step("quantised", run, summary, tables)
+
+
+def _require_use(chosen: dict[str, Any]) -> None:
+    """Raises GraphoptError for options that say nothing without --quantize, or without another step that learns from data."""
     if given := lossy_options.given(_OWN):
         raise GraphoptError(f"{', '.join(given)}: only with --quantize")
     shared = lossy_options.given(lossy_options.SHARED)
-    if shared and chosen["clusters"] is None:
-        raise GraphoptError(f"{', '.join(shared)}: only with --quantize or --cluster")
-    return None
+    if shared and chosen["clusters"] is None and chosen["pruned_ratio"] is None:
+        raise GraphoptError(f"{', '.join(shared)}: only with --quantize, --cluster or --prune")
 
 
 def _layer(text: str) -> tuple[str, str]:

@@ -31,6 +31,8 @@ FRONT_DOOR = {
         "generating",
         "inspection",
         "judging",
+        "lossy_options",
+        "lossy_steps",
         "manifest",
         "measuring",
         "onnx_backend",
