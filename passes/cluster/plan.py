@@ -74,8 +74,8 @@ class Target:
 
 def _sole_use(value: ir.Value) -> tuple[ir.Node, int] | None:
     """The only node that reads a value, and as which input."""
-    uses = list(value.uses())
-    return tuple(uses[0]) if len(uses) == 1 and not value.is_graph_output() else None
+    uses = [(use.node, use.idx) for use in value.uses()]
+    return uses[0] if len(uses) == 1 and not value.is_graph_output() else None
 
 
 @dataclass(frozen=True)
