@@ -18,7 +18,7 @@ from graphopt.passes.cluster.codebook import MOST, Size
 from graphopt.passes.cluster.coded import RECONSTRUCT, SENSITIVITY, Coded, encode
 from graphopt.passes.cluster.matrices import Geometry, Moments, matrices
 from graphopt.passes.cluster.plan import Target, make_plan
-from graphopt.passes.cluster.writer import NARROW, NARROW_OPSET, WIDE_OPSET, write_codes
+from graphopt.passes.cluster.writer import NARROW, NARROW_OPSET, WIDE_OPSET, write_codes, write_levels
 from graphopt.passes.codes import Decode
 from graphopt.passes.opset import ConvertOpset
 from graphopt.passes.quantize import correct
@@ -151,15 +151,21 @@ class Clusterer:
         for number, target in enumerate(self._plan.targets):
             self._progress(f"cluster: tensor {number + 1} of {len(self._plan.targets)}")
             moments = self._observed.get(target.name)
+            fitting = replace(size, whole=target.is_integer)
             coded[target.name] = encode(
-                self._arrays[target.name], target.axis, size, self.recipe.group, moments, techniques
+                self._arrays[target.name], target.axis, fitting, self.recipe.group, moments, techniques
             )
         model = self._model.clone()
         if CORRECT in techniques:
             self._correct_biases(model, coded)
-        _make_room(model, coded)
-        for target in self._plan.targets:
-            write_codes(model, model.graph.initializers[target.name], coded[target.name])
+        floats = {target.name for target in self._plan.targets if not target.is_integer}
+        _make_room(model, [coded[name] for name in floats])
+        for name, each in coded.items():
+            value = model.graph.initializers[name]
+            if name in floats:
+                write_codes(model, value, each)
+            else:
+                write_levels(value, each)
         Cleanup().apply(model, Context())
         tensors = [
             Clustered(name, each.codes.size, each.values.size, each.bits / each.codes.size)
@@ -168,10 +174,12 @@ class Clusterer:
         return Made(model, tensors)
 
     def _correct_biases(self, model: ir.Model, coded: Mapping[str, Coded]) -> None:
-        """Take the mean of what other weights change out of the results of products."""
+        """Take the mean of what other weights change out of the results of products on floats."""
         names = edit.Names(model)
         for name, moments in self._observed.items():
             [use] = model.graph.initializers[name].uses()
+            if use.node.op_type == "DequantizeLinear":
+                continue
             change = coded[name].weights - self._arrays[name]
             moved = matrices(change, coded[name].axis, len(moments.means))
             shifts = np.einsum("gdo,gd->go", moved, moments.means).reshape(-1)
@@ -197,9 +205,9 @@ class Clusterer:
         return any(fnmatchcase(text, pattern) for pattern in self.recipe.exclude for text in texts)
 
 
-def _make_room(model: ir.Model, coded: Mapping[str, Coded]) -> None:
+def _make_room(model: ir.Model, coded: Sequence[Coded]) -> None:
     """Raise the opset to one that has what codes need."""
-    narrow = any(each.values.shape[1] <= NARROW for each in coded.values())
+    narrow = any(each.values.shape[1] <= NARROW for each in coded)
     least = NARROW_OPSET if narrow else WIDE_OPSET
     if coded and model.opset_imports.get("", least) < least:
         ConvertOpset(least).apply(model, Context())

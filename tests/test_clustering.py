@@ -178,12 +178,39 @@ def test_what_was_clustered_may_be_quantised(scheme: str) -> None:
     assert done.evaluation.sqnr_db > 20 if scheme != "int4-weights" else done.evaluation.sqnr_db > 10
 
 
-def test_integers_are_left_alone() -> None:
+def test_integers_keep_their_scales_and_get_fewer_levels() -> None:
     data = data_for("digits_mlp")
     integers = quantize(MODELS / "digits_mlp.onnx", data, samples=100)
+    done = cluster(integers.model, data, clusters=16)
+    assert done.tensors
+    assert ops(done.model) == ops(integers.model)
+    assert [gain.technique for gain in done.gains if gain.kept][:1] == ["reconstruct"]
+    for tensor in done.tensors:
+        levels = done.model.graph.initializers[tensor.name].const_value
+        assert levels is not None
+        assert levels.dtype == ir.DataType.INT8
+        assert len(np.unique(levels.numpy())) <= 16
+    assert done.after.deflated < 0.8 * done.before.deflated
+    assert done.evaluation is not None
+    assert done.evaluation.sqnr_db > 15
+    feeds = next(data.batches(1))
+    [expected] = reference(done.model)(feeds).values()
+    with graphopt.compile(done.model) as compiled:
+        [actual] = compiled.run(None, dict(feeds))
+        assert "coding" in compiled.manifest
+    assert np.abs(actual - expected).max() <= 0.1 * np.abs(expected).max()
+
+
+def test_other_integers_are_left_alone() -> None:
+    integers = quantize(MODELS / "digits_mlp.onnx", scheme="int4-weights")
     done = cluster(integers.model)
-    assert not done.tensors
-    assert done.warnings == ["nothing in this model can be clustered"]
+    assert "its weights are UINT4" in done.left_out.values()
+    assert len(done.tensors) < len(integers.quantized)
+
+
+def test_nothing_to_cluster_is_remarked_upon() -> None:
+    model = make_model("agraph (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
+    assert cluster(model).warnings == ["nothing in this model can be clustered"]
 
 
 def test_excluded_nodes_keep_their_weights() -> None:

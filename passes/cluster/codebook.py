@@ -42,13 +42,17 @@ class Size:
     clusters: int = 32
     sqnr_db: float | None = None
     entropy: float = 0.0
+    whole: bool = False
+    """Whether values are whole numbers."""
 
 
 def make_codebook(weights: np.ndarray, size: Size, importance: np.ndarray | None = None) -> Codebook:
     """The codebook of least squared error of finite float32 weights, whose errors count as much as their `importance` says."""
     sites = histogram(weights, importance)
     found = _nearest(_centres(sites, size))
-    return found if size.entropy == 0 else _entropy_constrained(sites, found, size.entropy)
+    if size.entropy:
+        found = _entropy_constrained(sites, found, size.entropy)
+    return _nearest(np.unique(np.rint(found.values))) if size.whole else found
 
 
 def entropy(codes: np.ndarray) -> float:

@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from graphopt import edit
 from graphopt.errors import ModelError
-from graphopt.passes.quantize.writer import channel_axis
 from graphopt.pattern import attribute
 
 WEIGHTS: Mapping[str, tuple[int, ...]] = {
     "Conv": (1,),
     "ConvTranspose": (1,),
+    "DequantizeLinear": (0,),
     "GRU": (1, 2),
     "Gather": (0,),
     "Gemm": (0, 1),
@@ -34,7 +34,7 @@ LEAST = 1024
 
 @dataclass(frozen=True)
 class Target:
-    """A float32 constant of two dimensions or more, its readers, and the axis of its output channels."""
+    """A constant of two dimensions or more, float32 or int8 with a scale, its readers, and the axis of its output channels."""
 
     value: ir.Value
     readers: list[ir.Node]
@@ -46,23 +46,36 @@ class Target:
         return self.value.name or ""
 
     @property
+    def is_integer(self) -> bool:
+        """Whether it stays int8, with fewer levels."""
+        return self.value.dtype == ir.DataType.INT8
+
+    @property
     def array(self) -> np.ndarray:
-        """Its content. Raises ModelError if that is not finite."""
+        """Its content as float32. Raises ModelError if that is not finite."""
         found = edit.constant(self.value)
         assert found is not None
         if not np.isfinite(found).all():
             raise ModelError(f"the weights {self.name!r} hold NaN or infinity: they have no clusters")
-        return found
+        return found.astype(np.float32, copy=False)
 
     @property
     def product(self) -> ir.Node | None:
-        """Its reader, if that is the only one and multiplies its first input by this matrix, or by these filters."""
-        node = self.readers[0]
-        if len(self.readers) > 1 or node.op_type not in PRODUCTS or node.inputs[1] is not self.value:
+        """The node that multiplies its first input by this matrix, or by these filters, if nothing else reads them."""
+        use = _sole_use(self.value)
+        if use is not None and use[0].op_type == "DequantizeLinear":
+            use = _sole_use(use[0].outputs[0])
+        if use is None or use[0].op_type not in PRODUCTS or use[1] != 1:
             return None
-        rank = 0 if self.value.shape is None else len(self.value.shape)
+        node, rank = use[0], 0 if self.value.shape is None else len(self.value.shape)
         plain = node.op_type == "Conv" or (rank == 2 and not attribute(node, "transA"))
         return node if plain and edit.tensor(node.inputs[0]) is None else None
+
+
+def _sole_use(value: ir.Value) -> tuple[ir.Node, int] | None:
+    """The only node that reads a value, and as which input."""
+    uses = [(use.node, use.idx) for use in value.uses()]
+    return uses[0] if len(uses) == 1 and not value.is_graph_output() else None
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ def make_plan(model: ir.Model, excluded: Callable[[ir.Node], bool] = lambda node
             if reason:
                 plan.left_out[node.name or value.name or ""] = reason
             else:
-                plan.targets.append(Target(value, readers, _axis(node, position)))
+                plan.targets.append(Target(value, readers, _axis(value)))
     return plan
 
 
@@ -96,12 +109,18 @@ def _why_not(value: ir.Value, readers: list[ir.Node], excluded: Callable[[ir.Nod
     assert tensor is not None
     if any(excluded(node) for node in readers):
         return "excluded"
-    if tensor.dtype != ir.DataType.FLOAT:
+    integer = readers[0].op_type == "DequantizeLinear"
+    if tensor.dtype != (ir.DataType.INT8 if integer else ir.DataType.FLOAT):
         return f"its weights are {tensor.dtype.name}"
     if tensor.size < LEAST or len(tensor.shape) < 2:
         return f"it has {tensor.size} weights"
     return "its weights are an output" if value.is_graph_output() else ""
 
 
-def _axis(node: ir.Node, position: int) -> int:
-    return channel_axis(node) if node.op_type in PRODUCTS and position == 1 else 0
+def _axis(value: ir.Value) -> int:
+    """Along which output channels lie: the last one of matrices, apart from transposed ones, and the first one of all else."""
+    node, position = next(iter(value.uses()))
+    if node.op_type == "DequantizeLinear" and node.outputs[0].uses():
+        node, position = next(iter(node.outputs[0].uses()))
+    matrix = node.op_type in ("Gemm", "MatMul") and position == 1
+    return int(matrix and not attribute(node, "transB"))

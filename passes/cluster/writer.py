@@ -1,4 +1,4 @@
-"""Coded weights in a graph: Gather(codebook, Cast(codes)), which any runtime computes once."""
+"""Coded weights in a graph: Gather(codebook, Cast(codes)), which any runtime computes once; int8 has few levels instead."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def write_codes(model: ir.Model, value: ir.Value, coded: Coded) -> None:
     edit.insert_behind(model.graph, value, made)
     value.replace_all_uses_with(last)
     edit.drop_initializer(value)
+
+
+def write_levels(value: ir.Value, coded: Coded) -> None:
+    """Put the whole numbers that codes stand for in the place of an int8 constant."""
+    value.const_value = ir.Tensor(coded.weights.astype(np.int8), name=value.name)
 
 
 class _Parts:

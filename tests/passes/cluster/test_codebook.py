@@ -51,6 +51,15 @@ def test_entropy_is_bought_with_error(clusters: int) -> None:
     assert bits[0] - bits[-1] > 0.05
 
 
+def test_whole_numbers() -> None:
+    levels = np.rint(20 * WEIGHTS)
+    for slope in (0.0, 1.0):
+        book = make_codebook(levels, Size(16, entropy=slope, whole=True))
+        assert 2 < len(book.values) <= 16
+        np.testing.assert_array_equal(book.values, np.rint(book.values))
+        assert sqnr(levels, book.values[book.codes(levels)]) > 15
+
+
 def test_equal_weights() -> None:
     for slope in (0.0, 1.0):
         book = make_codebook(np.full((3, 4), 2.5, np.float32), Size(entropy=slope))
