@@ -70,9 +70,10 @@ def test_one_ratio_for_all_layers() -> None:
 
 
 @pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
-def test_compiled_it_is_what_onnx_runtime_computes(name: str) -> None:
+@pytest.mark.parametrize("request_", [{"ratio": 0.7}, {"pattern": "16x1", "ratio": 0.6}])
+def test_compiled_it_is_what_onnx_runtime_computes(name: str, request_: dict[str, Any]) -> None:
     data = data_for(name)
-    done = sparsify(MODELS / f"{name}.onnx", data, ratio=0.7, samples=50)
+    done = sparsify(MODELS / f"{name}.onnx", data, samples=50, **request_)
     feeds = next(data.batches(1))
     expected = reference(done.model)(feeds)
     with graphopt.compile(done.model) as compiled:

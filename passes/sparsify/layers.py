@@ -39,7 +39,15 @@ class Layer:
         """Of each matrix."""
         weight = edit.tensor(self.weight)
         assert weight is not None
-        return weight.size // self._outputs
+        return weight.size // (self.groups * self.outputs)
+
+    @property
+    def outputs(self) -> int:
+        """Of each matrix."""
+        weight = edit.tensor(self.weight)
+        assert weight is not None
+        axis = 0 if self.nodes[0].op_type == "Conv" or self._is_transposed else 1
+        return weight.shape.numpy()[axis] // self.groups
 
     def matrices(self) -> np.ndarray:
         """The weights, rows of a window place by place and channels last: `[groups, rows, outputs]` float64, a copy."""
@@ -63,12 +71,6 @@ class Layer:
             return np.asarray(matrices[0].T if self._is_transposed else matrices[0])
         rows = matrices.reshape(self.groups, *shape[2:], shape[1], -1)
         return np.moveaxis(np.moveaxis(rows, -1, 1), -1, 2).reshape(shape)
-
-    @property
-    def _outputs(self) -> int:
-        weight = edit.tensor(self.weight)
-        assert weight is not None
-        return weight.shape.numpy()[0 if self.nodes[0].op_type == "Conv" or self._is_transposed else 1]
 
     @property
     def _is_transposed(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,12 @@ class Share:
             raise GraphoptError(
                 f"vectors of {self.outputs} weights are none; 16x1 has 16 outputs and one input"
             )
+
+    def steps(self, count: int) -> list[Pattern]:
+        """Patterns that lead to this one, with more zeros each time, by less and less."""
+        return [
+            replace(self, ratio=self.ratio * (1 - (1 - step / count) ** 2)) for step in range(1, count + 1)
+        ]
 
     def keep(self, scores: np.ndarray) -> np.ndarray:
         """The mask of one layer."""
@@ -69,6 +75,11 @@ class FewOfEach:
             raise GraphoptError(
                 f"{self.kept}:{self.rows} is no pattern: the first number lies between 0 and the second"
             )
+
+    def steps(self, count: int) -> list[Pattern]:
+        """Patterns that lead to this one, at most `count`, with more zeros each time."""
+        most = min(self.rows - 1, self.kept + count - 1)
+        return [FewOfEach(kept, self.rows) for kept in range(most, self.kept - 1, -1)]
 
     def keep(self, scores: np.ndarray) -> np.ndarray:
         """The mask of one layer."""

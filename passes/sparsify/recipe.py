@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +19,9 @@ from graphopt.passes.sparsify.patterns import Pattern, Share
 
 MOST_ROWS = 4608
 """Rows of a matrix up to which the products of all pairs are kept: 170 MB."""
+
+ROUNDS = 8
+"""In which the zeros come, each chosen among weights that have made up for those before."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,22 @@ def make_sparse(
     model: ir.Model, layers: Sequence[Layer], recipe: Recipe, seen: Mapping[str, Inputs]
 ) -> list[Zeros]:
     """Give layers zeros, in place; what is not `seen` is made up for by nobody. Raises GraphoptError for weights that are not finite."""
+    before = {layer.name: _finite(layer) for layer in layers}
+    after = before
+    for pattern in recipe.pattern.steps(ROUNDS if recipe.compensate and seen else 1):
+        masks = _masks(after, replace(recipe, pattern=pattern), seen)
+        after = {
+            layer.name: _made_up_for(
+                layer, recipe, before[layer.name], masks[layer.name], seen.get(layer.name)
+            )
+            for layer in layers
+        }
     names = edit.Names(model)
-    weights = {layer.name: _finite(layer) for layer in layers}
-    masks = _masks(weights, recipe, seen)
     for layer in layers:
-        before, keep = weights[layer.name], masks[layer.name]
-        after = before * keep
-        if layer.name in seen and is_compensated(layer, recipe):
-            after = _made_up_for(model.graph, layer, before, keep, seen[layer.name].groups, names)
-        layer.write(after)
+        layer.write(after[layer.name])
+        if _shifts_bias(layer) and layer.name in seen and is_compensated(layer, recipe):
+            change = after[layer.name] - before[layer.name]
+            _take_out_of_bias(model.graph, layer, change, seen[layer.name].groups, names)
     return [_zeros(layer) for layer in layers]
 
 
@@ -125,23 +135,31 @@ def _scores(recipe: Recipe, matrices: np.ndarray, inputs: Inputs | None) -> np.n
 
 
 def _made_up_for(
-    graph: ir.Graph,
-    layer: Layer,
-    before: np.ndarray,
-    keep: np.ndarray,
-    seen: Sequence[Seen],
-    names: edit.Names,
+    layer: Layer, recipe: Recipe, before: np.ndarray, keep: np.ndarray, inputs: Inputs | None
 ) -> np.ndarray:
-    """The weights that are left, and the bias: what is constant in the inputs is its to make up for, where there is one."""
-    node = layer.nodes[0]
-    shifts_bias = len(layer.nodes) == 1 and has_bias(node, before.shape[0] * before.shape[2])
-    products = [centred(each) if shifts_bias else _mean_products(each) for each in seen]
-    after = np.stack([compensated(*each) for each in zip(before, keep, products, strict=True)])
-    if shifts_bias:
-        means = np.stack([each.channels.means for each in seen])
-        shifts = np.einsum("gr,gro->go", means, after - before).reshape(-1)
-        subtract(graph, node, shifts, names)
-    return after
+    """The weights that are left. What is constant in the inputs is made up for by the bias, where there is one."""
+    if inputs is None or not is_compensated(layer, recipe):
+        return np.asarray(before * keep)
+    products_of = centred if _shifts_bias(layer) else _mean_products
+    return np.stack(
+        [
+            compensated(weights, mask, products_of(seen))
+            for weights, mask, seen in zip(before, keep, inputs.groups, strict=True)
+        ]
+    )
+
+
+def _shifts_bias(layer: Layer) -> bool:
+    """Whether a layer has one node, with a bias or room for it."""
+    return len(layer.nodes) == 1 and has_bias(layer.nodes[0], layer.groups * layer.outputs)
+
+
+def _take_out_of_bias(
+    graph: ir.Graph, layer: Layer, change: np.ndarray, seen: Sequence[Seen], names: edit.Names
+) -> None:
+    """What a change of the weights adds to the mean of every output."""
+    means = np.stack([each.channels.means for each in seen])
+    subtract(graph, layer.nodes[0], np.einsum("gr,gro->go", means, change).reshape(-1), names)
 
 
 def _mean_products(seen: Seen) -> np.ndarray:

@@ -47,6 +47,17 @@ def test_patches_times_matrices_are_the_convolution(name: str) -> None:
     np.testing.assert_allclose(np.moveaxis(found, -1, 1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("extents", [(9,), (5, 4, 6)])
+def test_patches_of_other_ranks(extents: tuple[int, ...]) -> None:
+    inside = ",".join(map(str, (2, 3, *extents)))
+    text = f"agraph (float[{inside}] x) => (float y) {{ y = Conv<pads = {[1] * 2 * len(extents)}>(x, w) }}"
+    model = make_model(text, w=normal(4, 3, *[3] * len(extents)))
+    layer, feeds = the_layer(model), random_feeds(model)
+    (expected,) = reference(model, feeds)
+    found = (rows_of(layer)(feeds["x"]) @ layer.matrices()).reshape(2, *extents, 4)
+    np.testing.assert_allclose(np.moveaxis(found, -1, 1), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("operator", "x", "w"),
     [

@@ -54,6 +54,18 @@ def test_rows_that_are_left_over_are_kept() -> None:
     assert keep[:, :20].mean() == 0.2
 
 
+def test_steps_lead_to_the_pattern_with_more_zeros_each_time() -> None:
+    for pattern in (Share(0.7, 4), FewOfEach(1, 4), FewOfEach(2, 4), FewOfEach(1, 24)):
+        steps = pattern.steps(8)
+        assert steps[-1] == pattern
+        assert 1 <= len(steps) <= 8
+        zeros = [int((~step.keep(SCORES)).sum()) for step in steps]
+        assert zeros == sorted(set(zeros))
+        assert zeros[0] > 0
+    assert Share(0.7).steps(1) == [Share(0.7)]
+    assert FewOfEach(1, 4).steps(1) == [FewOfEach(1, 4)]
+
+
 @pytest.mark.parametrize(
     ("text", "ratio", "expected"),
     [(None, 0.5, Share(0.5)), ("16x1", 0.25, Share(0.25, 16)), ("2:4", None, FewOfEach(2, 4))],
