@@ -1,11 +1,13 @@
 """Blocks that learn one after the other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from graphopt.errors import GraphoptError
 from graphopt.evaluation import Judge
-from graphopt.training.distillation import Goal, loop
+from graphopt.training.distillation import Goal, learning
 from graphopt.training.distillation.objective import make_objective
 from graphopt.training.distillation.stages import Stage, make_stages, stage_at
 from tests.training.distillation.harness import digits, disturbed, floats, learn, line, put, shipped
@@ -42,7 +44,9 @@ def test_models_without_common_blocks() -> None:
 
 
 def test_a_stage_changes_its_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "stage_at", lambda all_stages, share: all_stages[1])
+    _, second, _, whole = stages(0.5)
+    alone = [replace(second, begin=0.0, end=1.0), replace(whole, begin=1.0)]
+    monkeypatch.setattr(learning, "make_stages", lambda *arguments: alone)
     teacher = shipped("digits_cnn")
     student = teacher.clone()
     put(student, "conv1.weight", floats(disturbed(teacher, 1.0))["conv1.weight"])
