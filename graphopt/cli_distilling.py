@@ -76,6 +76,14 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option(
         "--freeze-statistics", is_flag=True, help="Batch normalisations keep their running statistics."
     ),
+    click.option(
+        "--blocks",
+        type=float,
+        default=0.0,
+        show_default=True,
+        metavar="SHARE",
+        help="Of the time, in which blocks of the same name learn one after the other: quicker, in less memory.",
+    ),
     click.option("--patience", type=int, metavar="N", help="End after N rounds without gain."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
     click.option(
@@ -138,7 +146,7 @@ def _settings(chosen: dict[str, Any], output: Path) -> dict[str, Any]:
     """Keyword arguments of `distilling.distill`. Raises GraphoptError for text that says nothing."""
     names = (
         "teacher", "data", "preprocess", "labels", "temperature", "alpha", "epochs", "batch", "rate", "decay", "stay",
-        "freeze_statistics", "patience", "seed", "workers", "metric",
+        "freeze_statistics", "blocks", "patience", "seed", "workers", "metric",
     )  # fmt: skip
     unlimited = chosen["epochs"] is None and chosen["minutes"] is None
     return {

@@ -7,10 +7,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphopt.api import build
 from graphopt.data import Dataset
 from graphopt.distilling import distill, recover
 from graphopt.errors import DataError, GraphoptError
 from graphopt.model import load
+from graphopt.quantizing import quantize
 from tests.conftest import make_model
 
 pytest.importorskip("torch")
@@ -63,6 +65,21 @@ def test_what_gains_nothing_is_remarked_upon() -> None:
     teacher = shipped("digits_mlp")
     done = distill(teacher, teacher, digits(), epochs=1, rate=1.0)
     assert done.warnings == ["nothing was gained on held-out samples: the student is as it came"]
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4-weights"])
+def test_it_compiles_to_the_same_kernels(scheme: str, tmp_path: Path) -> None:
+    teacher = shipped("digits_mlp")
+    student = quantize(disturbed(teacher, 0.1), digits(100), scheme=scheme, techniques=()).model
+    done = distill(student, teacher, digits(), epochs=12)
+    assert done.learned.best > 0
+    built = [
+        build(model, tmp_path / f"{number}.gopt", "native")
+        for number, model in enumerate((student, done.model))
+    ]
+    assert built[0].layers == built[1].layers
+    assert built[0].bytes == built[1].bytes
+    assert all(each.verdict.passed for each in built)
 
 
 def test_recover_takes_models_and_minutes() -> None:

@@ -30,14 +30,20 @@ def match_features(student: ir.Model, teacher: ir.Model, chosen: Mapping[str, st
         _require("student", mine, chosen)
         _require("teacher", others, chosen.values())
         return dict(chosen)
-    common = [name for name, value in mine.items() if name in others and _fit(value, others[name])]
-    ends = [name for name in common if _operator(mine[name]) in BLOCK_ENDS]
-    found = _spread(ends or [name for name in common if _operator(mine[name]) in ACTIVATIONS])
+    found = _spread(shared_values(student, teacher))
     if not found:
         raise GraphoptError(
             "no value inside the student has the name and the places of one of the teacher; give --features NAME=NAME"
         )
     return {name: name for name in found}
+
+
+def shared_values(student: ir.Model, teacher: ir.Model) -> list[str]:
+    """Ends of blocks, or results of activations, that have the same name and the same places in both, in topological order."""
+    mine, others = _values(student), _values(teacher)
+    common = [name for name, value in mine.items() if name in others and _fit(value, others[name])]
+    ends = [name for name in common if _operator(mine[name]) in BLOCK_ENDS]
+    return ends or [name for name in common if _operator(mine[name]) in ACTIVATIONS]
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:

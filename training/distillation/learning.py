@@ -22,6 +22,7 @@ from graphopt.training.distillation.objective import Objective, Term, make_objec
 from graphopt.training.distillation.ranks import Ranks, launched
 from graphopt.training.distillation.recipe import Goal, Plan
 from graphopt.training.distillation.schedule import Budget, round_steps
+from graphopt.training.distillation.stages import make_stages
 from graphopt.training.distillation.student import Student
 from graphopt.training.distillation.teacher import Teacher, fixed_size
 
@@ -64,17 +65,19 @@ def distil(
     """
     learned, judging = data
     objective = _objective(student, teacher, learned, goal)
+    stages = make_stages(student, teacher, objective, plan.blocks)
+    asked_for = dict.fromkeys(name for stage in stages for name in stage.objective.teacher_values)
     augmentation = _augmentation(student, goal, plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _deterministic(device), launched(device) as ranks, tempfile.TemporaryDirectory() as folder:
         progress("learn: prepare")
-        asked = Teacher.of(teacher, objective.teacher_values, Path(folder) / "teacher.onnx")
+        asked = Teacher.of(teacher, list(asked_for), Path(folder) / "teacher.onnx")
         size = _batch(plan.batch, len(learned), run_size(student, teacher), ranks)
         images = Images.of(student)
         shared = (ranks.rank, ranks.size)
         source = Source(learned, asked, size, images, augmentation, plan.seed, shared).remembering()
         course = Course(
-            objective,
+            stages,
             plan,
             Budget.of(plan, source.steps),
             source.steps,

@@ -13,10 +13,10 @@ import torch
 from graphopt.errors import GraphoptError
 from graphopt.training.distillation.batches import Batch
 from graphopt.training.distillation.checkpoints import Checkpoint
-from graphopt.training.distillation.objective import Objective
 from graphopt.training.distillation.ranks import Ranks
 from graphopt.training.distillation.recipe import Plan
 from graphopt.training.distillation.schedule import Budget, rate
+from graphopt.training.distillation.stages import Stage, stage_at
 from graphopt.training.distillation.student import Student
 from graphopt.training.executor.operator import Tensor
 
@@ -57,10 +57,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Course:
-    """What stays the same while a student learns: `steps` is the length of an epoch, `every` that of a round, `size` the number of
-    samples that one run of the student takes, None if any."""
+    """What stays the same while a student learns: the last of the stages also judges; `steps` is the length of an epoch, `every` that
+    of a round, `size` the number of samples that one run of the student takes, None if any."""
 
-    objective: Objective
+    stages: Sequence[Stage]
     plan: Plan
     budget: Budget
     steps: int
@@ -119,32 +119,37 @@ class Learner:
     def _step(self, batch: Batch, used: float) -> float:
         self._student.train()
         self._optimizer.zero_grad()
-        loss = sum(self._backward(part, len(batch)) for part in batch.parts(self._course.size))
+        stage = stage_at(self._course.stages, used)
+        loss = sum(self._backward(part, stage, len(batch)) for part in batch.parts(self._course.size))
         self._course.ranks.average(
             [loss, *(weight.grad for weight in self._weights if weight.grad is not None)]
         )
         found = self._require_finite(float(loss))
-        speed = rate(used, self._course.plan.rate)
+        speed = rate(stage.used(used), self._course.plan.rate)
         for group in self._optimizer.param_groups:
             group["lr"] = speed
         self._optimizer.step()
         with torch.no_grad():
             for weight, start in zip(self._weights, self._starts, strict=False):
-                weight.lerp_(start, min(speed * self._course.plan.stay, 1.0))
+                if weight.grad is not None:
+                    weight.lerp_(start, min(speed * self._course.plan.stay, 1.0))
         self._student.constrain()
         return found
 
-    def _backward(self, batch: Batch, samples: int) -> Tensor:
+    def _backward(self, batch: Batch, stage: Stage, samples: int) -> Tensor:
         """The share in the loss of a part of a batch, of which gradients are added up."""
-        loss = self._compare(batch)[0] * (len(batch) / samples)
+        loss = self._compare(batch, stage)[0] * (len(batch) / samples)
         loss.backward()
         return loss.detach()
 
-    def _compare(self, batch: Batch) -> tuple[Tensor, float | None]:
+    def _compare(self, batch: Batch, stage: Stage) -> tuple[Tensor, float | None]:
         """The loss of a batch, and the share of it on which student and teacher agree."""
-        student, objective = self._student, self._course.objective
+        student, objective = self._student, stage.objective
         feeds, targets = student.tensors(batch.feeds), student.tensors(batch.targets)
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(student.device)
+        if stage.given is not None:
+            with torch.no_grad():
+                feeds |= student(feeds, [stage.given])
         found = student(feeds, objective.student_values)
         with torch.no_grad():
             agreement = objective.agreement(found, targets)
@@ -157,7 +162,7 @@ class Learner:
         self._student.eval()
         with torch.no_grad():
             found = [
-                (len(part), *self._compare(part))
+                (len(part), *self._compare(part, self._course.stages[-1]))
                 for batch in self._held_out
                 for part in batch.parts(self._course.size)
             ]

@@ -50,7 +50,7 @@ class Plan:
 
     `rate` is the highest learning rate of AdamW; weights shrink by `decay`, and are drawn to where they started by `stay`.
     `augment` names what is done to images, None what suits them. `freeze_statistics` keeps the running statistics of batch
-    normalisations and uses them. `patience` is the number of rounds without gain after which it ends. Raises GraphoptError
+    normalisations and uses them. In the share `blocks` of the time blocks learn one after the other. `patience` is the number of rounds without gain after which it ends. Raises GraphoptError
     for numbers out of range.
     """
 
@@ -62,6 +62,7 @@ class Plan:
     stay: float = 0.0
     augment: tuple[str, ...] | None = None
     freeze_statistics: bool = False
+    blocks: float = 0.0
     patience: int | None = None
     seed: int = 0
 
@@ -74,6 +75,9 @@ class Plan:
         _require(self.rate > 0, f"a learning rate of {self.rate:g} is not above 0")
         _require(self.decay >= 0, f"a weight decay of {self.decay:g} is below 0")
         _require(self.stay >= 0, f"a pull of {self.stay:g} to the start is below 0")
+        _require(
+            0 <= self.blocks < 1, f"a share of {self.blocks:g} of the time for blocks is not within 0 .. 1"
+        )
         _require(self.patience is None or self.patience >= 1, f"a patience of {self.patience} rounds is none")
         for name in self.augment or ():
             _require_known("augmentation", name, AUGMENTATIONS)
@@ -81,7 +85,7 @@ class Plan:
     @property
     def course(self) -> tuple[object, ...]:
         """What may not change when learning goes on where it was left."""
-        return self.batch, self.decay, self.stay, self.augment, self.freeze_statistics, self.seed
+        return self.batch, self.decay, self.stay, self.augment, self.freeze_statistics, self.blocks, self.seed
 
 
 def _require(condition: bool, message: str) -> None:

@@ -12,6 +12,7 @@ from graphopt.evaluation import Judge
 from graphopt.training.distillation import Checkpoint, Goal, Plan, distil, paired, split
 from graphopt.training.distillation.batches import Batch
 from graphopt.training.distillation.loop import Learner
+from graphopt.training.distillation.stages import Stage
 from tests.conftest import make_model
 from tests.training.distillation.harness import digits, disturbed, floats, learn, line, shipped
 
@@ -175,8 +176,8 @@ def test_a_loss_that_is_no_number_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     checkpoint, parts, student = Checkpoint(tmp_path / "c", "s"), split(rows(), 1, 0), line()
     compare, healthy = Learner._compare, iter(range(80))
 
-    def breaking(self: Learner, batch: Batch) -> tuple[torch.Tensor, float | None]:
-        loss, agreement = compare(self, batch)
+    def breaking(self: Learner, batch: Batch, stage: Stage) -> tuple[torch.Tensor, float | None]:
+        loss, agreement = compare(self, batch, stage)
         return (loss, agreement) if next(healthy, None) is not None else (loss * np.inf, agreement)
 
     monkeypatch.setattr(Learner, "_compare", breaking)

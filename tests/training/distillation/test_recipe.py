@@ -34,6 +34,7 @@ def test_goals(wish: dict[str, Any], message: str) -> None:
         ({"epochs": 1, "rate": float("nan")}, "rate of nan"),
         ({"epochs": 1, "decay": -1.0}, "decay of -1"),
         ({"epochs": 1, "stay": -1.0}, "pull of -1"),
+        ({"epochs": 1, "blocks": 1.0}, "share of 1 of the time for blocks"),
         ({"epochs": 1, "patience": 0}, "patience of 0"),
         ({"epochs": 1, "augment": ("spin",)}, "unknown augmentation 'spin'"),
     ],
