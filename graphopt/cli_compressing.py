@@ -10,6 +10,7 @@ import click
 
 from graphopt import lossy_options, options, parameters
 from graphopt.commands import example
+from graphopt.errors import GraphoptError
 from graphopt.lossy_steps import Progress, Step
 from graphopt.options import Command, Decorator
 from graphopt.printing import announce, progress_display, publish
@@ -129,4 +130,81 @@ def tables(done: Clustering) -> list[Table]:
     return found
 
 
-COMMANDS: Sequence[click.Command] = (cluster,)
+@example("graphopt compress model.onnx --calib images/ --preprocess imagenet --max-drop 1 -o model.gopt")
+@click.command()
+@click.argument("model", type=parameters.ONNX_MODEL)
+@click.option("-o", "--output", type=parameters.OUTPUT, required=True, help="The best artifact.")
+@options.targets
+@options.dims(several=True)
+@options.input_shapes
+@options.bind
+@click.option(
+    "--objective",
+    type=click.Choice(("latency", "size")),
+    default="latency",
+    show_default=True,
+    help="What is to be small.",
+)
+@lossy_options.max_drop("What the metric may lose; agreement by default.")
+@click.option(
+    "--journal", type=parameters.OUTPUT, help="Where measurements are kept; OUTPUT.search by default."
+)
+@click.option("--html", type=parameters.OUTPUT, help="Write a page with plots.")
+@lossy_options.listed(*lossy_options.LEARNING, *lossy_options.JUDGING)
+@options.json_file
+def compress(
+    model: Path,
+    output: Path,
+    target: str,
+    objective: str,
+    journal: Path | None,
+    html: Path | None,
+    json_file: str | None,
+    **chosen: Any,
+) -> None:
+    """Prune, cluster and quantise MODEL.onnx as far as a budget allows, and compile what is fastest or smallest.
+
+    Everything is measured: what the metric loses on --eval, or else on --calib, and what each artifact takes. A search that was
+    interrupted goes on where it was.
+    """
+    if chosen["calib"] is None or chosen["max_drop"] is None:
+        raise GraphoptError("give --calib DATA to learn from, and what may be lost as --max-drop")
+    settings = lossy_options.shared_settings({"exclude": (), **chosen})
+    del settings["exclude"]
+    with progress_display(json_file) as progress:
+        from graphopt import compressing, pareto, report
+
+        done = compressing.compress(
+            model,
+            output=output,
+            target=target,
+            objective=objective,
+            max_drop=chosen["max_drop"],
+            journal=journal or output.with_name(f"{output.name}.search"),
+            progress=progress,
+            **settings,
+            **options.shape_settings(chosen),
+        )
+    rows = pareto.rows(done)
+    line = (
+        f"{output}: {done.chosen.plan}: {(done.chosen.bytes or 0) / 1e6:.3f} MB, {done.chosen.latency:.2f} of the latency before; "
+        f"{done.metric} {done.before:.3f} -> {done.before - done.chosen.drop:.3f}"
+    )
+    if html is not None:
+        page = report.render(
+            "compression.html",
+            name=model.name,
+            summary=line,
+            metric=done.metric,
+            plots=pareto.plots(done),
+            headings=pareto.COLUMNS,
+            rows=rows,
+            width=pareto.WIDTH,
+            height=pareto.HEIGHT,
+            margin=pareto.MARGIN,
+        )
+        report.write_text(page, str(html))
+    publish(json_file, done.to_json(), report.table(list(pareto.COLUMNS), rows), line=line)
+
+
+COMMANDS: Sequence[click.Command] = (cluster, compress)

@@ -24,6 +24,8 @@ FRONT_DOOR = {
         "cli_pruning",
         "cli_quantizing",
         "clusterer",
+        "compressing",
+        "pareto",
         "clustering",
         "cli_sparsifying",
         "distilling",
