@@ -163,7 +163,8 @@ class Pruner:
 def prepare(model: ir.Model) -> None:
     """Bring a model into the form in which channels can be followed, in place."""
     run_preset(model, "O2", (), Context())
-    Shapes(max_growth=COMPILED_GROWTH).apply(model, Context())
+    if any(_computes_weights(node) for node in model.graph):
+        Shapes(max_growth=COMPILED_GROWTH).apply(model, Context())
     if model.opset_imports[""] < LEAST_OPSET:
         ConvertOpset(LEAST_OPSET).apply(model, Context())
         normalise(model)
@@ -171,6 +172,13 @@ def prepare(model: ir.Model) -> None:
     edit.name_nodes(model.graph)
     open_shuffles(model)
     separate(model)
+
+
+def _computes_weights(node: ir.Node) -> bool:
+    """Whether the weights of a product or convolution are a constant that takes a node, as in models without data."""
+    weight = node.inputs[1] if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} else None
+    producer = None if weight is None else weight.producer()
+    return producer is not None and producer.op_type == "ConstantOfShape"
 
 
 def cost(group: Group) -> float:

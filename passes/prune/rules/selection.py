@@ -124,9 +124,7 @@ def gather(flow: Flow, node: ir.Node) -> None:
     if indices is None:
         flow.freeze(source, f"{label(node)} computes its indices", [axis])
     elif indices.ndim != 1:
-        flow.freeze(
-            source, f"{label(node)} needs all that it takes", [axis] if indices.ndim or width == 1 else []
-        )
+        _keep_axis(flow, source, axis)
     found = []
     for block in flow.blocks(source):
         if block.shape[axis] == 1:
@@ -134,6 +132,15 @@ def gather(flow: Flow, node: ir.Node) -> None:
         elif indices is not None:
             found.append(np.take(block, indices, axis))
     flow.put(output, found)
+
+
+def _keep_axis(flow: Flow, value: ir.Value | None, axis: int) -> None:
+    """Elements may go along other axes only: those that differ in this one alone go together."""
+    for block in flow.blocks(value):
+        if covered(block) == [axis]:
+            flow.labels.freeze([block], f"{label(flow.node)} needs all that it takes")
+        elif block.shape[axis] > 1:
+            flow.labels.join(block, np.take(block, [0], axis))
 
 
 def _repair_gather(removal: Removal, node: ir.Node) -> None:
