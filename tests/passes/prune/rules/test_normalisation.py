@@ -172,3 +172,13 @@ def test_lrn_looks_at_the_channels_beside_that_are_left() -> None:
     )
     np.testing.assert_array_equal(given, reference(plain, random_feeds(model))[0])
     assert group.inexact == "LRN 'LRN_0' looks at the channels beside"
+
+
+def test_normalisations_of_onnx_runtime() -> None:
+    text = "agraph (float[2,4,5] x) => (float[2,4,3] y) <float[2,4,12] b> { a = MatMul(x, w) b = SimplifiedLayerNormalization(a, s) y = MatMul(b, v) }"
+    model = ready(make_model(text, w=random(5, 12), v=random(12, 3), s=random(12)))
+    (group,) = find_groups(model).groups
+    assert (
+        group.inexact
+        == "SimplifiedLayerNormalization 'SimplifiedLayerNormalization_0' averages over what is left"
+    )
