@@ -263,3 +263,19 @@ def test_a_product_of_packed_weights_has_a_shape() -> None:
     )
     Shapes().apply(model, Context())
     assert list(model.graph.outputs[0].shape or ()) == [1, 6, 2, 4]
+
+
+def test_sizes_without_a_name_are_written_nowhere() -> None:
+    """An axis whose size nobody names equals itself; its symbol is in no shape, constant or name of a saved model."""
+    model = shaped(
+        """agraph (float[N,4] x) => (float[M,4] y) { m = NonZero(x) t = Transpose<perm = [1,0]>(m) f = Cast<to = 1>(t)
+        s = Shape(f) n = Gather(s, zero) u = Unsqueeze(n, axis) c = Concat<axis = 0>(u, rest)
+        g = MatMul(f, w) y = Reshape(g, c) }""",
+        w=np.ones((2, 4), np.float32),
+        **FLATTEN_WEIGHTS,
+    )
+    Shapes().apply(model, Context())
+    values = [value for node in model.graph for value in node.outputs]
+    named = {dim.value for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
+    assert not any("axis" in (name or "") for name in named)
+    assert b"axis 0 of" not in ir.to_proto(model).SerializeToString()

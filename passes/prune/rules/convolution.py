@@ -117,9 +117,11 @@ def _is_vector(value: ir.Value | None) -> bool:
 
 
 def by_channel(flow: Flow, node: ir.Node) -> None:
-    """Images stay; their channels pass."""
+    """Images stay; their channels pass, unless places in the whole image are given too, as by MaxPool."""
     image = node.inputs[0]
     assert image is not None
+    if any(output.uses() for output in node.outputs[1:]):
+        flow.freeze(image, f"{label(node)} gives places in it")
     flow.freeze(image, f"{label(node)} slides along it", range(2, _rank(image)))
     for output in node.outputs:
         flow.put(output, [block for block in flow.blocks(image) if block.ndim == _rank(output)])

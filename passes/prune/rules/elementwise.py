@@ -9,8 +9,8 @@ from graphopt.passes.prune.rules.rule import Rule, combine, lifted
 
 
 def through(flow: Flow, node: ir.Node) -> None:
-    """The result has the channels of the first operand."""
-    for output in node.outputs[:1]:
+    """Results have the channels of the first operand."""
+    for output in node.outputs:
         flow.put(output, flow.blocks(node.inputs[0]))
 
 

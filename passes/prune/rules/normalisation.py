@@ -35,6 +35,7 @@ def group_normalisation(flow: Flow, node: ir.Node) -> None:
     """The channels that are normalised together go together, so that results stay as they were."""
     image, groups = node.inputs[0], int(attribute(node, "num_groups"))
     channels = flow.axis(image, CHANNELS)
+    flow.freeze(image, f"{label(node)} averages over it", range(2, rank(image) or 2))
     flow.put(node.outputs[0], flow.blocks(image))
     vectors = [value for value in node.inputs[1:] if value is not None]
     if channels is None:
@@ -101,6 +102,9 @@ def _reduction(over: Callable[[Flow, Block, Sequence[int]], Block]) -> Callable[
         computed = axes is None and len(node.inputs) > 1 and node.inputs[1] is not None
         if width is None or computed:
             flow.freeze(source, f"it is not known over which axes {label(node)} goes")
+            return
+        if not axes and attribute(node, "noop_with_empty_axes"):
+            flow.put(node.outputs[0], flow.blocks(source))
             return
         reduced = sorted(axis % width for axis in axes) if axes else list(range(width))
         found = [over(flow, block, reduced) for block in flow.blocks(source)]

@@ -123,7 +123,8 @@ def _known(sizes: Dims) -> list[int]:
 def moved_block(block: Block, before: Dims, after: Dims, divided: Sequence[Part]) -> Block | None:
     """A block as it is after a Reshape, None where it is mixed with axes of free sizes.
 
-    An axis of free size counts as 1: what is removed repeats itself along it.
+    An axis of free size counts as 1: what is removed repeats itself along it. One that is joined with what is removed comes after it,
+    before and behind the Reshape.
     """
     wide = list(block.shape)
     target = [1] * len(after)
@@ -137,7 +138,17 @@ def moved_block(block: Block, before: Dims, after: Dims, divided: Sequence[Part]
             return None
         for axis, size in zip(targets, sizes, strict=True):
             target[axis] = size
+        sides = _free_sides(sources, before, block.shape) | _free_sides(targets, after, target)
+        if sides not in (set(), {-1}, {1}):
+            return None
     return np.ascontiguousarray(np.broadcast_to(block, wide)).reshape(target)
+
+
+def _free_sides(axes: range, sizes: Dims, lengths: Sequence[int]) -> set[int]:
+    """Where axes of free size are: -1 in front of those that a block covers, 1 behind them or in the last of them, 0 between."""
+    wide = [axis for axis in axes if lengths[axis] > 1]
+    free = [axis for axis in axes if not isinstance(sizes[axis], int)]
+    return {-1 if axis < wide[0] else int(axis >= wide[-1]) for axis in free}
 
 
 def _number(size: int | str | None) -> int:
@@ -171,8 +182,8 @@ def _repair_shape(removal: Removal, node: ir.Node) -> None:
         return
     entries = [int(each) for each in array]
     for axis, size in sizes.items():
-        place = axis - len(after)
-        if entries[place] not in (-1, 1) or after[axis] == 1:
+        place = axis - len(after) + len(entries)
+        if place >= 0 and (entries[place] not in (-1, 1) or after[axis] == 1):
             entries[place] = size
     removal.replace(node, 1, np.array(entries, np.int64))
 

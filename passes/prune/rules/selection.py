@@ -27,7 +27,7 @@ def slices(flow: Flow, node: ir.Node) -> None:
         flow.freeze(source, f"{label(node)} computes its places", axes)
         cuts = []
     found = []
-    for block in flow.blocks(source):
+    for block in _of_known_size(flow, node):
         touched = [cut for cut in cuts if block.shape[cut[0]] > 1]
         if any(step != 1 for *_, step in touched):
             flow.labels.freeze([block], f"{label(node)} takes steps")
@@ -35,6 +35,22 @@ def slices(flow: Flow, node: ir.Node) -> None:
             block = block[(slice(None),) * axis + (slice(start, end if end >= 0 else None, step),)]
         found.append(block)
     flow.put(node.outputs[0], found)
+
+
+def _of_known_size(flow: Flow, node: ir.Node) -> list[Block]:
+    """The blocks of what a node reads; places along an axis of free size with which channels were joined are not known."""
+    found = []
+    for block in flow.blocks(node.inputs[0]):
+        if all(isinstance(size, int) for size in _sizes(node.inputs[0], covered(block))):
+            found.append(block)
+        else:
+            flow.labels.freeze([block], f"{label(node)} looks for it along an axis of free size")
+    return found
+
+
+def _sizes(value: ir.Value | None, axes: Sequence[int]) -> list[int | str | None]:
+    sizes = dims(value)
+    return [None if sizes is None else sizes[axis] for axis in axes]
 
 
 def _cuts(node: ir.Node) -> list[Cut] | None:
@@ -123,34 +139,36 @@ def gather(flow: Flow, node: ir.Node) -> None:
     axis = (attribute(node, "axis") or 0) % width
     if indices is None:
         flow.freeze(source, f"{label(node)} computes its indices", [axis])
-    elif indices.ndim != 1:
-        _keep_axis(flow, source, axis)
+    elif indices.ndim > 1:
+        flow.freeze(source, f"{label(node)} needs all that it takes", [axis])
     found = []
-    for block in flow.blocks(source):
+    for block in _of_known_size(flow, node):
         if block.shape[axis] == 1:
             found.append(block.reshape(block.shape[:axis] + (1,) * wide + block.shape[axis + 1 :]))
         elif indices is not None:
             found.append(np.take(block, indices, axis))
+            if not indices.ndim:
+                _keep_taken(flow, block, found[-1], axis)
     flow.put(output, found)
 
 
-def _keep_axis(flow: Flow, value: ir.Value | None, axis: int) -> None:
-    """Elements may go along other axes only: those that differ in this one alone go together."""
-    for block in flow.blocks(value):
-        if covered(block) == [axis]:
-            flow.labels.freeze([block], f"{label(flow.node)} needs all that it takes")
-        elif block.shape[axis] > 1:
-            flow.labels.join(block, np.take(block, [0], axis))
+def _keep_taken(flow: Flow, block: Block, taken: Block, axis: int) -> None:
+    """One element of an axis stays; where others are open as well, elements go along those."""
+    if covered(block) == [axis]:
+        flow.labels.freeze([taken], f"{label(flow.node)} takes it")
+    else:
+        flow.labels.join(block, np.take(block, [0], axis))
 
 
 def _repair_gather(removal: Removal, node: ir.Node) -> None:
     indices = edit.constant(node.inputs[1])
     kept = removal.kept(node.inputs[0], attribute(node, "axis") or 0)
-    if indices is None or kept is None or not indices.ndim:
+    if indices is None or kept is None:
         return
     places = np.cumsum(kept) - 1
     wrapped = np.where(indices < 0, indices + len(kept), indices)
-    removal.replace(node, 1, places[wrapped[kept[wrapped]]].astype(indices.dtype))
+    left = wrapped[kept[wrapped]] if indices.ndim else wrapped
+    removal.replace(node, 1, places[left].astype(indices.dtype))
 
 
 def concat(flow: Flow, node: ir.Node) -> None:
@@ -208,7 +226,7 @@ def pad(flow: Flow, node: ir.Node) -> None:
         flow.freeze(source, f"{label(node)} computes its sizes")
         return
     found = []
-    for block in flow.blocks(source):
+    for block in _of_known_size(flow, node):
         axes = [axis for axis in covered(block) if pads[axis] != (0, 0)]
         if axes and (
             attribute(node, "mode") not in (None, "constant")
@@ -263,13 +281,14 @@ def tile(flow: Flow, node: ir.Node) -> None:
         return
     found = [
         np.tile(block, [times if size > 1 else 1 for times, size in zip(repeats, block.shape, strict=True)])
-        for block in flow.blocks(node.inputs[0])
+        for block in _of_known_size(flow, node)
     ]
     flow.put(node.outputs[0], found)
 
 
 def depth_to_space(flow: Flow, node: ir.Node) -> None:
     """The channels that become one block of pixels go together."""
+    flow.freeze(node.inputs[0], f"{label(node)} moves it", [0, 2, 3])
     channels, side = flow.axis(node.inputs[0], 1), int(attribute(node, "blocksize"))
     if channels is None:
         return
@@ -281,6 +300,7 @@ def depth_to_space(flow: Flow, node: ir.Node) -> None:
 
 def space_to_depth(flow: Flow, node: ir.Node) -> None:
     """A channel becomes as many as a block has pixels."""
+    flow.freeze(node.inputs[0], f"{label(node)} moves it", [0, 2, 3])
     channels, side = flow.axis(node.inputs[0], 1), int(attribute(node, "blocksize"))
     if channels is not None:
         flow.put(node.outputs[0], [along(np.tile(channels, side * side), 1, 4)])

@@ -1,0 +1,60 @@
+"""What is kept of channels while data passes."""
+
+import numpy as np
+import pytest
+
+from graphopt.passes.prune.moments import BINS, Histograms, Moments
+from tests.passes.prune.checking import random
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_covariance(axis: int) -> None:
+    batches = [random(3, 5, 4, 5, seed=seed) + 2 for seed in range(3)]
+    seen = Moments(axis)
+    for each in batches:
+        seen.add(each)
+    rows = np.moveaxis(np.concatenate(batches), axis, -1).reshape(-1, 5)
+    np.testing.assert_allclose(seen.covariance, np.cov(rows.T, bias=True), rtol=1e-4, atol=1e-4)
+
+
+def test_moments_that_are_joined() -> None:
+    batches = [random(3, 5, seed=seed) for seed in range(3)]
+    whole, joined = Moments(1), Moments(1)
+    whole.add(np.concatenate(batches))
+    for each in batches:
+        part = Moments(1)
+        part.add(each)
+        joined.join(part)
+    joined.join(Moments(1, np.zeros_like(whole.products)))
+    np.testing.assert_allclose(joined.products, whole.products, rtol=1e-5, atol=1e-6)
+
+
+def test_histograms_that_are_joined() -> None:
+    """Of different radii: those of powers of two that are in the same bins then."""
+    batches = [random(50, 3, seed=seed) * np.float32(4.0**seed) for seed in (2, 0, 1)]
+    joined, turned = Histograms(1), Histograms(1)
+    for each in batches:
+        joined.add(each)
+    for each in batches[::-1]:
+        turned.add(each)
+    assert joined.radius == turned.radius >= max(np.abs(each).max() for each in batches)
+    np.testing.assert_array_equal(joined.counts, turned.counts)
+    assert joined.counts.sum(axis=1).tolist() == [150] * 3
+
+
+def test_entropies_in_bits() -> None:
+    rows = np.stack(
+        [np.zeros(BINS), np.tile([-0.9, 0.9], BINS // 2), (np.arange(BINS) + 0.5) / BINS * 2 - 1], axis=1
+    )
+    seen = Histograms(1)
+    seen.add(rows.astype(np.float32))
+    assert seen.radius == 1
+    np.testing.assert_allclose(seen.entropies, [0, 1, np.log2(BINS)])
+
+
+def test_channels_of_zeros_and_no_rows() -> None:
+    seen = Histograms(1)
+    seen.add(np.zeros((0, 3), np.float32))
+    seen.add(np.zeros((4, 3), np.float32))
+    seen.add(random(4, 3))
+    assert seen.counts.sum(axis=1).tolist() == [8] * 3

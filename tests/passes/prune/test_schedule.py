@@ -1,0 +1,86 @@
+"""How many channels of which group go."""
+
+import numpy as np
+import pytest
+
+from graphopt.passes.prune.groups import Group, find_groups
+from graphopt.passes.prune.schedule import LEAST, Candidate, across, counts, uniform
+from tests.conftest import make_model
+from tests.passes.prune.checking import between, random, ready
+
+SCORES = np.array([5.0, 1, 7, 3, 8, 2, 6, 4])
+
+
+def group(size: int) -> Group:
+    """Of the columns of a product."""
+    text = "agraph (float[2,3] x) => (float[2,4] y) { a = MatMul(x, w) y = MatMul(a, v) }"
+    (found,) = find_groups(ready(make_model(text, w=random(3, size), v=random(size, 4)))).groups
+    return Group(
+        f"of {size}", *[getattr(found, name) for name in ("size", "classes", "slots", "makers", "readers")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "round_to", "left"),
+    [
+        (0, 1, 8),
+        (0.25, 1, 6),
+        (0.5, 1, 4),
+        (0.9, 1, 1),
+        (1, 1, 1),
+        (0.4, 4, 4),
+        (0.9, 4, 4),
+        (0.4, 16, 5),
+        (0, 3, 8),
+    ],
+)
+def test_the_same_share_of_every_group(ratio: float, round_to: int, left: int) -> None:
+    """Never none of it, and whole steps unless a group is smaller than one."""
+    kept = uniform([Candidate(group(8), SCORES)], ratio, round_to)["of 8"]
+    assert kept.sum() == left
+    assert set(SCORES[kept]) == set(sorted(SCORES)[8 - left :])
+
+
+def test_widths_are_rounded_where_channels_lie_on_several_places() -> None:
+    """Three heads of four: one is four elements."""
+    body = "b = DepthToSpace <blocksize = 2> (a)"
+    (found,) = find_groups(between(body, w=random(32, 3, 3, 3), v=random(4, 8, 1, 1))).groups
+    kept = uniform([Candidate(found, SCORES)], 0.6, 8)[found.name]
+    assert kept.sum() % 2 == 0
+
+
+def test_equal_channels_go_in_order() -> None:
+    kept = uniform([Candidate(group(8), np.ones(8))], 0.5)["of 8"]
+    assert kept.tolist() == [True] * 4 + [False] * 4
+
+
+def test_groups_compete() -> None:
+    worth = [
+        Candidate(group(4), np.array([1.0, 2, 30, 40]), comparable=True),
+        Candidate(group(8), 10 + SCORES, comparable=True),
+    ]
+    kept = across(worth, 0.5)
+    assert {name: int(each.sum()) for name, each in kept.items()} == {"of 4": 2, "of 8": 4}
+
+
+def test_channels_that_cost_more_go_first() -> None:
+    cheap, dear = Candidate(group(4), np.ones(4), 1.0, True), Candidate(group(8), np.full(8, 2.0), 10.0, True)
+    kept = across([cheap, dear], 0.5)
+    assert counts(kept) == {"of 4": (4, 4), "of 8": (8, 4)}
+
+
+def test_what_is_not_comparable_is_relative_to_the_mean() -> None:
+    small, large = Candidate(group(4), np.array([1.0, 2, 3, 4])), Candidate(group(8), 1000 * SCORES)
+    kept = across([small, large], 0.5)
+    assert all(each.any() and not each.all() for each in kept.values())
+
+
+@pytest.mark.parametrize("scores", [np.zeros(8), SCORES])
+def test_a_share_of_every_group_stays(scores: np.ndarray) -> None:
+    kept = across([Candidate(group(8), scores), Candidate(group(20), np.full(20, 1e9), comparable=True)], 1.0)
+    assert counts(kept) == {"of 8": (8, max(round(8 * LEAST), 1)), "of 20": (20, 2)}
+
+
+def test_nothing_goes_of_nothing() -> None:
+    assert across([], 0.5) == uniform([], 0.5) == {}
+    assert across([Candidate(group(8), SCORES)], 0)["of 8"].all()
