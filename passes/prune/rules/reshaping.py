@@ -123,8 +123,8 @@ def _known(sizes: Dims) -> list[int]:
 def moved_block(block: Block, before: Dims, after: Dims, divided: Sequence[Part]) -> Block | None:
     """A block as it is after a Reshape, None where it is mixed with axes of free sizes.
 
-    An axis of free size counts as 1: what is removed repeats itself along it. One that is joined with what is removed comes after it,
-    before and behind the Reshape.
+    An axis of free size counts as 1: what is removed repeats itself along it. It is on the same side of what is covered before and
+    behind the Reshape.
     """
     wide = list(block.shape)
     target = [1] * len(after)
@@ -145,10 +145,11 @@ def moved_block(block: Block, before: Dims, after: Dims, divided: Sequence[Part]
 
 
 def _free_sides(axes: range, sizes: Dims, lengths: Sequence[int]) -> set[int]:
-    """Where axes of free size are: -1 in front of those that a block covers, 1 behind them or in the last of them, 0 between."""
+    """Where axes of free size are: -1 in front of those that a block covers, 1 behind them, 0 between. What is free of an axis that
+    is covered is in front: labels repeat themselves along it."""
     wide = [axis for axis in axes if lengths[axis] > 1]
     free = [axis for axis in axes if not isinstance(sizes[axis], int)]
-    return {-1 if axis < wide[0] else int(axis >= wide[-1]) for axis in free}
+    return {-1 if axis <= wide[0] else int(axis > wide[-1]) for axis in free}
 
 
 def _number(size: int | str | None) -> int:
