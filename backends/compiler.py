@@ -13,12 +13,13 @@ import onnx_ir as ir
 from graphopt.backends.codegen.glue import glue_source
 from graphopt.backends.codegen.link import link
 from graphopt.backends.codegen.llvm import generate
-from graphopt.backends.codegen.memory import plan_memory, weights_blob
+from graphopt.backends.codegen.memory import plan_memory, weights_blob, weights_segments
 from graphopt.backends.codegen.program import Kernel, Program
 from graphopt.backends.codegen.toolchain import require_compiler
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target
+from graphopt.coding import Segment
 
 Progress = Callable[[str], None]
 
@@ -32,6 +33,8 @@ class Library:
     objects: Sequence[bytes]
     glue: str
     weights: bytes
+    segments: Sequence[Segment]
+    """The constants among the weights."""
     variants: list[dict[str, Any]]
     kernels: int
     """Distinct kernels."""
@@ -67,7 +70,8 @@ def compile_models(
     ]
     layers = [_layer(kernel, code.symbols[kernel]) for kernel in programs[0].kernels()]
     kernels = len(set(code.symbols.values()))
-    return Library(shared, code.objects, glue, weights_blob(plans[0]), variants, kernels, layers)
+    weights, segments = weights_blob(plans[0]), weights_segments(plans[0])
+    return Library(shared, code.objects, glue, weights, segments, variants, kernels, layers)
 
 
 def _link(objects: Sequence[bytes], glue: str, target: Target) -> bytes:

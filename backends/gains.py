@@ -66,7 +66,7 @@ def _float_conv(node: ir.Node, shape: ConvShape, core: Core) -> float:
     weights = weights if weights.ndim == 4 else weights[:, :, None, :]
 
     def usable(config: Config) -> bool:
-        return conv_schedules.direct_tile(config) is not None or is_accurate(weights, int(config["side"]))
+        return not conv_schedules.is_winograd(config) or is_accurate(weights, int(config["side"]))
 
     found = conv_schedules.candidates(conv_schedules.workload(shape, True), core)
     return next((cycles for cycles, config in found if usable(config)), 0.0)

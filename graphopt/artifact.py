@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from graphopt.coding import Segment, encode
 from graphopt.errors import OutputError
 from graphopt.files import require_replaceable
-from graphopt_runtime.artifact import ALIGNMENT, COMMENT_PREFIX, FORMAT, MANIFEST
+from graphopt_runtime.artifact import ALIGNMENT, CODED_FORMAT, CODING, COMMENT_PREFIX, FORMAT, MANIFEST
 
 _CHUNK_BYTES = 1 << 20
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
@@ -31,11 +32,15 @@ _PADDING_ID = 0xD935
 
 @dataclass(frozen=True)
 class Build:
-    """What a target needs: a description of the build, code, and weights, which may be a file and are then streamed."""
+    """What a target needs: a description of the build, code, and weights, which may be a file and are then streamed.
+
+    Weights whose `segments` are known are coded where that makes them much smaller.
+    """
 
     manifest: Mapping[str, Any]
     library: bytes
     weights: bytes | Path
+    segments: Sequence[Segment] = ()
 
 
 def write(path: str | Path, builds: Sequence[Build]) -> list[dict[str, Any]]:
@@ -48,7 +53,8 @@ def write(path: str | Path, builds: Sequence[Build]) -> list[dict[str, Any]]:
     hashes: dict[str, str] = {}
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         described = [_add_build(archive, build, _suffix(build, builds), hashes) for build in builds]
-        whole = {"format": FORMAT, "builds": described, "hashes": hashes}
+        coded = any(CODING in each for each in described)
+        whole = {"format": CODED_FORMAT if coded else FORMAT, "builds": described, "hashes": hashes}
         text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode()
         digest = _add(archive, MANIFEST, io.BytesIO(text), len(text))
         archive.comment = COMMENT_PREFIX + digest.encode()
@@ -62,11 +68,19 @@ def _suffix(build: Build, builds: Sequence[Build]) -> str:
 
 def _add_build(archive: zipfile.ZipFile, build: Build, suffix: str, hashes: dict[str, str]) -> dict[str, Any]:
     library, weights = f"library{suffix}.so", f"weights{suffix}.bin"
-    with _open(build.weights) as source:
+    coded = None if isinstance(build.weights, Path) else encode(build.weights, build.segments)
+    with _open(build.weights if coded is None else coded.stored) as source:
         weights_bytes = _size(source)
         hashes[library] = _add(archive, library, io.BytesIO(build.library), len(build.library))
         hashes[weights] = _add(archive, weights, source, weights_bytes)
-    return {**build.manifest, "library": library, "weights": weights, "weights_bytes": weights_bytes}
+    coding = {} if coded is None else {CODING: coded.coding.to_json()}
+    return {
+        **build.manifest,
+        **coding,
+        "library": library,
+        "weights": weights,
+        "weights_bytes": weights_bytes,
+    }
 
 
 @contextmanager

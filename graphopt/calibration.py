@@ -67,7 +67,7 @@ def collect(
         raise DataError(f"the calibration data has {len(data)} sample(s), one run of the model takes {size}")
     empty = copy.deepcopy(dict(points))
     with tempfile.TemporaryDirectory() as folder:
-        save(_exposing(model, list(points)), path := Path(folder) / "model.onnx")
+        save(exposing(model, list(points)), path := Path(folder) / "model.onnx")
         with _runs(path, workers) as observed:
             chunks = _chunks(data.batches(size, count))
             for number, found in enumerate(observed((empty, batches) for batches in chunks)):
@@ -132,8 +132,8 @@ def _observed(run: Runner, task: _Task) -> Points:
     return points
 
 
-def _exposing(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """The model with values as outputs."""
+def exposing(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy of the model that has these values as outputs too."""
     exposing = model.clone()
     present = {value.name for value in (*exposing.graph.inputs, *exposing.graph.outputs)}
     wanted = set(names) - present

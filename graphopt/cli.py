@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt import cli_looking, cli_measuring, cli_quantizing, options, parameters
+from graphopt import (
+    cli_compressing,
+    cli_distilling,
+    cli_looking,
+    cli_measuring,
+    cli_pruning,
+    cli_quantizing,
+    cli_sparsifying,
+    lossy_steps,
+    options,
+    parameters,
+)
 from graphopt.commands import Commands, example
 from graphopt.printing import announce, progress_display, publish
 
@@ -55,6 +66,8 @@ def main(traceback: bool) -> None:
 @options.input_data("Real inputs to verify on, besides random ones.")
 @options.verification
 @options.tuning
+@cli_pruning.pruning_option
+@cli_compressing.clustering_option
 @click.option(
     "--quantize",
     type=click.Choice(cli_quantizing.SCHEMES),
@@ -73,22 +86,20 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     output = output or model.with_suffix(".gopt" if exported is None else "")
     parameters.require_writable(output, folder=exported is not None)
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
-    quantisation = cli_quantizing.compile_settings(chosen, output)
+    steps = [
+        cli_pruning.compile_step(chosen),
+        cli_compressing.compile_step(chosen),
+        cli_quantizing.compile_step(chosen, output),
+    ]
     with progress_display(json_file) as progress:
-        from graphopt import api, quantizing, report
+        from graphopt import api, report
 
-        made = None if quantisation is None else quantizing.quantize(model, progress=progress, **quantisation)
-        source = model if made is None else made.model
+        taken = lossy_steps.take(steps, model, progress)
         if exported is None:
-            done = api.build(source, output, target, progress=progress, **settings)
+            done = api.build(taken.model, output, target, progress=progress, **settings)
         else:
-            done = api.export(source, output, target, progress=progress, **exported, **settings)
-    announce(
-        [
-            *([] if made is None else [*made.warnings, f"quantised: {cli_quantizing.summary(made)}"]),
-            *done.notices,
-        ]
-    )
+            done = api.export(taken.model, output, target, progress=progress, **exported, **settings)
+    announce([*taken.notices, *done.notices])
     integers = (
         f"{100 * done.integer_share:.1f} % of multiply-adds on integers, " if done.integer_share else ""
     )
@@ -99,7 +110,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
     publish(
         json_file,
         done.to_json(),
-        *([] if made is None else cli_quantizing.tables(made)),
+        *taken.tables,
         report.pass_table(done.report),
         report.refusal_table(done.report),
         line=line,
@@ -348,5 +359,13 @@ def compare(
     cli_measuring.compare(model, backends, json_file, html, layers, chosen)
 
 
-for command in cli_looking.COMMANDS:
+COMMANDS = (
+    *cli_compressing.COMMANDS,
+    *cli_distilling.COMMANDS,
+    *cli_looking.COMMANDS,
+    *cli_pruning.COMMANDS,
+    *cli_sparsifying.COMMANDS,
+)
+
+for command in COMMANDS:
     main.add_command(command)

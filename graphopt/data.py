@@ -33,6 +33,11 @@ class Dataset:
     def __len__(self) -> int:
         return min((len(column) for column in self.columns.values()), default=0)
 
+    def select(self, indices: Sequence[int]) -> "Dataset":
+        """Some of the samples, in this order; they are still decoded when they are asked for."""
+        labels = None if self.labels is None else self.labels[list(indices)]
+        return Dataset({name: Chosen(column, indices) for name, column in self.columns.items()}, labels)
+
     def batches(self, size: int = 1, limit: int | None = None) -> Iterator[Feeds]:
         """Feeds of ``size`` samples stacked along a new first axis; a last incomplete batch is left out."""
         count = len(self) if limit is None else min(limit, len(self))
@@ -41,6 +46,24 @@ class Dataset:
                 name: np.stack([column[index] for index in range(start, start + size)])
                 for name, column in self.columns.items()
             }
+
+
+@dataclass(frozen=True)
+class Chosen(Sequence[Array]):
+    """Some of the samples of a column."""
+
+    column: Sequence[Array] | Array
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.column[self.indices[index]]
+
+
+Data = str | Path | Dataset | Iterable[Feeds]
+"""Where samples come from: files, samples, or feeds of any number of them."""
 
 
 def load_arrays(path: Path) -> dict[str, Array]:
@@ -99,6 +122,15 @@ def take_samples(source: Iterable[Feeds | Array], inputs: Sequence[ir.Value], li
     except ValueError as error:
         raise DataError(f"the feeds do not fit together: {error}") from error
     return Dataset(columns)
+
+
+def samples_for(data: Data, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset:
+    """Samples of a model from what a caller may give: the path of files, samples, or feeds, of which `limit` are taken."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return load_dataset(Path(data), model.graph.inputs, preprocess)
+    return take_samples(data, model.graph.inputs, limit)
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

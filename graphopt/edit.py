@@ -91,6 +91,20 @@ class Names:
         return name
 
 
+def name_nodes(graph: ir.Graph) -> None:
+    """Gives every node of ``graph`` a name of its own."""
+    seen: set[str] = set()
+    for node in graph:
+        wish = node.name or node.op_type
+        name = node.name or f"{wish}_0"
+        number = 0
+        while name in seen:
+            number += 1
+            name = f"{wish}_{number}"
+        node.name = name
+        seen.add(name)
+
+
 def add_constant(graph: ir.Graph, content: np.ndarray | ir.TensorProtocol, name: str) -> ir.Value:
     """Adds an initializer to ``graph`` under ``name``, which must be free."""
     dtype = None if isinstance(content, np.ndarray) else content.dtype

@@ -105,6 +105,11 @@ class Judge:
         return replace(found, sqnr_db=quality(self._original, outputs), metric=metric)
 
     @property
+    def before(self) -> float:
+        """The metric of the original; NaN without one."""
+        return float("nan") if self._before is None else self._before
+
+    @property
     def _labels(self) -> NDArray[np.int64] | None:
         return None if self._data.labels is None else self._data.labels[: self._count]
 

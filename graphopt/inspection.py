@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphopt.model import Statistics, load, normalise, statistics
+from graphopt_runtime.artifact import CODING
 
 if TYPE_CHECKING:
     from graphopt.backends.quality import Loop
@@ -163,7 +164,7 @@ class _ArtifactInspection:
         target = self.manifest["target"]
         return [
             ["bytes", f"{self.size:,}"],
-            ["weights", f"{self.manifest['weights_bytes']:,} bytes"],
+            ["weights", _weights(self.manifest)],
             ["targets", ", ".join(self.targets)],
             ["CPU features", " ".join(map(str, target.get("features", ())))],
             ["built with", f"graphopt {self.manifest.get('graphopt')}, TVM {self.manifest.get('tvm')}"],
@@ -177,6 +178,12 @@ class _ArtifactInspection:
             for kind in ("inputs", "outputs")
             for t in variant[kind]
         ]
+
+
+def _weights(manifest: Mapping[str, Any]) -> str:
+    """Bytes in the file, and in memory where these are others."""
+    stored = f"{manifest['weights_bytes']:,} bytes"
+    return f"{stored}, {manifest[CODING]['bytes']:,} when loaded" if CODING in manifest else stored
 
 
 def _verification(found: Mapping[str, Any]) -> str:

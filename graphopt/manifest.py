@@ -42,4 +42,4 @@ def describe(
     }
     if precision != FLOAT32:
         manifest["precision"] = precision
-    return Build(manifest, library.shared, library.weights)
+    return Build(manifest, library.shared, library.weights, library.segments)

@@ -29,7 +29,6 @@ from graphopt.passes.prune.shuffle import close_shuffles, open_shuffles
 from graphopt.passes.shapes import Shapes
 from graphopt.pipeline import Context
 from graphopt.presets import run_preset
-from graphopt.quantizer import name_nodes
 from graphopt.reconstruction import reconstruct
 
 Progress = Callable[[str], None]
@@ -76,9 +75,16 @@ class Pruner:
     """Optimises a model, which it takes over, and observes it on data, once. Raises GraphoptError."""
 
     def __init__(
-        self, model: ir.Model, settings: Pruning, data: Dataset | None, samples: int, progress: Progress
+        self,
+        model: ir.Model,
+        settings: Pruning,
+        data: Dataset | None,
+        samples: int,
+        progress: Progress,
+        workers: int = 1,
     ) -> None:
-        self.settings, self._data, self._samples, self._progress = settings, data, samples, progress
+        self.settings, self._data, self._samples = settings, data, samples
+        self._progress, self._workers = progress, workers
         progress("optimize")
         prepare(model)
         _require_finite(model)
@@ -139,7 +145,7 @@ class Pruner:
         for where, observer in observers.items():
             names.setdefault(where[0], []).append(observer)
         if names:
-            collect(self._model, names, data, self._samples, self._progress)
+            collect(self._model, names, data, self._samples, self._progress, self._workers)
         field = "histograms" if self.importance == "entropy" else "moments"
         return Evidence(**{field: observers}, seed=self.settings.seed)
 
@@ -157,14 +163,22 @@ class Pruner:
 def prepare(model: ir.Model) -> None:
     """Bring a model into the form in which channels can be followed, in place."""
     run_preset(model, "O2", (), Context())
-    Shapes(max_growth=COMPILED_GROWTH).apply(model, Context())
+    if any(_computes_weights(node) for node in model.graph):
+        Shapes(max_growth=COMPILED_GROWTH).apply(model, Context())
     if model.opset_imports[""] < LEAST_OPSET:
         ConvertOpset(LEAST_OPSET).apply(model, Context())
         normalise(model)
         run_preset(model, "O2", (), Context())
-    name_nodes(model)
+    edit.name_nodes(model.graph)
     open_shuffles(model)
     separate(model)
+
+
+def _computes_weights(node: ir.Node) -> bool:
+    """Whether the weights of a product or convolution are a constant that takes a node, as in models without data."""
+    weight = node.inputs[1] if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} else None
+    producer = None if weight is None else weight.producer()
+    return producer is not None and producer.op_type == "ConstantOfShape"
 
 
 def cost(group: Group) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from graphopt.building import Model, read
+from graphopt.data import Data, samples_for
 from graphopt.errors import GraphoptError
 from graphopt.evaluation import Evaluation, Judge
 from graphopt.metrics import find_metric
@@ -18,7 +19,6 @@ from graphopt.passes.prune.groups import Group, Whole
 from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import counts
 from graphopt.pruner import Pruned, Pruner, Pruning
-from graphopt.quantizing import Data, dataset
 
 Progress = Callable[[str], None]
 
@@ -102,45 +102,53 @@ def prune(
     *,
     preprocess: str | None = None,
     samples: int = SAMPLES,
+    workers: int = 1,
     evaluate_on: Data | None = None,
     metric: str | None = None,
-    iterations: int = 1,
+    steps: int = 1,
     progress: Progress = lambda stage: None,
     **settings: Any,
 ) -> PruningResult:
     """Remove channels, heads and cells until a target is met, and make up for them on data.
 
-    `settings` are the fields of `Pruning`; `calib` are inputs, the first `samples` of which are used to rank channels and to fit what
+    The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the first `samples` of which are used to rank channels and to fit what
     is left. What it cost is measured on `evaluate_on`, by default on that data itself. Raises GraphoptError; nothing is written
     then.
     """
     chosen = Pruning(**settings)
     if metric is not None:
         find_metric(metric)
-    if iterations < 1:
-        raise GraphoptError(f"{iterations} iterations are none; give 1 or more")
+    if steps < 1:
+        raise GraphoptError(f"{steps} steps are none; give 1 or more")
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = dataset(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else dataset(evaluate_on, source, preprocess, None)
+    data = None if calib is None else samples_for(calib, source, preprocess, samples)
+    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
     judge = (
         None
         if held_out is None
         else Judge(original, held_out, samples if held_out is data else None, metric, progress)
     )
-    pruner = Pruner(source, chosen, data, samples, progress)
-    _require_groups(pruner, target)
-    steps = {"original": Step(before, None if judge is None else judge.judge(pruner.original))}
-    kept = meeting(pruner, target, before)
-    made = pruner.make(kept, correct=False)
-    steps["removed"] = _step(made, judge)
-    if data is not None and chosen.correct:
-        made = pruner.make(kept)
-        steps["corrected"] = _step(made, judge)
+    stages = {"original": Step(before, None if judge is None else judge.judge(source))}
+    reached = source
+    for number in range(steps):
+        pruner = Pruner(reached.clone(), chosen, data, samples, progress, workers)
+        _require_groups(pruner, target)
+        kept = meeting(pruner, replace(target, share=target.share ** ((number + 1) / steps)), before)
+        made = pruner.make(kept, correct=False)
+        stages[_title("removed", number, steps)] = _step(made, judge)
+        if data is not None and chosen.correct:
+            made = pruner.make(kept)
+            stages[_title("corrected", number, steps)] = _step(made, judge)
+        reached = made.model
     if output is not None:
-        save(made.model, output)
-    return _result(pruner, made, steps)
+        save(reached, output)
+    return _result(pruner, made, stages)
+
+
+def _title(what: str, number: int, steps: int) -> str:
+    return what if steps == 1 else f"{what} {number + 1}"
 
 
 def meeting(pruner: Pruner, target: Target, before: Statistics) -> Kept:

@@ -10,10 +10,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx_ir as ir
 
+from graphopt import edit
 from graphopt.calibration import Observer, collect
 from graphopt.data import Dataset
 from graphopt.errors import GraphoptError
 from graphopt.passes.cleanup import Cleanup
+from graphopt.passes.codes import Decode
 from graphopt.passes.opset import ConvertOpset
 from graphopt.passes.quantize.dynamic import dynamic_products
 from graphopt.passes.quantize.equalise import equalise
@@ -117,12 +119,13 @@ class Quantizer:
         self._operators = {node.name: node.op_type for node in model.graph if node.name}
         self._data, self._samples, self._progress, self._workers = data, samples, progress, workers
         progress("optimize")
+        Decode().apply(model, Context())
         run_preset(model, "O2", (), Context())
         opset = BLOCK_OPSET if WEIGHTS4 in recipe.schemes else LEAST_OPSET
         if model.opset_imports[""] < opset:
             ConvertOpset(opset).apply(model, Context())
         model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
-        name_nodes(model)
+        edit.name_nodes(model.graph)
         untie(model, lambda node: self._scheme_of(node) != FLOAT)
         self._plain = model
         self._equalised: ir.Model | None = None
@@ -267,17 +270,3 @@ class Quantizer:
             raise GraphoptError(f"the scheme {STATIC} needs calibration data")
         if points:
             collect(model, points, self._data, self._samples, self._progress, self._workers)
-
-
-def name_nodes(model: ir.Model) -> None:
-    """Give every node a name of its own."""
-    seen: set[str] = set()
-    for node in model.graph:
-        wish = node.name or node.op_type
-        name = node.name or f"{wish}_0"
-        number = 0
-        while name in seen:
-            number += 1
-            name = f"{wish}_{number}"
-        node.name = name
-        seen.add(name)

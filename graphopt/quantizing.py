@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from graphopt.arrays import Feeds
 from graphopt.building import Model, read
 from graphopt.calibration import FEW
-from graphopt.data import Dataset, load_dataset, take_samples
+from graphopt.data import Data, Dataset, samples_for
 from graphopt.errors import GraphoptError
 from graphopt.evaluation import Evaluation, Judge
+from graphopt.fingerprint import fingerprint
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.quantizer import FLOAT, LEARN, STATIC, Made, Quantizer, Recipe
 from graphopt.sensitivity import Journal, Problem, Search, search
+from graphopt.techniques import MEASURED, Gain, try_techniques
 
 Progress = Callable[[str], None]
-Data = str | Path | Dataset | Iterable[Feeds]
 
 SAMPLES = 300
-MEASURED = 64
-"""Samples on which single techniques and layers are judged."""
 
 DEFAULT_METRIC = "agreement"
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The quality of the output before and after a technique, in dB; it was kept if it lost nothing."""
-
-    technique: str
-    before: float
-    after: float
-
-    @property
-    def kept(self) -> bool:
-        return self.after >= self.before
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain types."""
-        return {**vars(self), "kept": self.kept}
 
 
 @dataclass(frozen=True)
@@ -111,8 +90,8 @@ def quantize(
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = dataset(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else dataset(evaluate_on, source, preprocess, None)
+    data = None if calib is None else samples_for(calib, source, preprocess, samples)
+    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
     metric = metric or (None if max_drop is None else DEFAULT_METRIC)
     judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
     quantizer = Quantizer(source, chosen, data, samples, progress, workers)
@@ -121,7 +100,7 @@ def quantize(
     found = None
     if max_drop is not None and judge is not None and data is not None:
         alone = Judge(original, data, MEASURED, progress=progress)
-        subject = _fingerprint(original, (chosen, metric, samples, techniques), data, held_out)
+        subject = fingerprint(original, (chosen, metric, samples, techniques, MEASURED), data, held_out)
         diary = Journal(None if journal is None else Path(journal), subject)
         found = search(_problem(quantizer, techniques, judge, alone), max_drop, diary, progress)
     made, cost = _finished(quantizer, techniques, found, judge, max_drop)
@@ -169,14 +148,6 @@ def _recipe(exclude: Sequence[str], options: dict[str, Any]) -> Recipe:
     return replace(recipe, layers=(*((pattern, FLOAT) for pattern in exclude), *recipe.layers))
 
 
-def dataset(data: Data | None, model: ir.Model, preprocess: str | None, limit: int | None) -> Dataset | None:
-    if data is None or isinstance(data, Dataset):
-        return data
-    if isinstance(data, str | Path):
-        return load_dataset(Path(data), model.graph.inputs, preprocess)
-    return take_samples(data, model.graph.inputs, limit)
-
-
 def _judge(
     original: ir.Model, data: Dataset | None, samples: int | None, metric: str | None, progress: Progress
 ) -> Judge | None:
@@ -189,16 +160,7 @@ def _gains(quantizer: Quantizer, original: ir.Model, data: Dataset | None, progr
     if data is None or not techniques or not quantizer.layers:
         return []
     judge = Judge(original, data, MEASURED, progress=progress)
-    kept: list[str] = []
-    gains: list[Gain] = []
-    quality = judge.judge(quantizer.make(kept).model).sqnr_db
-    for technique in techniques:
-        gain = Gain(technique, quality, judge.judge(quantizer.make([*kept, technique]).model).sqnr_db)
-        gains.append(gain)
-        if gain.kept:
-            kept.append(technique)
-            quality = gain.after
-    return gains
+    return try_techniques(techniques, lambda kept: quantizer.make(kept).model, judge)
 
 
 def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Judge) -> Problem:
@@ -213,22 +175,3 @@ def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Jud
         return alone.judge(quantizer.make(techniques, others).model).sqnr_db
 
     return Problem(layers, drop_of, sqnr_of)
-
-
-def _fingerprint(model: ir.Model, options: object, *data: Dataset | None) -> str:
-    """Of all that measurements depend on, but for what is in the function of a user's metric."""
-    digest = hashlib.sha256(repr((options, MEASURED)).encode())
-    for name, value in model.graph.initializers.items():
-        digest.update(name.encode())
-        if value.const_value is not None:
-            digest.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
-    for node in model.graph:
-        digest.update(str(node).encode())
-    for each in data:
-        if each is not None:
-            for name, column in each.columns.items():
-                digest.update(name.encode())
-                for sample in column:
-                    digest.update(np.ascontiguousarray(sample).tobytes())
-            digest.update(b"" if each.labels is None else each.labels.tobytes())
-    return digest.hexdigest()

@@ -34,6 +34,7 @@ __all__ = [
     "markdown",
     "pass_table",
     "refusal_table",
+    "render",
     "show",
     "statistics_table",
     "table",
@@ -147,7 +148,7 @@ def layer_summary(times: LayerTimes) -> str:
 
 def layer_html(times: LayerTimes) -> str:
     """One self-contained page: the roofline plot above the table."""
-    return _render(
+    return render(
         "layers.html",
         times=times,
         summary=layer_summary(times),
@@ -180,7 +181,7 @@ def comparison_html(benchmark: Benchmark) -> str:
         name: one.median_ms for name, one in benchmark.backends.items() if not one.error and one.is_timed
     }
     bars = {name: 100 * median / max(timed.values()) for name, median in timed.items()}
-    return _render(
+    return render(
         "compare.html",
         benchmark=benchmark,
         headings=["backend", *COLUMNS],
@@ -253,7 +254,8 @@ def write_text(text: str, target: str) -> None:
         file.write(text.encode())
 
 
-def _render(template: str, **content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """A page of `graphopt/templates`."""
     from jinja2 import Environment, PackageLoader
 
     return (

@@ -21,7 +21,14 @@ import digits
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
-MODELS = ("digits_mlp", "digits_cnn", "digits_depthwise", "digits_recurrent", "digits_transformer")
+MODELS = (
+    "digits_mlp",
+    "digits_cnn",
+    "digits_depthwise",
+    "digits_recurrent",
+    "digits_student",
+    "digits_transformer",
+)
 
 
 def main(names: Iterable[str]) -> None:

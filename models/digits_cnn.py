@@ -13,17 +13,18 @@ DESCRIPTION = "plain CNN: Conv, BatchNormalization, Relu, MaxPool, Flatten, Gemm
 
 
 class Net(nn.Module):
-    """1x8x8 -> 16 -> 32 channels, pooled twice -> 10 logits."""
+    """1x8x8 -> three numbers of channels, pooled twice -> 10 logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: tuple[int, int, int] = (16, 32, 32)) -> None:
         super().__init__()
-        self.conv0 = nn.Conv2d(1, 16, 3, padding=1, bias=False)
-        self.norm0 = nn.BatchNorm2d(16)
-        self.conv1 = nn.Conv2d(16, 32, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(32)
-        self.conv2 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(32)
-        self.head = nn.Linear(128, 10)
+        first, second, third = channels
+        self.conv0 = nn.Conv2d(1, first, 3, padding=1, bias=False)
+        self.norm0 = nn.BatchNorm2d(first)
+        self.conv1 = nn.Conv2d(first, second, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(second)
+        self.conv2 = nn.Conv2d(second, third, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(third)
+        self.head = nn.Linear(4 * third, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         value = self.norm0(self.conv0(image / 16)).relu()
@@ -40,9 +41,9 @@ def build(split: Split) -> onnx.ModelProto:
     return export(weights(net))
 
 
-def export(weights: Weights) -> onnx.ModelProto:
+def export(weights: Weights, name: str = "digits_cnn") -> onnx.ModelProto:
     """The graph with its batch normalisations unfolded."""
-    graph = Graph("digits_cnn")
+    graph = Graph(name)
     image = graph.input("image", ["N", 1, 8, 8])
     value = graph.add("Div", [image, graph.constant("white", 16.0)], "scaled")
     for index in range(3):

@@ -1,6 +1,7 @@
 """Model to model: the passes by name, and the presets that combine them."""
 
 from graphopt.passes.cleanup import Cleanup
+from graphopt.passes.codes import Decode
 from graphopt.passes.control import InlineIf
 from graphopt.passes.expand import Expand
 from graphopt.passes.fold import Fold
@@ -14,6 +15,7 @@ from graphopt.pipeline import Pass, Repeat
 PASSES: dict[str, type[Pass]] = {
     "cleanup": Cleanup,
     "convert-opset": ConvertOpset,
+    "decode": Decode,
     "expand": Expand,
     "fold": Fold,
     "fuse": Fuse,

@@ -15,6 +15,9 @@ from graphopt import edit
 from graphopt.passes import indexing
 from graphopt.pattern import attribute, opset
 
+NIBBLES = ("int4", "uint4")
+"""Types to which numpy itself has no name; all of their values are int8 too."""
+
 Arrays = Sequence[Any]
 """One ``np.ndarray`` for each input, None where an optional input is absent."""
 Function = Callable[[ir.Node, Arrays], Any]
@@ -136,6 +139,8 @@ def _cast(node: ir.Node, arrays: Arrays) -> Any:
     target = ir.DataType(attribute(node, "to")).numpy()
     if array.dtype.kind == "O":
         return array if target.kind in "iu" else None
+    if array.dtype.name in NIBBLES:
+        array = array.astype(np.int8)
     if array.dtype.kind not in "biuf" or np.dtype(target).kind not in "biuf":
         return None
     if array.dtype.kind == "f" and target.kind in "iu" and not _fits(array, target):

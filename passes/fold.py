@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
+from graphopt.passes.codes import is_codes
 from graphopt.passes.evaluate import BY_REFERENCE, FUNCTIONS, evaluate
 from graphopt.pipeline import Context, Outcome
 
@@ -19,7 +20,8 @@ GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Range", "Tile", "Ey
 @dataclass(frozen=True)
 class Fold:
     """Constant folding. A result stays computed at run time if it would enlarge the model by more than ``max_growth``
-    bytes (by default a small share of its weights); weights behind DequantizeLinear stay quantized."""
+    bytes (by default a small share of its weights); weights behind DequantizeLinear stay quantized, and those that are codes
+    of a codebook stay codes by default."""
 
     name: ClassVar[str] = "fold"
     max_growth: int | None = None
@@ -49,6 +51,7 @@ class Folder:
     def __init__(self, model: ir.Model, max_growth: int | None = None) -> None:
         self._names = edit.Names(model)
         self._max_growth = allowance(model) if max_growth is None else max_growth
+        self._keeps_codes = max_growth is None
         self._applied: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str]] = Counter()
 
@@ -58,7 +61,7 @@ class Folder:
 
     def fold(self, node: ir.Node) -> bool:
         """Replaces ``node`` by constants if its inputs are constant and the result is small enough."""
-        if not self._is_candidate(node):
+        if not self._is_candidate(node) or (self._keeps_codes and is_codes(node)):
             return False
         freed = sum(tensor.nbytes for tensor in _freed(node))
         if node.op_type in GROWING and _declared_bytes(node) - freed > self._max_growth:

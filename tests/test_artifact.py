@@ -1,17 +1,20 @@
 """Writing artifacts."""
 
+import json
 import os
 import resource
 import stat
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from graphopt import artifact
 from graphopt.artifact import Build
+from graphopt.coding import Segment
 from graphopt.errors import OutputError
-from graphopt_runtime.artifact import open_artifact
+from graphopt_runtime.artifact import CODED_FORMAT, FORMAT, open_artifact
 
 MANIFEST = {"name": "m", "target": {}, "variants": []}
 
@@ -129,3 +132,25 @@ def test_other_failures_leave_nothing_and_are_passed_on(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="JSON serializable"):
         artifact.write(tmp_path / "m.gopt", [Build({**MANIFEST, "report": {1}}, b"code", b"weights")])
     assert list(tmp_path.iterdir()) == []
+
+
+def few_values() -> Build:
+    weights = np.random.default_rng(0).integers(0, 9, 5000).astype(np.float32).tobytes()
+    return Build(MANIFEST, b"code", weights, [Segment(0, len(weights), 4)])
+
+
+def test_weights_of_few_values_are_coded(tmp_path: Path) -> None:
+    path, build = tmp_path / "m.gopt", few_values()
+    [complete] = artifact.write(path, [build])
+    opened = open_artifact(path)
+    assert complete["weights_bytes"] == len(opened.read("weights.bin")) < 0.2 * len(build.weights)  # type: ignore[arg-type]
+    assert opened.weights == build.weights
+    with zipfile.ZipFile(path) as archive:
+        assert json.loads(archive.read("manifest.json"))["format"] == CODED_FORMAT
+
+
+def test_other_artifacts_have_the_old_format(tmp_path: Path) -> None:
+    path = tmp_path / "m.gopt"
+    artifact.write(path, [Build(MANIFEST, b"code", bytes(range(256)), [Segment(0, 256, 1)])])
+    with zipfile.ZipFile(path) as archive:
+        assert json.loads(archive.read("manifest.json"))["format"] == FORMAT

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.data import load_arrays, load_dataset, take_samples
+from graphopt.data import Dataset, load_arrays, load_dataset, take_samples
 from graphopt.errors import DataError
 from tests.conftest import make_model
 
@@ -126,3 +126,15 @@ def test_feeds_that_lack_something(feeds: list[object], message: str) -> None:
     text = TWO if isinstance(feeds[0], dict) else "float[N, M] x"
     with pytest.raises(DataError, match=message):
         take_samples(feeds, inputs(text), None)  # type: ignore[arg-type]
+
+
+def test_some_samples_in_another_order() -> None:
+    data = Dataset({"x": np.arange(10).reshape(5, 2)}, np.arange(5))
+    found = data.select([4, 0, 2])
+    assert len(found) == 3
+    assert [sample.tolist() for sample in found.columns["x"]] == [[8, 9], [0, 1], [4, 5]]
+    assert found.labels is not None
+    assert found.labels.tolist() == [4, 0, 2]
+    assert data.select([]).labels is not None
+    assert Dataset(data.columns).select([1]).labels is None
+    assert [sample.tolist() for sample in found.select([2]).columns["x"]] == [[4, 5]]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.backends.codegen.program import ALIGNMENT, Branch, Buffer, Kernel, Loop, Program, Role, Step
+from graphopt.coding import Segment
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ def weights_blob(plan: MemoryPlan) -> bytes:
         assert buffer.data is not None
         blob[offset : offset + buffer.nbytes] = np.ascontiguousarray(buffer.data).tobytes()
     return bytes(blob)
+
+
+def weights_segments(plan: MemoryPlan) -> list[Segment]:
+    """Where each of the constants lies."""
+    places = {offset: buffer for buffer, offset in plan.weights.items()}
+    return [
+        Segment(offset, buffer.nbytes, np.dtype(buffer.dtype).itemsize, buffer.origin)
+        for offset, buffer in sorted(places.items())
+    ]
 
 
 def _place_constants(programs: Sequence[Program]) -> tuple[dict[Buffer, int], int]:

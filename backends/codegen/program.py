@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tvm import tirx
 
     from graphopt.backends.schedules.workload import Workload
+    from graphopt.coding import Origin
 
 ALIGNMENT = 64
 """Bytes; every buffer starts on such a boundary (a cache line, and one AVX-512 register)."""
@@ -36,6 +37,8 @@ class Buffer:
     dtype: str
     role: Role = Role.TEMPORARY
     data: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    origin: Origin | None = field(default=None, repr=False)
+    """What the data is computed from, where that is smaller."""
 
     @property
     def nbytes(self) -> int:

@@ -164,6 +164,17 @@ class GemmKernel:
         for vector in range(copies * vectors):
             k.assign(accumulators, vector * self.lanes, zero, self.lanes)
         tile = Tile(accumulators, prefix, y, rows, x, widths, panel)
+        self.accumulate(k, tile, copies)
+        self._add_copies(k, accumulators, copies, vectors)
+        self._settle(k, tile)
+        for row in range(rows):
+            for v, width in enumerate(widths):
+                at = (row * len(widths) + v) * self.lanes
+                self._store(k, accumulators, at, width, prefix, y + row, x + v * self.lanes)
+
+    def accumulate(self, k: KernelBuilder, tile: Tile, copies: int) -> None:
+        """Add up all products of a tile; `copies` of its sums, one behind the other, take turns."""
+        vectors = self.held_rows(tile.rows) * len(tile.widths)
         at_once = self.lanes if self.reads_along_depth else copies
         steps = self.depth // at_once
         with k.loop(steps, "serial", "k") as step:
@@ -175,12 +186,6 @@ class GemmKernel:
                 )
         for depth in range(steps * at_once, self.depth):
             self.multiply(k, tile, 0, const(depth, INDEX), None)
-        self._add_copies(k, accumulators, copies, vectors)
-        self._settle(k, tile)
-        for row in range(rows):
-            for v, width in enumerate(widths):
-                at = (row * len(widths) + v) * self.lanes
-                self._store(k, accumulators, at, width, prefix, y + row, x + v * self.lanes)
 
     @property
     def reads_along_depth(self) -> bool:
@@ -213,7 +218,8 @@ class GemmKernel:
     def left_index(self, tile: Tile, row: int, depth: Expr) -> list[Expr]:
         return [*broadcast_index(tile.prefix, self.left.shape[:-2]), tile.y + row, depth]
 
-    def _broadcast(self, k: KernelBuilder, tile: Tile, row: int, depth: Expr) -> Scalar:
+    def broadcast(self, k: KernelBuilder, tile: Tile, row: int, depth: Expr) -> Scalar:
+        """An element of the left operand."""
         scalar = cast(self.left.reader(k, self.left_index(tile, row, depth)), self.accumulator)
         return lambda width: tirx.Broadcast(scalar, width) if width > 1 else scalar
 
@@ -224,7 +230,7 @@ class GemmKernel:
         sums, widths = tile.sums, tile.widths
         right = [k.bind(self._right(k, tile, depth, v, width)) for v, width in enumerate(widths)]
         for row in range(tile.rows):
-            scalar = self._broadcast(k, tile, row, depth) if scalars is None else scalars[row]
+            scalar = self.broadcast(k, tile, row, depth) if scalars is None else scalars[row]
             for v, vector in enumerate(right):
                 width = self.lanes if isinstance(self.right, Panels) else widths[v]
                 at = (first + row * len(widths) + v) * self.lanes

@@ -34,9 +34,11 @@ from graphopt.backends.kernels.lanes import lane_of
 from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.tile_cost import weights_cycles
 from graphopt.backends.kernels.window import split_index
-from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms, transform_weights
+from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Tensor
+from graphopt.coding import Origin
+from graphopt_runtime.expansion import Expansion
 
 CHUNK_BYTES = 3 << 19
 """Transformed input that is held at a time: what the second-level caches of two cores hold."""
@@ -112,20 +114,22 @@ def packed_size(shape: WinogradShape) -> int:
     return shape.products * shape.filter_blocks * shape.channel_blocks * shape.lanes**2
 
 
-def pack_winograd(weights: np.ndarray[Any, Any], shape: WinogradShape) -> np.ndarray[Any, Any]:
-    """`[filters, channels, 3, 3]` to `[filter tile, point, channel, tile vector]`, flat; the last tile may be smaller."""
-    lanes = shape.lanes
-    moved = transform_weights(weights, shape.transforms.tile)
-    padded = np.zeros(
-        (shape.products, shape.filter_blocks * lanes, shape.channel_blocks * lanes), weights.dtype
+def pack_winograd(weights: np.ndarray[Any, Any], shape: WinogradShape) -> Origin:
+    """`[filters, channels, 3, 3]` as `[filter tile, tap, channel, tile vector]`, flat, whose taps become points; the last tile may be
+    smaller."""
+    lanes, taps = shape.lanes, TAPS * TAPS
+    padded = np.zeros((taps, shape.filter_blocks * lanes, shape.channel_blocks * lanes), np.float32)
+    padded[:, : len(weights), : weights.shape[1]] = np.moveaxis(
+        weights.reshape(*weights.shape[:2], taps), 2, 0
     )
-    padded[:, : moved.shape[2], : moved.shape[3]] = moved.reshape(shape.products, *moved.shape[2:])
-    parts = []
+    parts, runs = [], []
     for part in segments(padded.shape[1], shape.tile.vectors * lanes):
         chosen = padded[:, part.start : part.start + part.repeat * part.extent]
-        blocked = chosen.reshape(shape.products, part.repeat, part.extent, -1)
+        blocked = chosen.reshape(taps, part.repeat, part.extent, -1)
         parts.append(blocked.transpose(1, 0, 3, 2).reshape(-1))
-    return np.concatenate(parts)
+        runs.append((part.repeat, part.extent * padded.shape[2]))
+    transforms = shape.transforms
+    return Origin(np.concatenate(parts), transforms.weights, Expansion(transforms.points, TAPS, runs))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from graphopt.backends.lower.placement import Home
 from graphopt.backends.schedules.choice import Rules, Schedules, Usable
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import Storage, Tensor, stored
+from graphopt.coding import Origin
 
 CHEAP = 2
 """Operations per element that are better repeated than stored."""
@@ -90,6 +91,12 @@ class Lowering:
     def constant(self, array: np.ndarray[Any, Any]) -> Tensor:
         """A tensor of compile-time data."""
         return tensors.constant(array, lambda: self.constant_buffer(array))
+
+    def computed_buffer(self, origin: Origin) -> Buffer:
+        """The buffer holding what is computed from fewer numbers."""
+        buffer = self.constant_buffer(origin.expanded)
+        buffer.origin = origin
+        return buffer
 
     def constant_buffer(self, array: np.ndarray[Any, Any]) -> Buffer:
         """The buffer holding `array`; equal arrays share one."""

@@ -23,16 +23,19 @@ from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, flatten_pointwise
 from graphopt.backends.kernels.depthwise import DepthwiseKernel, pack_depthwise
 from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.kept import filter_sections, share_kept
+from graphopt.backends.kernels.sparse_conv import SparseConvKernel
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.halves import Halves, halves_of, lower_half_conv, suits_pairs
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute, shape_of
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.row_convolutions import RowConvolutions
+from graphopt.backends.lower.sparse import listed
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.lower.windows import axes_of, window
 from graphopt.backends.lower.winograd import is_accurate, lower_winograd
-from graphopt.backends.schedules import conv
+from graphopt.backends.schedules import conv, sparse
 from graphopt.backends.schedules.workload import Config
 from graphopt.backends.tensor import Tensor, unravel
 
@@ -141,30 +144,39 @@ def _direct(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     shape = flatten_pointwise(direct_shape(convolution.geometry))
     weights, bias = as_images(convolution.weights), constant_of(convolution.bias)
     config = _schedule(ctx, convolution, shape, weights)
-    tile = choose_tile(shape, ctx.core) if config is None else conv.direct_tile(config)
-    if tile is None:
-        assert config is not None
+    if config is not None and conv.is_winograd(config):
         chosen = conv.winograd_shape(shape, config, ctx.core)
         lower_winograd(ctx, node, convolution.input, weights, bias, chosen)
         return
     source = scalar_source(ctx, convolution.input, convolution.geometry)
     after = epilogue(ctx, node, lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, lanes))
-    make: Callable[..., ConvKernel] = ConvKernel
-    if not shape.is_aligned(lanes):
-        make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, ctx.core)
-        weights, shape = ungrouped_weights(weights, shape, lanes), ungrouped(shape, lanes)
+    shape, make = _direct_kernel(ctx, shape, weights, config)
     kernel = make(
-        shape,
-        tile,
-        ctx.core,
-        source,
-        weights=ctx.constant_buffer(pack_weights(weights, shape, tile, lanes)),
+        input=source,
         bias=None if bias is None else ctx.constant_buffer(pad_bias(bias, shape, lanes)),
         store=after.into(out),
     )
     with ctx.kernel("conv") as k:
         kernel.emit(k)
+
+
+def _direct_kernel(
+    ctx: Lowering, shape: ConvShape, weights: Array, config: Config | None
+) -> tuple[ConvShape, Callable[..., ConvKernel]]:
+    """The kernel, which lacks only input, bias and what to do with the results, and the shape that it computes."""
+    lanes = ctx.lanes
+    if config is not None and sparse.is_sparse(config):
+        kept, values = listed(ctx, filter_sections(weights, shape.groups, lanes))
+        tile = sparse.conv_tile(config)
+        return shape, partial(SparseConvKernel, shape, tile, ctx.core, weights=values, kept=kept)
+    make: Callable[..., ConvKernel] = ConvKernel
+    tile = choose_tile(shape, ctx.core) if config is None else conv.direct_tile(config)
+    if not shape.is_aligned(lanes):
+        make, tile = partial(GroupedConvKernel, grouped=shape), choose_grouped_tile(shape, ctx.core)
+        weights, shape = ungrouped_weights(weights, shape, lanes), ungrouped(shape, lanes)
+    packed = ctx.constant_buffer(pack_weights(weights, shape, tile, lanes))
+    return shape, partial(make, shape, tile, ctx.core, weights=packed)
 
 
 def _schedule(ctx: Lowering, convolution: Convolution, shape: ConvShape, weights: Array) -> Config | None:
@@ -175,11 +187,12 @@ def _schedule(ctx: Lowering, convolution: Convolution, shape: ConvShape, weights
     accurate = cache(partial(is_accurate, weights))
 
     def usable(config: Config) -> bool:
-        return conv.direct_tile(config) is not None or accurate(int(config["side"]))
+        return not conv.is_winograd(config) or accurate(int(config["side"]))
 
     x = convolution.input
     blocked = x.block == ctx.lanes or _is_worth_moving(ctx, x, convolution.geometry)
-    return ctx.schedule(conv.workload(shape, blocked), usable)
+    kept = share_kept(weights, partial(filter_sections, groups=shape.groups, lanes=ctx.lanes))
+    return ctx.schedule(conv.workload(shape, blocked, kept), usable)
 
 
 def scalar_source(ctx: Lowering, x: Tensor, geometry: Geometry) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.dot import DotKernel
 from graphopt.backends.kernels.gemm import GemmKernel
+from graphopt.backends.kernels.kept import panel_sections, share_kept
 from graphopt.backends.lower.accumulate import accumulator_of
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.encoded import encoded_product, encoded_weights, is_worth_it
@@ -22,8 +24,11 @@ from graphopt.backends.lower.halves import half_product, halves_of
 from graphopt.backends.lower.operands import along_depth, columns_of, stride_of, transposed, with_shape
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.lower.sparse import sparse_product
 from graphopt.backends.lower.views import reshape, transpose
-from graphopt.backends.schedules import gemm as gemm_schedules
+from graphopt.backends.schedules.gemm import tile_of, workload
+from graphopt.backends.schedules.sparse import is_sparse
+from graphopt.backends.schedules.workload import Config
 from graphopt.backends.tensor import Tensor, broadcast_index, unravel
 
 FEW = 2
@@ -162,19 +167,27 @@ def _kernel(
     if shape[-2] <= FEW and stride_of(right, -2) == 1 and stride_of(right, -1) != 1:
         left = along_depth(ctx, left, -1)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
-    tile = _tile(ctx, product, core, accumulator)
+    config = _schedule(ctx, product, accumulator)
+    if config is not None and is_sparse(config):
+        assert right.constant is not None
+        return sparse_product(ctx, left, panel_sections(right.constant, lanes), shape, tile_of(config))
+    m, n = shape[-2:]
+    tile = gemm.choose_tile(m, n, left.shape[-1], core) if config is None else tile_of(config)
     operand = columns_of(ctx, right, tile.vectors, lanes)
     return lambda store: GemmKernel(left, operand, shape, tile, core, accumulator, store)
 
 
-def _tile(ctx: Lowering, product: Product, core: Core, accumulator: str) -> gemm.GemmTile:
+def _schedule(ctx: Lowering, product: Product, accumulator: str) -> Config | None:
+    """The schedule of a float32 product that is not empty, None for any other."""
     *batch, m, n = product.shape
-    depth = product.left.shape[-1]
+    depth, constant = product.left.shape[-1], product.right.constant
     if accumulator != "float32" or not math.prod((*product.shape, depth)):
-        return gemm.choose_tile(m, n, depth, core)
-    packed = stride_of(product.right, -1) != 1 or product.right.constant is not None
-    workload = gemm_schedules.workload(math.prod(batch), m, n, depth, packed)
-    return gemm_schedules.tile_of(ctx.schedule(workload))
+        return None
+    packed = stride_of(product.right, -1) != 1 or constant is not None
+    kept = 1.0
+    if constant is not None and len(product.shape) == 2:
+        kept = share_kept(constant, partial(panel_sections, lanes=ctx.lanes))
+    return ctx.schedule(workload(math.prod(batch), m, n, depth, packed, kept))
 
 
 def _merge_rows(ctx: Lowering, product: Product) -> Product:

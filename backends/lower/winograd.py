@@ -39,7 +39,7 @@ def lower_winograd(
     kernel = WinogradKernel(
         shape,
         source,
-        ctx.constant_buffer(pack_winograd(weights, shape)),
+        ctx.computed_buffer(pack_winograd(weights, shape)),
         None if bias is None else ctx.constant_buffer(pad_bias(bias, shape.conv, ctx.lanes)),
         ctx.buffer(shape.workspace_size, "float32"),
         after.into(out),

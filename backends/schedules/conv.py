@@ -1,4 +1,5 @@
-"""Schedules of aligned float32 convolutions: the direct kernel with its register tile, and Winograd's variants with theirs."""
+"""Schedules of aligned float32 convolutions: the direct kernel with its register tile, also where it skips vectors of zeros, and
+Winograd's variants with theirs."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from graphopt.backends.kernels.winograd import (
 )
 from graphopt.backends.kernels.winograd_transforms import POINTS, transforms
 from graphopt.backends.layout import Blocked, Layout, dense
+from graphopt.backends.schedules import sparse
 from graphopt.backends.schedules.standalone import Standalone, whole
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import stored
@@ -28,9 +30,10 @@ FAMILY = "conv"
 DIRECT, WINOGRAD = "direct", "winograd"
 
 
-def workload(shape: ConvShape, blocked: bool) -> Workload:
-    """The workload of a convolution whose input lies in channel blocks, or in rows."""
-    return Workload.of(FAMILY, {**facts_of(shape), "blocked": int(blocked)})
+def workload(shape: ConvShape, blocked: bool, kept: float = 1.0) -> Workload:
+    """The workload of a convolution whose input lies in channel blocks, or in rows; `kept` is the share of the vectors of its weights
+    that are not zero."""
+    return Workload.of(FAMILY, {**facts_of(shape), "blocked": int(blocked), **sparse.fact(kept)})
 
 
 def facts_of(shape: ConvShape) -> dict[str, int]:
@@ -64,7 +67,7 @@ def shape_of(workload: Workload) -> ConvShape:
 def candidates(workload: Workload, core: Core) -> list[tuple[float, Config]]:
     """Estimated cycles and schedule, the fastest first."""
     shape = shape_of(workload)
-    found = [*_direct(shape, core), *_winograd(shape, core)]
+    found = [*_direct(shape, core), *_winograd(shape, core), *sparse.conv_candidates(workload, shape, core)]
     return sorted(found, key=lambda candidate: candidate[0])
 
 
@@ -94,10 +97,13 @@ def _winograd(shape: ConvShape, core: Core) -> Iterator[tuple[float, Config]]:
             yield winograd_cycles(replace(draft, tile=tile)), config
 
 
-def direct_tile(config: Config) -> ConvTile | None:
-    """The register tile of a direct schedule, None for any other."""
-    if config["algorithm"] != DIRECT:
-        return None
+def is_winograd(config: Config) -> bool:
+    """Whether a schedule is one of Winograd's algorithm."""
+    return config["algorithm"] == WINOGRAD
+
+
+def direct_tile(config: Config) -> ConvTile:
+    """The register tile of a direct schedule."""
     return ConvTile(int(config["blocks"]), int(config["columns"]), int(config["rows"]))
 
 
@@ -110,47 +116,43 @@ def winograd_shape(shape: ConvShape, config: Config, core: Core) -> WinogradShap
 def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu; without borders, whose code takes long to compile."""
     entire = without_borders(shape_of(workload), int(config.get("side", 1)))
+    if sparse.is_sparse(config):
+        part = whole_tiles(entire, sparse.conv_tile(config), core)
+        return sparse.conv_standalone(workload, part, entire, config, core)
     shape = _whole_tiles(entire, config, core)
     program = Standalone(_cycles(shape, config, core) / _cycles(entire, config, core))
     lanes = core.lanes
     inside = (shape.batch, shape.groups * shape.channels, *shape.window.input)
     outside = (shape.batch, shape.groups * shape.filters, *shape.window.output)
-    tile = direct_tile(config)
-    blocked = workload["blocked"] or tile is None
+    blocked = workload["blocked"] or is_winograd(config)
     layout: Layout = Blocked(inside, lanes) if blocked else dense(inside)
     source = stored(program.input(layout.size(inside)), inside, layout)
     out = Blocked(outside, lanes)
     store = program.relu(program.output(out.size(outside)), out)
-    if tile is not None:
-        vectors = shape.groups * -(-shape.filters // lanes)
-        weights = program.constant(vectors * lanes * shape.depth, "float32")
-        program.emit(ConvKernel(shape, tile, core, source, weights, None, store).emit)
-    else:
+    if is_winograd(config):
         chosen = winograd_shape(shape, config, core)
         weights = program.constant(packed_size(chosen), "float32")
         workspace = program.temporary(chosen.workspace_size)
         program.emit(WinogradKernel(chosen, source, weights, None, workspace, store).emit)
+    else:
+        vectors = shape.groups * -(-shape.filters // lanes)
+        weights = program.constant(vectors * lanes * shape.depth, "float32")
+        program.emit(ConvKernel(shape, direct_tile(config), core, source, weights, None, store).emit)
     return program
 
 
 def _cycles(shape: ConvShape, config: Config, core: Core) -> float:
     """Estimated cycles of a schedule."""
-    tile = direct_tile(config)
-    return (
-        winograd_cycles(winograd_shape(shape, config, core))
-        if tile is None
-        else direct_cycles(shape, tile, core)
-    )
+    if is_winograd(config):
+        return winograd_cycles(winograd_shape(shape, config, core))
+    return direct_cycles(shape, direct_tile(config), core)
 
 
 def _whole_tiles(shape: ConvShape, config: Config, core: Core) -> ConvShape:
     """The part of a convolution without borders that whole register tiles cover. Winograd's are cut along filters alone."""
-    tile = direct_tile(config)
-    return (
-        _whole_vectors(shape, int(config["vectors"]), core)
-        if tile is None
-        else whole_tiles(shape, tile, core)
-    )
+    if is_winograd(config):
+        return _whole_vectors(shape, int(config["vectors"]), core)
+    return whole_tiles(shape, direct_tile(config), core)
 
 
 def whole_tiles(shape: ConvShape, tile: ConvTile, core: Core) -> ConvShape:

@@ -1,4 +1,4 @@
-"""Schedules of float32 products: the register tile."""
+"""Schedules of float32 products: the register tile, and whether vectors of zeros are skipped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from functools import cache
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.gemm import GemmKernel, GemmTile, gemm_cycles, tiles_that_fit
 from graphopt.backends.kernels.panels import Panels, panel_count
+from graphopt.backends.kernels.tile_cost import weights_cycles
 from graphopt.backends.layout import dense
+from graphopt.backends.schedules import sparse
 from graphopt.backends.schedules.standalone import Standalone, whole
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import Tensor, stored
@@ -15,19 +17,23 @@ from graphopt.backends.tensor import Tensor, stored
 FAMILY = "gemm"
 
 
-def workload(batch: int, m: int, n: int, k: int, packed: bool) -> Workload:
-    """`[batch, m, k]` by `[batch, k, n]`, the right operand packed into panels or read in place."""
-    return Workload.of(FAMILY, {"batch": batch, "m": m, "n": n, "k": k, "packed": int(packed)})
+def workload(batch: int, m: int, n: int, k: int, packed: bool, kept: float = 1.0) -> Workload:
+    """`[batch, m, k]` by `[batch, k, n]`, the right operand packed into panels or read in place; `kept` is the share of its vectors
+    that are not zero."""
+    facts = {"batch": batch, "m": m, "n": n, "k": k, "packed": int(packed)}
+    return Workload.of(FAMILY, {**facts, **sparse.fact(kept)})
 
 
 @cache
 def candidates(workload: Workload, core: Core) -> list[tuple[float, Config]]:
-    """Estimated cycles and schedule, the fastest first."""
+    """Estimated cycles and schedule, the fastest first; those to bring weights where candidates differ in them."""
     m, n, k = (workload[name] for name in "mnk")
+    brought = 0.0 if sparse.per_cent_of(workload) is None else weights_cycles(n * k)
     found: list[tuple[float, Config]] = [
-        (gemm_cycles(m, n, k, tile, core), {"rows": tile.rows, "vectors": tile.vectors})
+        (gemm_cycles(m, n, k, tile, core) + brought, {"rows": tile.rows, "vectors": tile.vectors})
         for tile in tiles_that_fit(m, n, core)
     ]
+    found += sparse.gemm_candidates(workload, core)
     return sorted(found, key=lambda candidate: candidate[0])
 
 
@@ -39,6 +45,8 @@ def tile_of(config: Config) -> GemmTile:
 def standalone(workload: Workload, config: Config, core: Core) -> Standalone:
     """A program of the kernel alone, followed by a Relu."""
     lanes, tile = core.lanes, tile_of(config)
+    if sparse.is_sparse(config):
+        return sparse.gemm_standalone(workload, tile, core)
     batch, rows, columns, k = (workload[name] for name in ("batch", "m", "n", "k"))
     m, n = whole(rows, tile.rows), whole(columns, tile.vectors * lanes)
     program = Standalone(gemm_cycles(m, n, k, tile, core) / gemm_cycles(rows, columns, k, tile, core))

@@ -35,23 +35,31 @@ def uniform(candidates: Sequence[Candidate], ratio: float, round_to: int = 1) ->
 
 
 def across(candidates: Sequence[Candidate], ratio: float, round_to: int = 1) -> Kept:
-    """Of all costs a share goes: channels compete by worth for cost."""
-    worth = np.concatenate([_relative(each) for each in candidates]) if candidates else np.zeros(0)
-    costs = (
-        np.concatenate([np.full(each.group.size, each.cost) for each in candidates])
-        if candidates
-        else np.zeros(0)
-    )
-    order = np.argsort(worth, kind="stable")
-    spent = np.cumsum(costs[order])
-    goes = order[: int(np.searchsorted(spent, ratio * costs.sum(), side="right"))]
-    owners = np.repeat(np.arange(len(candidates)), [each.group.size for each in candidates])
-    gone = np.bincount(owners[goes], minlength=len(candidates))
-    shares = [max(1 - count / each.group.size, LEAST) for each, count in zip(candidates, gone, strict=True)]
-    return {
-        each.group.name: _best(each, _count(each.group, share, round_to))
-        for each, share in zip(candidates, shares, strict=True)
-    }
+    """Of all costs a share goes: blocks of channels that keep widths round compete by worth for cost."""
+    blocks = [block for number, each in enumerate(candidates) for block in _blocks(number, each, round_to)]
+    budget = ratio * sum(each.cost * each.group.size for each in candidates)
+    left = [each.group.size for each in candidates]
+    for _, number, size in sorted(blocks):
+        cost = size * candidates[number].cost
+        if cost <= budget and left[number] - size >= max(LEAST * candidates[number].group.size, 1):
+            budget -= cost
+            left[number] -= size
+    return {each.group.name: _best(each, count) for each, count in zip(candidates, left, strict=True)}
+
+
+def _blocks(number: int, candidate: Candidate, round_to: int) -> list[tuple[float, int, int]]:
+    """What blocks of the channels of a group are worth for what they cost, never less than those that go before; whose they are,
+    and how many channels they have: the first one as many as make the width round."""
+    step = _step(candidate.group, round_to)
+    step = step if candidate.group.size > step else 1
+    worth = np.sort(_relative(candidate))
+    ends = list(range(candidate.group.size % step or step, candidate.group.size + 1, step))
+    means = [float(part.mean()) for part in np.split(worth, ends[:-1])]
+    sizes = np.diff([0, *ends]).tolist()
+    return [
+        (worst, number, size)
+        for worst, size in zip(np.maximum.accumulate(means).tolist(), sizes, strict=True)
+    ]
 
 
 SCHEDULES = {"uniform": uniform, "global": across}

@@ -38,7 +38,7 @@ def nearest(matrix: np.ndarray, size: int) -> Blocks:
 def reconstructed(matrix: np.ndarray, products: np.ndarray, size: int) -> Blocks:
     """The same with the least squared error of what the matrix is multiplied into, whose channels have these sums of `products`,
     `[k, k]`."""
-    factor = _inverse_factor(products)
+    factor = inverse_factor(products)
     left, parts = matrix.astype(np.float64), []
     for start in range(0, len(matrix), size):
         rows = left[start : start + size]
@@ -70,7 +70,7 @@ def _row_by_row(
     return Blocks(np.concatenate(levels), zeros, scales), errors
 
 
-def _inverse_factor(products: np.ndarray) -> np.ndarray:
+def inverse_factor(products: np.ndarray) -> np.ndarray:
     """The upper factor of Cholesky of the inverse; channels that are always zero count as independent of the others."""
     matrix = products.astype(np.float64).copy()
     diagonal = np.diag_indices(len(matrix))

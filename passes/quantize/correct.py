@@ -25,6 +25,11 @@ def shift(node: ir.Node, change: np.ndarray, means: np.ndarray) -> np.ndarray:
     return np.asarray(means @ (change.T if transposed else change))
 
 
+def has_bias(node: ir.Node, channels: int) -> bool:
+    """Whether an anchor has a bias for these output channels, or can have one."""
+    return _bias(node, (channels,)) is not None
+
+
 def subtract(graph: ir.Graph, node: ir.Node, shifts: np.ndarray, names: edit.Names) -> bool:
     """Subtract numbers from the output channels of an anchor; False where it has no bias and can have none."""
     place = _bias(node, shifts.shape)

@@ -15,13 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from graphopt_runtime.coding import decode, parse_coding
 from graphopt_runtime.errors import ArtifactError
 
 FORMAT = 2
+CODED_FORMAT = 3
+"""That of artifacts with weights in a coded form; others have `FORMAT`, which older runtimes read too."""
+
 ALIGNMENT = 4096
 MANIFEST = "manifest.json"
 COMMENT_PREFIX = b"graphopt manifest sha256:"
 """The archive comment is this prefix and the hash of the manifest, which holds the hashes of the other members."""
+
+CODING = "coding"
+"""What a build with coded weights says about them."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _REQUIRED_KEYS = {"format": int, "builds": list, "hashes": dict}
@@ -54,7 +61,11 @@ class Artifact:
 
     @property
     def weights(self) -> memoryview:
-        return self.read(self.manifest["weights"])
+        """In place, or decoded. Raises ArtifactError where that fails."""
+        stored = self.read(self.manifest["weights"])
+        if CODING not in self.manifest:
+            return stored
+        return decode(stored, parse_coding(self.manifest[CODING], len(stored)), str(self.path))
 
 
 def last_build(builds: Sequence[Manifest], path: Path) -> Manifest:
@@ -171,9 +182,9 @@ def _manifest(spans: Mapping[str, range], contents: memoryview, comment: bytes, 
 def _check_format(manifest: Any, path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise ArtifactError(f"{path}: {MANIFEST} names no format")
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (FORMAT, CODED_FORMAT):
         raise ArtifactError(
-            f"{path} has format {manifest['format']!r}, this runtime reads {FORMAT}; "
+            f"{path} has format {manifest['format']!r}, this runtime reads {FORMAT} and {CODED_FORMAT}; "
             "update graphopt-runtime or build the artifact again"
         )
     _check_keys(manifest, _REQUIRED_KEYS, MANIFEST, path)
@@ -201,6 +212,15 @@ def _check_members(manifest: Manifest, spans: Mapping[str, range], path: Path) -
         size, expected = len(spans[build["weights"]]), build["weights_bytes"]
         if size != expected:
             raise ArtifactError(f"{path}: {build['weights']} has {size} bytes, the manifest says {expected}")
+        if CODING in build:
+            _check_coding(build, size, path)
+
+
+def _check_coding(build: Manifest, size: int, path: Path) -> None:
+    try:
+        parse_coding(build[CODING], size)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: the coding of {build['weights']} makes no sense: {error}") from error
 
 
 def _check_hash(artifact: Artifact, name: str, digest: str) -> None:

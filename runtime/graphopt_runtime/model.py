@@ -185,7 +185,7 @@ def _create(artifact: Artifact, threads: int) -> Handle:
     library = Library(artifact.library, str(artifact.path))
     weights = artifact.weights
     start = address(np.frombuffer(weights, np.uint8)) if len(weights) else 0
-    return Handle(library, start, threads, artifact)
+    return Handle(library, start, threads, (artifact, weights))
 
 
 def _check_threads(count: int) -> int:

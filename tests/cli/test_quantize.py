@@ -78,9 +78,9 @@ def test_layers_by_pattern(calib: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--quantize", "int8"], "needs --calib"),
-        (["--exclude", "Conv"], "--exclude: only with --quantize"),
+        (["--exclude", "Conv"], "--exclude: only with --quantize or --cluster"),
         (["--max-drop", "0", "--layer", "a=float"], "--layer, --max-drop: only with --quantize"),
-        (["--preprocess", "unit", "--method", "mse"], "--preprocess, --method: only with --quantize"),
+        (["--preprocess", "unit", "--method", "mse"], "--method: only with --quantize"),
         (["--quantize", "int8-weights", "--exclude", "Typo*"], "matches 'Typo*'"),
         (["--quantize", "int8-weights", "--layer", "Conv"], "PATTERN=SCHEME"),
         (["--quantize", "int8-weights", "--journal", "j"], "--journal goes with --max-drop"),

@@ -200,7 +200,7 @@ def test_members_without_a_hash_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 1}, "has format 1, this runtime reads 2; update"),
+        ({"format": 1}, "has format 1, this runtime reads 2 and 3; update"),
         ({"format": None}, "has format None"),
         ({"hashes": []}, "lacks 'hashes'"),
         ({"builds": {}}, "lacks 'builds'"),
@@ -209,6 +209,7 @@ def test_members_without_a_hash_are_refused(path: Path) -> None:
         ({"builds": [{**BUILD, "variants": None}]}, "a build lacks 'variants'"),
         ({"builds": [{**BUILD, "target": "native"}]}, "a build lacks 'target'"),
         ({"builds": [{**BUILD, "weights_bytes": 5}]}, "weights.bin has 4 bytes, the manifest says 5"),
+        ({"builds": [{**BUILD, "coding": {}}]}, "the coding of weights.bin makes no sense"),
         ({"builds": [BUILD, {**BUILD, "weights": "w.bin"}]}, "members are missing: w.bin"),
         ({"builds": [{**BUILD, "library": MANIFEST}]}, "members are missing: manifest.json"),
         ({"hashes": {WEIGHTS: digest(b"1234")}}, "without a hash in the manifest: library.so"),

@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") is not None else ["executor", "rounding"]
+collect_ignore = [] if find_spec("torch") is not None else ["distillation", "executor", "rounding"]

@@ -98,7 +98,7 @@ def write_back(module: TorchModel, model: ir.Model) -> None:
         old = None if value is None else value.const_value
         if value is None or old is None or tuple(old.shape.numpy()) != tuple(tensor.shape):
             raise ModelError(f"the model has no initializer {name!r} of shape {list(tensor.shape)}")
-        array = tensor.detach().cpu().to(torch.float64).numpy().astype(old.dtype.numpy())
+        array = tensor.detach().cpu().contiguous().to(torch.float64).numpy().astype(old.dtype.numpy())
         value.const_value = ir.Tensor(array, old.dtype, name=name)
 
 

@@ -19,6 +19,7 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
     "ConvTranspose": (1, 2),
     "GRU": (1, 2, 3),
     "Gather": (0,),
+    "GatherElements": (0,),
     "Gemm": (0, 1, 2),
     "GroupNormalization": (1, 2),
     "InstanceNormalization": (1, 2),

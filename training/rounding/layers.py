@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import torch
 
-from graphopt import edit
 from graphopt.pattern import attribute
-from graphopt.training.executor.building import to_tensor
 from graphopt.training.executor.operator import Tensor
-from graphopt.training.executor.quantisation import LEVELS, spread
-from graphopt.training.rounding.grid import Grid
+from graphopt.training.rounding.grid import Grid, constant_levels, floats_of, grid_of
 
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
@@ -59,42 +55,15 @@ def _layer(node: ir.Node, original: ir.Node) -> Layer | None:
     data, weight = node.inputs[:2]
     if data is None or weight is None or data.shape is None or len(data.shape) < 2:
         return None
-    source, levels = weight.producer(), _levels(weight)
-    floats = _constant(original.inputs[1])
-    if source is None or levels is None or floats is None:
+    source = weight.producer()
+    levels, floats = constant_levels(source), floats_of(original.inputs[1])
+    if source is None or levels is None or floats is None or levels.shape != tuple(floats.shape):
         return None
-    grid = _grid(source, floats)
+    grid = grid_of(source)
     if grid is None:
         return None
     read, used, made = (value.name or "" for value in (data, weight, _result(node)))
     return Layer(node.name or "", read, used, made, levels, floats, grid)
-
-
-def _levels(weight: ir.Value) -> ir.Value | None:
-    """The integers behind weights, if they are constant."""
-    source = weight.producer()
-    if source is None or source.op_type != "DequantizeLinear":
-        return None
-    levels = edit.tensor(source.inputs[0])
-    return source.inputs[0] if levels is not None and levels.dtype in LEVELS else None
-
-
-def _grid(source: ir.Node, floats: Tensor) -> Grid | None:
-    """That of a DequantizeLinear, if its parameters are constant and it has the shape of the floats."""
-    levels, scales = (_constant(value) for value in source.inputs[:2])
-    if levels is None or scales is None or levels.shape != floats.shape:
-        return None
-    zeros = _constant(source.inputs[2]) if len(source.inputs) > 2 else torch.zeros_like(scales)
-    if zeros is None:
-        return None
-    axis, block = attribute(source, "axis"), attribute(source, "block_size") or 0
-    scales, zeros = (spread(each.to(floats.dtype), floats, axis, block) for each in (scales, zeros))
-    return Grid.of(levels, scales, zeros)
-
-
-def _constant(value: ir.Value | None) -> Tensor | None:
-    found = edit.tensor(value)
-    return None if found is None else to_tensor(found, torch.float32)
 
 
 def _result(node: ir.Node) -> ir.Value:

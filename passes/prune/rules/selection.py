@@ -147,9 +147,17 @@ def gather(flow: Flow, node: ir.Node) -> None:
             found.append(block.reshape(block.shape[:axis] + (1,) * wide + block.shape[axis + 1 :]))
         elif indices is not None:
             found.append(np.take(block, indices, axis))
-            if not indices.ndim and covered(block) == [axis]:
-                flow.labels.freeze([found[-1]], f"{label(node)} takes it")
+            if not indices.ndim:
+                _keep_taken(flow, block, found[-1], axis)
     flow.put(output, found)
+
+
+def _keep_taken(flow: Flow, block: Block, taken: Block, axis: int) -> None:
+    """One element of an axis stays; where others are open as well, elements go along those."""
+    if covered(block) == [axis]:
+        flow.labels.freeze([taken], f"{label(flow.node)} takes it")
+    else:
+        flow.labels.join(block, np.take(block, [0], axis))
 
 
 def _repair_gather(removal: Removal, node: ir.Node) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.core import AVX512, AVX512_VNNI
 from graphopt.backends.kernels.window import Window
-from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm
+from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm, sparse
 from graphopt.backends.schedules.choice import FAMILIES, Measured, Rules
 from graphopt.backends.schedules.workload import Config, Workload
 
@@ -25,6 +25,14 @@ WORKLOADS = [
     byte_gemm.workload(20, 100, 64, "uint8"),
     byte_gemm.workload(1, 33, 12, "int8"),
 ]
+SPARSE = [
+    conv.workload(SHAPE, True, 0.1),
+    conv.workload(
+        ConvShape(1, 2, 32, 48, Window((28, 28), (28, 28), (1, 1), (1, 1), (0, 0), (1, 1))), False, 0.3
+    ),
+    gemm.workload(1, 128, 384, 64, True, 0.3),
+    gemm.workload(1, 1, 40, 7, True, 0.004),
+]
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(-5, 10**9)))
@@ -37,7 +45,7 @@ def test_a_convolution_is_what_its_workload_says() -> None:
     assert conv.shape_of(conv.workload(SHAPE, True)) == SHAPE
 
 
-@pytest.mark.parametrize("workload", WORKLOADS, ids=str)
+@pytest.mark.parametrize("workload", [*WORKLOADS, *SPARSE], ids=str)
 def test_candidates_are_distinct_and_sorted_and_make_programs(workload: Workload) -> None:
     family = FAMILIES[workload.family]
     found = family.candidates(workload, AVX512_VNNI)
@@ -46,6 +54,24 @@ def test_candidates_are_distinct_and_sorted_and_make_programs(workload: Workload
     for _, config in found[:3]:
         program = family.standalone(workload, config, AVX512_VNNI).program
         assert len(program.kernels()) == len(program.outputs) == 1
+
+
+@pytest.mark.parametrize("workload", SPARSE, ids=str)
+def test_zeros_are_skipped_where_there_are_many(workload: Workload) -> None:
+    assert sparse.is_sparse(Rules().choose(workload, AVX512, lambda config: True))
+
+
+def test_zeros_are_multiplied_where_there_are_few() -> None:
+    for kept in (0.85, 0.95, 1.0):
+        workload = gemm.workload(1, 128, 384, 64, True, kept)
+        assert not sparse.is_sparse(Rules().choose(workload, AVX512, lambda config: True))
+    assert gemm.workload(1, 128, 384, 64, True, 0.95) == gemm.workload(1, 128, 384, 64, True)
+
+
+def test_winograd_is_faster_than_skipping_half() -> None:
+    shape = ConvShape(1, 1, 128, 128, Window((28, 28), (28, 28), (3, 3), (1, 1), (1, 1), (1, 1)))
+    found = Rules().choose(conv.workload(shape, True, 0.5), AVX512, lambda config: True)
+    assert conv.is_winograd(found)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS[2:5], ids=str)

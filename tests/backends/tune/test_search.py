@@ -8,7 +8,7 @@ import pytest
 
 from graphopt.backends.kernels.conv_shape import ConvShape
 from graphopt.backends.kernels.window import Window
-from graphopt.backends.schedules import byte_conv, gemm
+from graphopt.backends.schedules import byte_conv, conv, gemm, sparse
 from graphopt.backends.schedules.workload import Workload
 from graphopt.backends.targets import native
 from graphopt.backends.tune import measuring
@@ -68,6 +68,16 @@ def test_bytes_are_timed_against_floats(tmp_path: Path) -> None:
         search([task], tmp_path / "db", builders).run(Budget(6), Here(1), lambda stage: None)
     measured = [config for config, _ in Database(tmp_path / "db").times(native().name, task.workload)]
     assert {byte_conv.is_float(config) for config in measured} == {False, True}
+
+
+def test_skipping_zeros_is_timed_against_multiplying_them(tmp_path: Path) -> None:
+    shape = ConvShape(1, 1, 16, 32, Window((9, 9), (7, 7), (3, 3), (1, 1), (0, 0), (1, 1)))
+    tasks = [Task(conv.workload(shape, False, 0.3), 1), Task(gemm.workload(1, 5, 48, 40, True, 0.3), 1)]
+    with Builders(1) as builders:
+        search(tasks, tmp_path / "db", builders).run(Budget(60), Here(1), lambda stage: None)
+    for task in tasks:
+        times = Database(tmp_path / "db").times(native().name, task.workload)
+        assert {sparse.is_sparse(config) for config, spent in times if spent is not None} == {False, True}
 
 
 def test_the_budget_holds(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""Structural pruning: what it leaves of many models, what it costs without training, and whether it is as fast as it is small.
+
+`GRAPHOPT_ZOO=... python benchmarks/pruning.py groups [FOLDER]` prunes every float model of the zoo, the light models and those of a
+folder (`benchmarks/architectures.py` writes one) by 25 % and 50 % of channels, and runs them in ONNX Runtime.
+`... accuracy` removes 10, 20 and 30 % of multiply-adds, by L1 alone and by correlation with layers fitted afterwards.
+`... speed` halves channels, and measures before and after in turns, next to ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from graphopt import api, building
+from graphopt.bench import Schedule, default_threads, measure
+from graphopt.errors import GraphoptError
+from graphopt.measuring import BackendLoader
+from graphopt.model import normalise, save, statistics
+from graphopt.pruning import Target, prune
+from graphopt.random_feeds import random_feeds
+from graphopt.report import markdown
+from graphopt.variants import Binding, make_variants
+from graphopt.verify import reference
+from int8_data import CASES, Case, datasets
+from measured_models import binding, model_paths
+
+RATIOS = (0.25, 0.5)
+
+GROUPS = ("model", "groups", "channels", "whole", "MACs at 25 %", "parameters", "MACs at 50 %", "parameters")
+
+ACCURACY = ("model", "method", "MACs left", "parameters left", "top-1 before", "after", "change")
+
+SPEED = ("model", "MACs", "parameters", "graphopt ms", "pruned", "MACs / latency", "onnxruntime ms", "pruned")
+
+INTEGER = ("12-int8", "qdq", "prepost")
+"""Parts of the names of models that are not of floats, or need operators of others."""
+
+ACCURATE = ("cifar10_resnet20", "cifar10_resnet56", "mobilenet_v2_1.0_224_fp32_from_int8")
+
+FAST = (*ACCURATE, "squeezenet1.1_ncnnfp16")
+
+METHODS: Mapping[str, Mapping[str, object]] = {
+    "L1, not corrected": {"importance": "l1", "schedule": "uniform", "correct": False},
+    "L1": {"importance": "l1", "schedule": "uniform"},
+    "correlation": {"importance": "correlation", "schedule": "uniform"},
+    "correlation, global": {"importance": "correlation", "schedule": "global"},
+}
+
+
+def groups_row(path: Path) -> list[str]:
+    """Prunes by both ratios, and runs what is left."""
+    before, cells = statistics(_normal(path)), []
+    for ratio in RATIOS:
+        done = prune(path, Target("channels", 1 - ratio), round_to=1)
+        _run(done.model, path)
+        after = statistics(done.model)
+        cells += [f"{after.macs / max(before.macs, 1):.3f}", f"{after.params / before.params:.3f}"]
+        whole = [each for each in done.whole if "output" not in each.reason]
+        counts = [str(len(done.groups)), str(sum(size for size, _ in done.groups.values())), str(len(whole))]
+    return [path.stem, *counts, *cells]
+
+
+def _normal(path: Path) -> ir.Model:
+    model = building.read(path)
+    normalise(model)
+    return model
+
+
+def _run(model: ir.Model, path: Path) -> None:
+    """In ONNX Runtime, on random inputs. Raises GraphoptError."""
+    bound = make_variants(model.clone(), Binding(**binding(path))).models[0]
+    reference(model)(random_feeds(bound))
+
+
+def accuracy_rows(case: Case) -> Iterator[list[str]]:
+    """A row for each method and share of multiply-adds."""
+    zoo = Path(os.environ["GRAPHOPT_ZOO"])
+    calib, test = datasets(case, zoo)
+    for share in (0.9, 0.8, 0.7):
+        for method, settings in METHODS.items():
+            done = prune(
+                zoo / "models" / f"{case.model}.onnx",
+                Target("macs", share),
+                calib,
+                evaluate_on=test,
+                round_to=1,
+                **settings,  # type: ignore[arg-type]
+            )
+            steps = list(done.steps.values())
+            first, last, cost = steps[0].statistics, steps[-1].statistics, steps[-1].evaluation
+            assert cost is not None
+            assert cost.top1 is not None
+            assert cost.interval is not None
+            before, after = (100 * share for share in cost.top1)
+            yield [
+                case.model,
+                method,
+                f"{100 * last.macs / first.macs:.1f} %",
+                f"{100 * last.params / first.params:.1f} %",
+                f"{before:.2f}",
+                f"{after:.2f}",
+                f"{after - before:+.2f} +- {100 * cost.interval:.2f}",
+            ]
+
+
+def speed_row(path: Path) -> list[str]:
+    """Half of the channels, widths rounded to 8."""
+    done = prune(path, Target("channels", 0.5), round_to=8)
+    before, after = (step.statistics for step in (done.steps["original"], done.steps["removed"]))
+    with tempfile.TemporaryDirectory() as folder:
+        files = _artifacts(path, done.model, Path(folder))
+        feeds = random_feeds(make_variants(_normal(path), Binding(**binding(path))).models[0])
+        loaders = {
+            name: BackendLoader(name.split()[0], file, default_threads()) for name, file in files.items()
+        }
+        found = measure(
+            path.stem, loaders, feeds, threads=default_threads(), schedule=Schedule(20, 9, 5)
+        ).backends
+    ms = {name: one.median_ms for name, one in found.items()}
+    macs = before.macs / after.macs
+    return [
+        path.stem,
+        f"{macs:.2f}x less",
+        f"{before.params / after.params:.2f}x less",
+        f"{ms['graphopt before']:.3f}",
+        f"{ms['graphopt after']:.3f}",
+        f"{macs / (ms['graphopt before'] / ms['graphopt after']):.2f}",
+        f"{ms['onnxruntime before']:.3f}",
+        f"{ms['onnxruntime after']:.3f}",
+    ]
+
+
+def _artifacts(path: Path, smaller: ir.Model, folder: Path) -> dict[str, Path]:
+    """What each backend loads."""
+    models = {"before": _normal(path), "after": smaller}
+    files = {}
+    for name, model in models.items():
+        bound = make_variants(model, Binding(**binding(path))).models[0]
+        save(bound, onnx := folder / f"{name}.onnx")
+        files[f"graphopt {name}"] = api.build(onnx, folder / f"{name}.gopt").path
+        files[f"onnxruntime {name}"] = onnx
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=("groups", "accuracy", "speed"))
+    parser.add_argument("folder", nargs="?", type=Path, help="groups: of further models")
+    parser.add_argument("--only", default="", help="part of the names of models")
+    chosen = parser.parse_args()
+    headings, rows = {"groups": GROUPS, "accuracy": ACCURACY, "speed": SPEED}[chosen.table], []
+    for row in _rows(chosen):
+        print(" | ".join(row), file=sys.stderr, flush=True)
+        rows.append(row)
+    print(markdown(headings, rows))
+    if chosen.table == "speed":
+        print(f"\nLargest ratio of multiply-adds to latency: {max(float(row[5]) for row in rows):.2f}")
+    return 0
+
+
+def _rows(chosen: argparse.Namespace) -> Iterator[list[str]]:
+    if chosen.table == "accuracy":
+        for case in CASES:
+            if case.model in ACCURATE and chosen.only in case.model:
+                yield from accuracy_rows(case)
+        return
+    paths = model_paths(light=chosen.table == "groups")
+    if chosen.folder is not None:
+        paths += sorted(chosen.folder.glob("*.onnx"))
+    for path in paths:
+        if chosen.only not in path.stem or any(part in path.stem for part in INTEGER):
+            continue
+        try:
+            if chosen.table == "groups":
+                yield groups_row(path)
+            elif path.stem in FAST:
+                yield speed_row(path)
+        except GraphoptError as error:
+            print(f"{path.stem}: {str(error).splitlines()[0]}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

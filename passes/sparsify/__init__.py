@@ -1,0 +1,1 @@
+"""Sparsity: which weights become zero, and what the others make up for."""
