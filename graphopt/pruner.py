@@ -152,7 +152,7 @@ class Pruner:
     def _slopes(self) -> Mapping[str, NDArray[np.float32]]:
         from graphopt.training.slopes import slopes
 
-        return slopes(self._model, self._require_data(), self._samples, self._progress)
+        return slopes(self._model, self._require_data(), self._samples, self._progress, self.settings.seed)
 
     def _require_data(self) -> Dataset:
         if self._data is None:

@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from graphopt import edit
 
-LARGEST = 1 << 16
-"""Elements of the largest constant that is copied; what is shared and larger, such as a table of embeddings, is meant to be."""
+LARGEST = 1 << 12
+"""Elements of the largest constant that is copied; what is shared and larger is meant to be."""
 
 
 def separate(model: ir.Model) -> int:
