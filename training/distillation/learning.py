@@ -57,21 +57,20 @@ def distil(
     """Trains the weights of `student` in place until its values are like those of `teacher`, as far as `goal` and `plan` go.
 
     Both are in normal form, their inputs and outputs have the same names (`paired`). `data` are samples to learn on and samples that
-    judge (`split`). What the student was made for stays: shapes,
-    zeros of weights, shared weights, integers. The state that is judged best is kept, and that is the student as it came if nothing
-    is gained. With `epochs` the same arguments give the same weights, on the same number of
-    threads; a `checkpoint` that is there is gone on from. Raises UnsupportedError for operators that
-    cannot be run in torch, GraphoptError where models do not fit together or the loss is no number.
+    judge (`split`). What the student was made for stays: shapes, zeros of weights, shared weights, integers. The state that is judged
+    best is kept, and that is the student as it came if nothing is gained. With `epochs` the same arguments give the same weights,
+    on the same number of threads; a `checkpoint` that is there is gone on from. Raises UnsupportedError for operators that cannot
+    be run in torch, GraphoptError where models do not fit together or the loss is no number.
     """
     learned, judging = data
     objective = _objective(student, teacher, learned, goal)
     stages = make_stages(student, teacher, objective, plan.blocks)
-    asked_for = dict.fromkeys(name for stage in stages for name in stage.objective.teacher_values)
+    wanted = dict.fromkeys(name for stage in stages for name in stage.objective.teacher_values)
     augmentation = _augmentation(student, goal, plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _deterministic(device), launched(device) as ranks, tempfile.TemporaryDirectory() as folder:
         progress("learn: prepare")
-        asked = Teacher.of(teacher, list(asked_for), Path(folder) / "teacher.onnx")
+        asked = Teacher.of(teacher, list(wanted), Path(folder) / "teacher.onnx")
         size = _batch(plan.batch, len(learned), run_size(student, teacher), ranks)
         images = Images.of(student)
         shared = (ranks.rank, ranks.size)
