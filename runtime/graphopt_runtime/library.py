@@ -43,7 +43,7 @@ class Library:
         self.layer_times: Callable[[], Any] | None = None
         if hasattr(library, "graphopt_layer_times"):
             self.layer_times = _function(library.graphopt_layer_times, ctypes.POINTER(ctypes.c_double), [])
-        self.failure: Callable[[], bytes] = lambda: b"out of memory"
+        self.failure: Callable[[], bytes] = bytes
         if hasattr(library, "graphopt_failure"):
             self.failure = _function(library.graphopt_failure, ctypes.c_char_p, [])
         self.error_string = _function(library.graphopt_error_string, ctypes.c_char_p, [number])

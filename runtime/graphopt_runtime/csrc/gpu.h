@@ -63,7 +63,7 @@ typedef struct gpu_executable_s *gpu_executable;
 typedef unsigned long long gpu_address;
 
 enum { GPU_ATTRIBUTE_MEMORY_TYPE = 2, GPU_MEMORY_DEVICE = 2, GPU_STREAM_NON_BLOCKING = 1, GPU_CAPTURE_THREAD = 1 };
-enum { GPU_EVENT_WITHOUT_TIME = 2 };
+enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
 
 /* Every function that the runtime calls: result name, suffix of the symbol, parameters. */
 #define GPU_DRIVER_FUNCTIONS(X)                                                                                       \
@@ -80,8 +80,7 @@ enum { GPU_EVENT_WITHOUT_TIME = 2 };
     X(MemAlloc, "_v2", (gpu_address * address, size_t bytes))                                                         \
     X(MemFree, "_v2", (gpu_address address))                                                                          \
     X(MemcpyHtoD, "_v2", (gpu_address to, const void *from, size_t bytes))                                            \
-    X(MemcpyHtoDAsync, "_v2", (gpu_address to, const void *from, size_t bytes, gpu_stream stream))                    \
-    X(MemcpyDtoHAsync, "_v2", (void *to, gpu_address from, size_t bytes, gpu_stream stream))                          \
+    X(MemcpyAsync, "", (gpu_address to, gpu_address from, size_t bytes, gpu_stream stream))                           \
     X(PointerGetAttribute, "", (void *value, int attribute, gpu_address address))                                     \
     X(StreamCreate, "", (gpu_stream * stream, unsigned flags))                                                        \
     X(StreamDestroy, "_v2", (gpu_stream stream))                                                                      \

@@ -149,15 +149,21 @@ static int capture(const graphopt_model *model, int index, gpu_workspace *space,
     return made;
 }
 
-/* Where each tensor lies on the GPU: where its caller has it, or in the workspace. */
+static gpu_address as_address(const void *pointer) { return (gpu_address)(uintptr_t)pointer; }
+
+static int is_usable(const graphopt_model *model, gpu_address tensor) {
+    unsigned kind = 0;
+    return model->driver->PointerGetAttribute(&kind, GPU_ATTRIBUTE_MEMORY_TYPE, tensor) == 0 &&
+           kind == GPU_MEMORY_DEVICE && tensor % GPU_ALIGNMENT == 0;
+}
+
+/* Where each tensor lies on the GPU: where its caller has it, if that is there and aligned, or in the workspace. */
 static void place_tensors(const graphopt_model *model, const gpu_variant *variant, const gpu_workspace *space,
                           const void *const *inputs, void *const *outputs, gpu_address *tensors) {
     gpu_address next = space->staging;
     for (int i = 0; i < variant->input_count + variant->output_count; i++) {
-        const void *given = i < variant->input_count ? inputs[i] : outputs[i - variant->input_count];
-        unsigned kind = 0;
-        int known = model->driver->PointerGetAttribute(&kind, GPU_ATTRIBUTE_MEMORY_TYPE, (gpu_address)(uintptr_t)given);
-        tensors[i] = known == 0 && kind == GPU_MEMORY_DEVICE ? (gpu_address)(uintptr_t)given : next;
+        gpu_address given = as_address(i < variant->input_count ? inputs[i] : outputs[i - variant->input_count]);
+        tensors[i] = is_usable(model, given) ? given : next;
         next += (variant->tensor_bytes[i] + 255) / 256 * 256;
     }
 }
@@ -165,8 +171,9 @@ static void place_tensors(const graphopt_model *model, const gpu_variant *varian
 static int copy_in(const graphopt_model *model, const gpu_variant *variant, const gpu_workspace *space,
                    const void *const *inputs, const gpu_address *tensors) {
     for (int i = 0; i < variant->input_count; i++)
-        if (tensors[i] != (gpu_address)(uintptr_t)inputs[i] && variant->tensor_bytes[i] > 0 &&
-            !GPU_OK(model->driver, MemcpyHtoDAsync, (tensors[i], inputs[i], variant->tensor_bytes[i], space->stream)))
+        if (tensors[i] != as_address(inputs[i]) && variant->tensor_bytes[i] > 0 &&
+            !GPU_OK(model->driver, MemcpyAsync,
+                    (tensors[i], as_address(inputs[i]), variant->tensor_bytes[i], space->stream)))
             return 0;
     return 1;
 }
@@ -175,9 +182,9 @@ static int copy_out(const graphopt_model *model, const gpu_variant *variant, con
                     void *const *outputs, const gpu_address *tensors) {
     for (int i = 0; i < variant->output_count; i++) {
         int number = variant->input_count + i;
-        if (tensors[number] != (gpu_address)(uintptr_t)outputs[i] && variant->tensor_bytes[number] > 0 &&
-            !GPU_OK(model->driver, MemcpyDtoHAsync,
-                    (outputs[i], tensors[number], variant->tensor_bytes[number], space->stream)))
+        if (tensors[number] != as_address(outputs[i]) && variant->tensor_bytes[number] > 0 &&
+            !GPU_OK(model->driver, MemcpyAsync,
+                    (as_address(outputs[i]), tensors[number], variant->tensor_bytes[number], space->stream)))
             return 0;
     }
     return 1;

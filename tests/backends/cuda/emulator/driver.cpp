@@ -217,9 +217,8 @@ int cuPointerGetAttribute(void *value, int, address place) {
 }
 
 int cuMemcpyHtoD_v2(address to, const void *from, size_t bytes) { return memcpy((void *)(uintptr_t)to, from, bytes), OK; }
-int cuMemcpyHtoDAsync_v2(address to, const void *from, size_t bytes, void *) { return cuMemcpyHtoD_v2(to, from, bytes); }
-int cuMemcpyDtoHAsync_v2(void *to, address from, size_t bytes, void *) {
-    return memcpy(to, (const void *)(uintptr_t)from, bytes), OK;
+int cuMemcpyAsync(address to, address from, size_t bytes, void *) {
+    return memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes), OK;
 }
 
 int cuStreamCreate(void **made, unsigned) { return *made = new stream, OK; }
