@@ -12,6 +12,8 @@ from typing import Any
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, Family, KernelBuilder, Local, dtype_of
+from graphopt.backends.codegen.inline import Inline
+from graphopt.backends.codegen.program import Buffer
 
 WARP = 32
 """Threads that run in step and can read each other's registers."""
@@ -99,6 +101,15 @@ class DeviceBuilder(KernelBuilder):
             return
         for lane in range(int(value.lanes)):
             super().assign(local, index + lane, value.value)
+
+    def invoke(self, function: Inline, *arguments: Expr) -> None:
+        """Call a function of CUDA C for its effects."""
+        self.functions[function] = None
+        self.append(tirx.Evaluate(tirx.call_extern("int32", function.name, *arguments)))
+
+    def address(self, buffer: Buffer, offset: Expr) -> Expr:
+        """Where an element of a buffer lies."""
+        return tirx.op.address_of(tirx.BufferLoad(self._declare(buffer), [offset]))
 
     def fold_warp(self, value: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
         """The values of all threads of a warp folded into one that each of them has."""

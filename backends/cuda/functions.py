@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ FEW = 16384
 """Iterations of a grid up to which blocks are as small as a warp, so that more multiprocessors have some."""
 
 SMALL = 32
+
+DEFINITIONS = "graphopt.definitions"
+"""The attribute with the functions of CUDA C that a kernel calls."""
 
 
 def device_functions(builder: KernelBuilder) -> list[Function]:
@@ -85,7 +89,9 @@ def _function(builder: DeviceBuilder, statements: Sequence[Any], launch: Launch)
         tirx.DeclBuffer(builder.buffers[buffer], data=p) for buffer, p in zip(buffers, pointers, strict=True)
     ]
     function = tirx.PrimFunc(pointers, _sequence([*views, *statements]), ir.PrimType("void"))
-    return Function(function.with_attr("tirx.noalias", True), buffers, launch)
+    definitions = json.dumps([inline.definition for inline in builder.functions])
+    function = function.with_attr({"tirx.noalias": True, DEFINITIONS: definitions})
+    return Function(function, buffers, launch)
 
 
 def _sequence(statements: Sequence[Any]) -> Any:

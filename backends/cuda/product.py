@@ -159,10 +159,10 @@ class _Team:
             assert outer * inner == size * tile.depth
             place, at = (first, second) if along else (second, first)
             where, deep = k.bind(start + place), k.bind(depth + at)
-            inside = _inside([(where, extent, size), (deep, product.extents.depth, tile.depth * self.steps)])
+            exists = inside([(where, extent, size), (deep, product.extents.depth, tile.depth * self.steps)])
             value = (
-                k.guard(inside, lambda: element(k, self.batch, where, deep), const(0, product.dtype))
-                if inside is not None
+                k.guard(exists, lambda: element(k, self.batch, where, deep), const(0, product.dtype))
+                if exists is not None
                 else element(k, self.batch, where, deep)
             )
             k.assign(memory, at * (size + PADDING) + place, value)
@@ -192,12 +192,12 @@ class _Team:
                 k.bind(self.row + self.my_row + y),
                 k.bind(self.column + self.my_column + x * self.across),
             )
-            inside = _inside([(row, extents.rows, tile.rows), (column, extents.columns, tile.columns)])
-            with k.when(True if inside is None else inside):
+            exists = inside([(row, extents.rows, tile.rows), (column, extents.columns, tile.columns)])
+            with k.when(True if exists is None else exists):
                 store(k, self.which, row, column, sums[y * tile.thread_columns + x])
 
 
-def _inside(limits: Sequence[tuple[Expr, int, int]]) -> Expr | None:
+def inside(limits: Sequence[tuple[Expr, int, int]]) -> Expr | None:
     """Whether positions are below their extents; None where they always are, as extents are whole tiles."""
     tests = [position < extent for position, extent, tile in limits if extent % tile]
     return tirx.op.all(*tests) if tests else None

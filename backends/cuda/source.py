@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from tvm import ir, tirx
 
 from graphopt.backends.codegen.builder import dtype_of
 from graphopt.backends.codegen.llvm import each_body, keeping_names
+from graphopt.backends.cuda.functions import DEFINITIONS
 
 DEVICE_FUNCTION = 2
 """TVM's calling convention of functions that a host launches."""
@@ -24,7 +26,8 @@ def cuda_source(functions: Mapping[str, Any], arch: str) -> str:
     with target:
         module = keeping_names(tirx.transform.LowerIntrin(), module)
         source: str = tvm.get_global_func("target.build.cuda")(module, target).inspect_source()
-    return source
+    definitions = dict.fromkeys(d for f in functions.values() for d in json.loads(str(f.attrs[DEFINITIONS])))
+    return "".join(definitions) + source
 
 
 def _device(symbol: str, function: Any, target: Any) -> Any:

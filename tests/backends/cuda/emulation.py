@@ -22,6 +22,8 @@ FLAGS = (
     *("-ffp-contract=off", "-fno-strict-aliasing", f"-I{HERE}"),
 )
 KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{")
+FIRST_OF_TVM = "#if"
+"""With which what TVM prints begins."""
 WIDTH = 8
 """Bytes of the length that stands before an image."""
 
@@ -54,12 +56,18 @@ def _image(source: str) -> bytes:
     )
     with tempfile.TemporaryDirectory() as name:
         text, library = Path(name) / "kernels.cpp", Path(name) / "kernels.so"
-        text.write_text(source.replace("__shared__ alignas(64)", "alignas(64) static") + counts)
+        text.write_text(emulable(source) + counts)
         command = [CXX, *FLAGS, "-include", "kernel.h", "-o", str(library), str(text)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:3000]
         code = library.read_bytes()
     return len(code).to_bytes(WIDTH, "little") + code
+
+
+def emulable(source: str) -> str:
+    """The text without the definitions of instructions, for which `kernel.h` has others."""
+    kernels = source[source.index(FIRST_OF_TVM) :]
+    return kernels.replace("__shared__ alignas(64)", "alignas(64) static")
 
 
 @contextmanager

@@ -202,3 +202,21 @@ def test_a_loop_is_refused() -> None:
     nodes.add("Loop", np.array(2), np.array(True), random(3), body=body)
     with pytest.raises(UnsupportedError, match="not supported on GPUs yet"):
         lower_model(ir.from_proto(nodes.proto()), CORE, machine=GPU)
+
+
+def test_products_of_halves_run_on_tensor_cores(gpu: Target) -> None:
+    nodes = Nodes()
+    for rows, depth, columns in ((16, 16, 8), (130, 72, 200), (9, 8, 64)):
+        nodes.add("MatMul", random(rows, depth, dtype="float16"), random(depth, columns, dtype="float16"))
+    left, right = random(2, 20, 48, dtype="float16"), random(2, 30, 48, dtype="float16")
+    transposed = nodes.add("Transpose", right, perm=[0, 2, 1])
+    nodes.add("Relu", nodes.add("MatMul", left, transposed))
+    assert {threads for name, _, threads in launches(nodes) if name == "gemm"} == {128}
+    nodes.check(gpu)
+
+
+def test_other_products_of_halves(gpu: Target) -> None:
+    nodes = Nodes()
+    for rows, depth, columns in ((3, 16, 8), (20, 15, 24), (20, 16, 1)):
+        nodes.add("MatMul", random(rows, depth, dtype="float16"), random(depth, columns, dtype="float16"))
+    nodes.check(gpu)
