@@ -1,7 +1,9 @@
 """Which GPUs NVIDIA's driver finds on this machine, asked of the driver itself."""
 
 import ctypes
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 DRIVER = "libcuda.so.1"
 PREFIX = "sm_"
@@ -35,6 +37,11 @@ def split_features(features: list[str]) -> tuple[list[str], list[str]]:
     """The features of the CPU, and those of a GPU."""
     of_gpu = [feature for feature in features if feature.startswith(PREFIX)]
     return [feature for feature in features if feature not in of_gpu], of_gpu
+
+
+def is_needed(build: Mapping[str, Any]) -> bool:
+    """Whether what a build says of its target names a GPU."""
+    return bool(split_features(list(build["target"].get("features", ())))[1])
 
 
 def misfit(features: list[str]) -> str | None:

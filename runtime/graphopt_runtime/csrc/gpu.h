@@ -81,7 +81,7 @@ enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
     X(MemFree, "_v2", (gpu_address address))                                                                          \
     X(MemcpyHtoD, "_v2", (gpu_address to, const void *from, size_t bytes))                                            \
     X(MemcpyAsync, "", (gpu_address to, gpu_address from, size_t bytes, gpu_stream stream))                           \
-    X(PointerGetAttribute, "", (void *value, int attribute, gpu_address address))                                     \
+    X(PointerGetAttributes, "", (unsigned count, const int *attributes, void **values, gpu_address address))          \
     X(StreamCreate, "", (gpu_stream * stream, unsigned flags))                                                        \
     X(StreamDestroy, "_v2", (gpu_stream stream))                                                                      \
     X(StreamSynchronize, "", (gpu_stream stream))                                                                     \
@@ -116,7 +116,7 @@ int gpu_succeeded(const char *call, int result);
    to, and `executables` the captured launches of each variant, for tensors at the addresses in `captured`. */
 typedef struct {
     gpu_stream stream;
-    gpu_event done;
+    gpu_event ready;
     gpu_address arena;
     gpu_address staging;
     gpu_executable *executables;

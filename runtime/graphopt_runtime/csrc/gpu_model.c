@@ -152,9 +152,11 @@ static int capture(const graphopt_model *model, int index, gpu_workspace *space,
 static gpu_address as_address(const void *pointer) { return (gpu_address)(uintptr_t)pointer; }
 
 static int is_usable(const graphopt_model *model, gpu_address tensor) {
+    static const int attribute = GPU_ATTRIBUTE_MEMORY_TYPE;
     unsigned kind = 0;
-    return model->driver->PointerGetAttribute(&kind, GPU_ATTRIBUTE_MEMORY_TYPE, tensor) == 0 &&
-           kind == GPU_MEMORY_DEVICE && tensor % GPU_ALIGNMENT == 0;
+    void *value = &kind;
+    return model->driver->PointerGetAttributes(1, &attribute, &value, tensor) == 0 && kind == GPU_MEMORY_DEVICE &&
+           tensor % GPU_ALIGNMENT == 0;
 }
 
 /* Where each tensor lies on the GPU: where its caller has it, if that is there and aligned, or in the workspace. */
@@ -190,6 +192,22 @@ static int copy_out(const graphopt_model *model, const gpu_variant *variant, con
     return 1;
 }
 
+/* Whether a tensor of the caller is used where it lies. */
+static int shares_memory(const gpu_variant *variant, const void *const *inputs, void *const *outputs,
+                         const gpu_address *tensors) {
+    for (int i = 0; i < variant->input_count; i++)
+        if (tensors[i] == as_address(inputs[i])) return 1;
+    for (int i = 0; i < variant->output_count; i++)
+        if (tensors[variant->input_count + i] == as_address(outputs[i])) return 1;
+    return 0;
+}
+
+/* What callers have asked for on the default stream comes first. */
+static int follow_default_stream(const graphopt_model *model, const gpu_workspace *space) {
+    return GPU_OK(model->driver, EventRecord, (space->ready, NULL)) &&
+           GPU_OK(model->driver, StreamWaitEvent, (space->stream, space->ready, 0));
+}
+
 static int call(const graphopt_model *model, int index, gpu_workspace *space, const void *const *inputs,
                 void *const *outputs) {
     const gpu_variant *variant = &gpu_variants[index];
@@ -199,6 +217,7 @@ static int call(const graphopt_model *model, int index, gpu_workspace *space, co
     place_tensors(model, variant, space, inputs, outputs, tensors);
     int is_captured = space->executables[index] != NULL &&
                       memcmp(space->captured[index], tensors, (size_t)count * sizeof *tensors) == 0;
+    if (shares_memory(variant, inputs, outputs, tensors) && !follow_default_stream(model, space)) return 0;
     return (is_captured || capture(model, index, space, tensors)) && copy_in(model, variant, space, inputs, tensors) &&
            GPU_OK(model->driver, GraphLaunch, (space->executables[index], space->stream)) &&
            copy_out(model, variant, space, outputs, tensors) &&

@@ -24,7 +24,7 @@ static int allocate(const gpu_driver *driver, gpu_workspace *space) {
     }
     return GPU_OK(driver, MemAlloc, (&space->arena, arena)) && GPU_OK(driver, MemAlloc, (&space->staging, staging)) &&
            GPU_OK(driver, StreamCreate, (&space->stream, GPU_STREAM_NON_BLOCKING)) &&
-           GPU_OK(driver, EventCreate, (&space->done, GPU_EVENT_WITHOUT_TIME));
+           GPU_OK(driver, EventCreate, (&space->ready, GPU_EVENT_WITHOUT_TIME));
 }
 
 static int allocate_tables(gpu_workspace *space) {
@@ -53,7 +53,7 @@ void gpu_free_workspace(const gpu_driver *driver, gpu_workspace *space) {
         if (space->executables != NULL && space->executables[i] != NULL) driver->GraphExecDestroy(space->executables[i]);
         if (space->captured != NULL) free(space->captured[i]);
     }
-    if (space->done != NULL) driver->EventDestroy(space->done);
+    if (space->ready != NULL) driver->EventDestroy(space->ready);
     if (space->stream != NULL) driver->StreamDestroy(space->stream);
     if (space->staging != 0) driver->MemFree(space->staging);
     if (space->arena != 0) driver->MemFree(space->arena);

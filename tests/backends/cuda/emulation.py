@@ -85,11 +85,12 @@ def emulated_compiler() -> Iterator[None]:
 def emulated_gpu(memory: int = 1 << 40) -> Iterator[None]:
     """Within it this machine has a GPU of sm_90, with so many bytes of memory."""
     driver = _driver()
-    driver.emulated_enable(ctypes.c_size_t(memory))
+    driver.emulated_enable.restype = ctypes.c_size_t
+    before = driver.emulated_enable(ctypes.c_size_t(memory))
     gpu.architectures.cache_clear()
     try:
         with emulated_compiler():
             yield
     finally:
-        driver.emulated_enable(ctypes.c_size_t(0))
+        driver.emulated_enable(ctypes.c_size_t(before))
         gpu.architectures.cache_clear()

@@ -24,11 +24,13 @@ pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not install
 
 
 def source(arch: str) -> str:
-    """The kernels of a large and a small product, a convolution, a softmax and a reduction."""
+    """The kernels of products of all kinds, a convolution, a softmax and a reduction."""
     nodes = Nodes()
     nodes.add("MatMul", random(1024, 64), fixed(random(64, 1024)))
     nodes.add("MatMul", random(3, 512), fixed(random(512, 70)))
     nodes.add("Conv", random(1, 32, 28, 28), fixed(random(64, 32, 3, 3)), pads=[1, 1, 1, 1])
+    for rows in (2048, 512, 100):
+        nodes.add("MatMul", random(rows, 64, dtype="float16"), random(64, 1024, dtype="float16"))
     nodes.add("Softmax", random(5, 700))
     nodes.add("ReduceMean", random(5, 700))
     model = ir.from_proto(nodes.proto())
@@ -45,7 +47,7 @@ def test_kernels_keep_everything_in_registers(arch: str, tmp_path: Path) -> None
     command = [nvcc, *FLAGS, f"-arch={arch}", "-Xptxas=-v", "-o", "kernels.cubin", "kernels.cu"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     spills = [int(stored) for stored in SPILLS.findall(done.stderr)]
-    assert len(spills) >= 5
+    assert len(spills) >= 8
     assert not any(spills)
 
 

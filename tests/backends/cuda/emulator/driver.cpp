@@ -26,7 +26,10 @@ extern "C" {
 dimensions emulated_thread, emulated_block;
 static uint64_t exchanged[MOST_THREADS];
 uint64_t *emulated_exchange(int thread) { return &exchanged[thread]; }
-void emulated_enable(size_t bytes) { memory = bytes; }
+size_t emulated_enable(size_t bytes) {
+    size_t before = memory;
+    return memory = bytes, before;
+}
 }
 
 // Fibers: their stacks, and where each waits.
@@ -209,11 +212,11 @@ int cuMemFree_v2(address block) {
     return free((void *)(uintptr_t)block), OK;
 }
 
-int cuPointerGetAttribute(void *value, int, address place) {
+int cuPointerGetAttributes(unsigned, const int *, void **values, address place) {
     std::lock_guard<std::mutex> guard(lock);
     auto next = allocations.upper_bound(place);
-    if (next == allocations.begin() || place >= (--next)->first + next->second) return INVALID;
-    return *(unsigned *)value = 2, OK;
+    bool is_ours = next != allocations.begin() && place < (--next)->first + next->second;
+    return *(unsigned *)values[0] = is_ours ? 2 : 0, OK;
 }
 
 int cuMemcpyHtoD_v2(address to, const void *from, size_t bytes) { return memcpy((void *)(uintptr_t)to, from, bytes), OK; }
