@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.product import Extents, TiledProduct
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels.conv_rows import Geometry, Weight
@@ -19,6 +20,9 @@ from graphopt.backends.lower.context import storage_of
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.row_convolutions import Place, RowConvolutions
 from graphopt.backends.tensor import Tensor
+
+Store = Callable[[KernelBuilder, Sequence[Expr], Expr], None]
+"""Stores a sum, given its index `[n, output channel, spatial...]`."""
 
 FEW_FILTERS = 4
 """Filters of a group up to which a tile would be mostly empty."""
@@ -55,7 +59,7 @@ class DeviceConvolutions(RowConvolutions):
 
 @dataclass(frozen=True)
 class _Convolution:
-    """One convolution, whose `store` gets the index `[n, output channel, spatial...]` of each sum."""
+    """One convolution, of whatever stores its sums."""
 
     geometry: Geometry
     input: Tensor
@@ -71,7 +75,7 @@ class _Convolution:
     def _spatial(self) -> list[int]:
         return [axis.output for axis in self.geometry.axes]
 
-    def emit_outputs(self, k: KernelBuilder, store) -> None:  # type: ignore[no-untyped-def]
+    def emit_outputs(self, k: KernelBuilder, store: Store) -> None:
         """A thread for every output."""
         geometry = self.geometry
         shape = [geometry.batch, geometry.groups * geometry.filters, *self._spatial]
@@ -88,7 +92,7 @@ class _Convolution:
                 k.assign(total, 0, total[0] + weight * value)
             store(k, [n, output, *place], total[0])
 
-    def product(self, store, memory) -> TiledProduct:  # type: ignore[no-untyped-def]
+    def product(self, store: Store, memory: Callable[[int], Buffer]) -> TiledProduct:
         """Filters times depth by depth times pixels of all images; the batch are the groups."""
         geometry = self.geometry
         spatial = self._spatial
