@@ -12,9 +12,11 @@ from graphopt.backends.codegen.llvm import distinct_kernels
 from graphopt.backends.codegen.memory import MemoryPlan
 from graphopt.backends.codegen.program import Kernel, Program
 from graphopt.backends.codegen.toolchain import GPU_SOURCES
+from graphopt.backends.cuda.functions import MOST_ARGUMENTS
 from graphopt.backends.cuda.glue import glue_source
 from graphopt.backends.cuda.nvcc import compile_cubins
 from graphopt.backends.cuda.source import cuda_source
+from graphopt.errors import TargetError
 
 CHUNK = 16
 """Kernels in one text, which share the time that the compiler needs to start."""
@@ -34,7 +36,11 @@ class DeviceCode:
 def compile_for_device(
     programs: Sequence[Program], plans: Sequence[MemoryPlan], arch: str, cc: str, progress: Progress
 ) -> DeviceCode:
-    """The library of all programs for an architecture such as `sm_90`. Raises TargetError without compilers."""
+    """The library of all programs for an architecture such as `sm_90`. Raises TargetError without compilers, and for too many
+    inputs and outputs.
+    """
+    if any(len(program.inputs) + len(program.outputs) > MOST_ARGUMENTS for program in programs):
+        raise TargetError(f"models for GPUs have at most {MOST_ARGUMENTS} inputs and outputs")
     symbols, functions = distinct_kernels(programs)
     names = list(functions)
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]

@@ -23,6 +23,9 @@ FEW = 16384
 
 SMALL = 32
 
+MOST_ARGUMENTS = 256
+"""Of a kernel, and tensors of a model: as many as the runtime has room for."""
+
 DEFINITIONS = "graphopt.definitions"
 """The attribute with the functions of CUDA C that a kernel calls."""
 
@@ -30,7 +33,7 @@ DEFINITIONS = "graphopt.definitions"
 def device_functions(builder: KernelBuilder) -> list[Function]:
     """A function for every grid of a kernel. What is not a sequence of grids runs on a single thread, in order.
 
-    Raises Refused where grids that need teams stand among other statements.
+    Raises Refused where grids that need teams stand among other statements, and for too many buffers.
     """
     assert isinstance(builder, DeviceBuilder)
     names = [step for step in builder.steps if isinstance(step, tirx.Bind)]
@@ -84,6 +87,8 @@ def _serial(step: Any) -> Any:
 
 def _function(builder: DeviceBuilder, statements: Sequence[Any], launch: Launch) -> Function:
     buffers = list(builder.buffers)
+    if len(buffers) > MOST_ARGUMENTS:
+        raise Refused(f"its kernel reads and writes more than {MOST_ARGUMENTS} tensors")
     pointers = [pointer(f"p{i}", buffer.dtype) for i, buffer in enumerate(buffers)]
     views = [
         tirx.DeclBuffer(builder.buffers[buffer], data=p) for buffer, p in zip(buffers, pointers, strict=True)

@@ -10,6 +10,7 @@
 
 #include "gpu.h"
 
+/* More arguments of a kernel, or tensors of a model, are refused when a model is compiled. */
 enum { SPARE_WORKSPACES = 32, MOST_ARGUMENTS = 256 };
 
 struct graphopt_model {
@@ -213,7 +214,6 @@ static int call(const graphopt_model *model, int index, gpu_workspace *space, co
     const gpu_variant *variant = &gpu_variants[index];
     int count = variant->input_count + variant->output_count;
     gpu_address tensors[MOST_ARGUMENTS];
-    if (count > MOST_ARGUMENTS) return 0;
     place_tensors(model, variant, space, inputs, outputs, tensors);
     int is_captured = space->executables[index] != NULL &&
                       memcmp(space->captured[index], tensors, (size_t)count * sizeof *tensors) == 0;

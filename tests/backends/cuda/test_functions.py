@@ -1,10 +1,12 @@
 import pytest
 
 from graphopt.backends.codegen.builder import const
-from graphopt.backends.codegen.program import Buffer, Launch
+from graphopt.backends.codegen.program import Buffer, Launch, Program, Role
 from graphopt.backends.cuda.builder import DeviceBuilder
-from graphopt.backends.cuda.functions import FEW, SMALL, THREADS, device_functions
+from graphopt.backends.cuda.compiler import compile_for_device
+from graphopt.backends.cuda.functions import FEW, MOST_ARGUMENTS, SMALL, THREADS, device_functions
 from graphopt.backends.lower.operator import Refused
+from graphopt.errors import TargetError
 
 OUT = Buffer("out", 1 << 20, "float32")
 
@@ -38,6 +40,21 @@ def test_a_team_has_a_block_for_every_iteration() -> None:
     with k.loop(7, "independent") as i:
         k.store(OUT, i * 64 + k.team(64), const(1.0, "float32"))
     assert launches(k) == [Launch(7, 64)]
+
+
+def test_too_many_buffers_are_refused() -> None:
+    k = DeviceBuilder({})
+    with k.loop(7, "independent") as i:
+        for number in range(MOST_ARGUMENTS + 1):
+            k.store(Buffer(f"out{number}", 7, "float32"), i, const(1.0, "float32"))
+    with pytest.raises(Refused, match="more than 256"):
+        device_functions(k)
+
+
+def test_models_of_too_many_tensors_are_refused() -> None:
+    tensors = [Buffer(f"x{number}", 1, "float32", Role.INPUT) for number in range(MOST_ARGUMENTS + 1)]
+    with pytest.raises(TargetError, match="at most 256"):
+        compile_for_device([Program(tensors, [], [])], [], "sm_80", "cc", lambda stage: None)
 
 
 def test_teams_among_other_statements_are_refused() -> None:

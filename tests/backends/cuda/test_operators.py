@@ -42,6 +42,7 @@ def test_products(gpu: Target) -> None:
     ):
         nodes.add("MatMul", random(rows, depth), random(depth, columns))
     nodes.add("MatMul", random(3, 2, 9, 20), random(2, 20, 11))
+    nodes.add("MatMul", random(3, 0), random(0, 4))
     nodes.add("MatMul", random(4, 31), random(31))
     nodes.add("MatMul", random(13), random(3, 13, 5))
     nodes.add(
