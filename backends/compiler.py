@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import onnx_ir as ir
 from graphopt.backends.codegen.glue import glue_source
 from graphopt.backends.codegen.link import link
 from graphopt.backends.codegen.llvm import generate
-from graphopt.backends.codegen.memory import plan_memory, weights_blob, weights_segments
+from graphopt.backends.codegen.memory import MemoryPlan, plan_memory, weights_blob, weights_segments
 from graphopt.backends.codegen.program import Kernel, Program
 from graphopt.backends.codegen.toolchain import require_compiler
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target
 from graphopt.coding import Segment
+from graphopt.errors import TargetError
 
 Progress = Callable[[str], None]
 
@@ -57,6 +58,37 @@ def compile_models(
     Raises UnsupportedError listing every node that cannot be lowered, TargetError without a C compiler.
     """
     require_compiler(target.compiler)
+    made = (_for_device if target.device else _for_cpu)(models, target, progress, profile, schedules)
+    programs, plans = made.programs, made.plans
+    variants = [
+        _describe(model, program, plan.arena_bytes)
+        for model, program, plan in zip(models, programs, plans, strict=True)
+    ]
+    layers = [_layer(kernel, made.symbols[kernel]) for kernel in programs[0].kernels()]
+    kernels = len(set(made.symbols.values()))
+    weights, segments = weights_blob(plans[0]), weights_segments(plans[0])
+    return Library(made.shared, made.objects, made.glue, weights, segments, variants, kernels, layers)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Programs, where their memory lies, and their code."""
+
+    programs: Sequence[Program]
+    plans: Sequence[MemoryPlan]
+    shared: bytes
+    objects: Sequence[bytes]
+    glue: str
+    symbols: Mapping[Kernel, str]
+
+
+def _for_cpu(
+    models: Sequence[ir.Model],
+    target: Target,
+    progress: Progress,
+    profile: bool,
+    schedules: Schedules | None,
+) -> _Made:
     progress("lower")
     programs = [lower_model(model, target.core, schedules) for model in models]
     plans = plan_memory(programs)
@@ -64,14 +96,27 @@ def compile_models(
     progress("link")
     glue = glue_source(programs, plans, profile)
     shared = _link(code.objects, glue, target) if target.platform.hosted else b""
-    variants = [
-        _describe(model, program, plan.arena_bytes)
-        for model, program, plan in zip(models, programs, plans, strict=True)
-    ]
-    layers = [_layer(kernel, code.symbols[kernel]) for kernel in programs[0].kernels()]
-    kernels = len(set(code.symbols.values()))
-    weights, segments = weights_blob(plans[0]), weights_segments(plans[0])
-    return Library(shared, code.objects, glue, weights, segments, variants, kernels, layers)
+    return _Made(programs, plans, shared, code.objects, glue, code.symbols)
+
+
+def _for_device(
+    models: Sequence[ir.Model],
+    target: Target,
+    progress: Progress,
+    profile: bool,
+    schedules: Schedules | None,
+) -> _Made:
+    """Schedules are always chosen by rules. Raises TargetError for a profile."""
+    from graphopt.backends.cuda.compiler import compile_for_device
+    from graphopt.backends.cuda.machine import GPU
+
+    if profile:
+        raise TargetError(f"{target.name}: kernels on GPUs cannot be profiled yet")
+    progress("lower")
+    programs = [lower_model(model, target.core, machine=GPU) for model in models]
+    plans = plan_memory(programs)
+    code = compile_for_device(programs, plans, target.device, target.compiler, progress)
+    return _Made(programs, plans, code.shared, [], code.glue, code.symbols)
 
 
 def _link(objects: Sequence[bytes], glue: str, target: Target) -> bytes:

@@ -28,6 +28,11 @@ def cannot_run(target: Target) -> str | None:
     return runs_here(target) if emulator_of(target) is None else None
 
 
+def cannot_judge(target: Target) -> str | None:
+    """Why no machine here computes what code for a target does; None if one does."""
+    return cannot_run(target) if target.device else None
+
+
 def runnable(target: Target) -> Target:
     """The target, or where that does not run here, one that does and gets the same kernels, but for its instructions for bytes
     and halves."""

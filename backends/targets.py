@@ -14,6 +14,7 @@ from graphopt.backends.kernels.core import (
     AVX512_BF16,
     AVX512_VNNI,
     AVX_VNNI,
+    GPU,
     NEON,
     NEON_BF16,
     NEON_DOT,
@@ -28,7 +29,7 @@ from graphopt.backends.kernels.speed import (
     NEOVERSE_N2,
 )
 from graphopt.errors import TargetError
-from graphopt_runtime import cpu
+from graphopt_runtime import cpu, gpu
 
 LLVM_OPTIMISATION = 2
 """LLVM's -O level: kernels are scheduled before LLVM sees them, and 3 takes twice the time for the same speed."""
@@ -111,6 +112,8 @@ class Target:
     """Least length of its scalable vectors, which kernels then use; without, their vectors are NEON's."""
     extensions: tuple[str, ...] = ()
     """Further instructions that kernels use: LLVM's names of them, where `cpu` does not imply them."""
+    device: str = ""
+    """The architecture of the GPU that kernels run on, as nvcc spells it; empty for those of the CPU itself."""
 
     @property
     def arch(self) -> str:
@@ -121,7 +124,8 @@ class Target:
         """What a machine must have, under the names of `graphopt_runtime.cpu`: CPU features, vectors long enough, its system."""
         lengths = [f"sve{self.sve_bits}"] if self.sve_bits else []
         systems = [self.platform.system] if self.platform.system != "linux" else []
-        return (*self.features, *lengths, *systems)
+        devices = [self.device] if self.device else []
+        return (*self.features, *lengths, *systems, *devices)
 
     @property
     def lanes(self) -> int:
@@ -291,18 +295,29 @@ TARGETS: Mapping[str, Target] = {
         Target(
             "riscv64", RISCV64, "generic-rv64", ("m", "a", "f", "d", "c"), SCALAR, "64-bit RISC-V", "rv64"
         ),
+        *(
+            Target(f"cuda:{arch}", X86_64, "x86-64-v2", (), GPU, description, device=arch)
+            for arch, description in (
+                ("sm_80", "NVIDIA A100"),
+                ("sm_86", "NVIDIA RTX 30, A10, A40"),
+                ("sm_89", "NVIDIA RTX 40, L4, L40"),
+                ("sm_90", "NVIDIA H100, H200"),
+            )
+        ),
         Target("cortex-m7", CORTEX_M, "cortex-m7", (), SCALAR, "microcontrollers, as an object"),
     )
 }
-"""Fixed targets by name, those of one platform in ascending order. `native` picks the best one that this machine runs."""
+"""Fixed targets by name, those of one platform in ascending order. `native` picks the best one that the CPU of this machine runs, `cuda` the one of its GPU."""
 
 
 def find_target(name: str) -> Target:
     """The target of a name; `native` stands for this machine. Raises TargetError for an unknown one."""
     if name == "native":
         return native()
+    if name == "cuda":
+        return native_gpu()
     if name not in TARGETS:
-        raise TargetError(f"unknown target {name!r}; choose one of native, {', '.join(TARGETS)}")
+        raise TargetError(f"unknown target {name!r}; choose one of native, cuda, {', '.join(TARGETS)}")
     return TARGETS[name]
 
 
@@ -315,11 +330,21 @@ def find_targets(names: str) -> list[Target]:
 def native() -> Target:
     """The best target of the table that this machine runs."""
     for target in reversed(list(TARGETS.values())):
-        if runs_here(target) is None:
+        if not target.device and runs_here(target) is None:
             return target
     raise TargetError(
         f"no target of the table runs on this machine ({cpu.architecture()}); see `graphopt targets`"
     )
+
+
+def native_gpu() -> Target:
+    """The target of the GPU of this machine."""
+    targets = [target for target in TARGETS.values() if target.device]
+    for target in reversed(targets):
+        if runs_here(target) is None:
+            return target
+    names = ", ".join(target.name for target in targets)
+    raise TargetError(f"there is no GPU here that graphopt knows; name the one to compile for: {names}")
 
 
 def runs_here(target: Target) -> str | None:
@@ -329,5 +354,9 @@ def runs_here(target: Target) -> str | None:
         return f"this machine is {here}, the target {target.arch}"
     if target.platform.system != cpu.system():
         return f"this machine runs {cpu.system()}, the target is for {target.platform.system}"
-    missing = cpu.missing_features(target.demands, cpu.cpu_flags(), here)
-    return f"this machine lacks {', '.join(missing)}" if missing else None
+    of_cpu, of_gpu = gpu.split_features(list(target.demands))
+    missing = cpu.missing_features(of_cpu, cpu.cpu_flags(), here)
+    if missing:
+        return f"this machine lacks {', '.join(missing)}"
+    reason = gpu.misfit(of_gpu)
+    return None if reason is None else f"it needs {reason}"

@@ -120,6 +120,8 @@ def export(
         raise GraphoptError(f"{name!r} is no name in C; {c_name!r} would be one")
     if kind not in KINDS:
         raise GraphoptError(f"{kind!r} is no kind of export; choose one of {', '.join(KINDS)}")
+    if one.device:
+        raise TargetError(f"{one.name}: models for a GPU cannot be exported yet; compile an artifact")
     if not one.platform.hosted and kind == "library":
         raise TargetError(f"{one.name} has no shared libraries; give static or object")
     made = make(model, one.name, c_name, Options(**options))

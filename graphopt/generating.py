@@ -49,6 +49,8 @@ def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress:
     from graphopt.backends.tune.session import tune_models
 
     assert tuning.budget is not None
+    if target.device:
+        raise TargetError(f"{target.name}: kernels on GPUs cannot be tuned yet")
     place, database = _place(target, tuning), Database(tuning.database)
     return tune_models(models, target, database, tuning.budget, place, tuning.ray, progress)
 

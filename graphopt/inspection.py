@@ -210,8 +210,11 @@ def target_rows() -> list[dict[str, str]]:
 
 def _builds(target: Target) -> str:
     from graphopt.backends.codegen.toolchain import missing_compiler
+    from graphopt.backends.cuda.nvcc import HINT, find_nvcc
 
     missing = missing_compiler(target.compiler)
+    if target.device and missing is None and find_nvcc() is None:
+        missing = HINT
     return "yes" if missing is None else f"no: {missing}"
 
 

@@ -45,10 +45,12 @@ def require_agreement(
     prepared: Prepared,
 ) -> Verdict:
     """The verdict on a build of all shape variants of a model. Raises VerificationError where a variant differs."""
-    from graphopt.backends.execution import runnable
+    from graphopt.backends.execution import cannot_judge, runnable
 
     if not originals:
         return unchecked()
+    if (reason := cannot_judge(target)) is not None:
+        return Verdict(not_verified=reason)
     compiler = part_compiler(runnable(target), preset, seed, prepared.rounding)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.gopt"

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tvm import tirx
 
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
 
+Family = TypeVar("Family")
+
 Expr = Any
 """A TIR expression or a Python number."""
 
 LOOP_KINDS = {
     "serial": tirx.ForKind.SERIAL,
+    "independent": tirx.ForKind.SERIAL,
     "parallel": tirx.ForKind.PARALLEL,
     "balanced": tirx.ForKind.PARALLEL,
     "vector": tirx.ForKind.VECTORIZED,
@@ -49,6 +52,11 @@ def dtype_of(expr: Expr) -> str:
 def const(value: Any, dtype: str) -> Expr:
     """A literal of `dtype`."""
     return tirx.const(value, dtype)
+
+
+def broadcast(expr: Expr, lanes: int) -> Expr:
+    """A vector of `lanes` times `expr`; `expr` itself for a single lane."""
+    return expr if lanes == 1 else tirx.Broadcast(expr, lanes)
 
 
 def cast(expr: Expr, dtype: str) -> Expr:
@@ -80,6 +88,10 @@ class KernelBuilder:
         self._memo: list[dict[Any, tuple[Any, Expr]]] = [{}]
         self._guard_depth = 0
         self._counter = 0
+
+    def twin(self, family: Family) -> Family:
+        """What the machine that the kernel is for has in place of a family of kernels, or of a part of kernels."""
+        return family
 
     def load(self, buffer: Buffer, offset: Expr) -> Expr:
         """Element `offset` of `buffer`."""
@@ -162,7 +174,8 @@ class KernelBuilder:
     def loop(self, extent: Expr, kind: str = "serial", name: str = "i") -> Iterator[Expr]:
         """A loop over [0, extent), or its body alone where that is 1.
 
-        Threads run equal parts of a parallel loop, and take iterations of a balanced one as they can.
+        Threads run equal parts of a parallel loop, and take iterations of a balanced one as they can. Those of an independent
+        one could run in any order, but are too little work for threads of a CPU.
         """
         if isinstance(extent, int) and extent == 1:
             yield _index(0)

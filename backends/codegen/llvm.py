@@ -50,7 +50,7 @@ def generate(
     profile: bool = False,
 ) -> Code:
     """Compile the kernels of all programs, equal ones once, and one driver a program."""
-    names, functions = _distinct_kernels(programs)
+    names, functions = distinct_kernels(programs)
     drivers = {
         SYMBOL.format(i): driver_function(program, plan, names, profile)
         for i, (program, plan) in enumerate(zip(programs, plans, strict=True))
@@ -71,7 +71,7 @@ def generate(
         return Code(list(pool.map(build, modules)), names)
 
 
-def _distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], dict[str, Any]]:
+def distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], dict[str, Any]]:
     """The symbol of every kernel and the function of every symbol; equal functions share a symbol."""
     names: dict[Kernel, str] = {}
     functions: dict[str, Any] = {}
@@ -99,11 +99,11 @@ def lowered(module: dict[str, Any], target: Any) -> Any:
         ir.GlobalVar(symbol): _named(function, symbol).with_attr("target", host)
         for symbol, function in module.items()
     }
-    module_of_all = _with_names(tirx.transform.StmtSimplify(), ir.IRModule(functions))
-    return _with_names(tirx.transform.LowerIntrin(), _passes()(module_of_all))
+    module_of_all = keeping_names(tirx.transform.StmtSimplify(), ir.IRModule(functions))
+    return keeping_names(tirx.transform.LowerIntrin(), _passes()(module_of_all))
 
 
-def _with_names(transform: Any, module: Any) -> Any:
+def keeping_names(transform: Any, module: Any) -> Any:
     """What a pass makes of a module, with floats that have a name left alone.
 
     Such a pass would put each value in place of its name wherever that is used, or look through it as if it did: an expression
@@ -120,11 +120,11 @@ def _with_names(transform: Any, module: Any) -> Any:
         is_kept = call.op.same_as(_CALL_EXTERN) and getattr(call.args[0], "value", None) == KEPT
         return mutator.mutate(call.args[1]) if is_kept else mutator.default_mutate(call)
 
-    kept = _each_body(module, [(tirx.Bind, keep)])
-    return _each_body(transform(kept), [(ir.Call, release)])
+    kept = each_body(module, [(tirx.Bind, keep)])
+    return each_body(transform(kept), [(ir.Call, release)])
 
 
-def _each_body(module: Any, callbacks: Sequence[tuple[Any, Any]]) -> Any:
+def each_body(module: Any, callbacks: Sequence[tuple[Any, Any]]) -> Any:
     """The module with the bodies of its functions mutated."""
     return ir.IRModule(
         {

@@ -45,6 +45,14 @@ class Buffer:
         return self.size * np.dtype(self.dtype).itemsize
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How many threads of a device run a kernel: `blocks` of `threads` each."""
+
+    blocks: int
+    threads: int
+
+
 @dataclass(eq=False)
 class Kernel:
     """One function of the library. `buffers` are its parameters in order; those in `written` are its results."""
@@ -61,6 +69,8 @@ class Kernel:
     """Whether those are of integers."""
     workload: Workload | None = None
     """What a schedule was chosen for, where one was."""
+    launch: Launch | None = None
+    """None where a driver calls the function."""
 
     @property
     def nbytes(self) -> int:

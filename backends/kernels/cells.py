@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, const, dtype_of
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, broadcast, const, dtype_of
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.recurrent import Activation, At, Cell, Gates, Phase, RecurrentShape, State
 from graphopt.backends.tensor import Tensor
@@ -161,7 +161,7 @@ class GruCell(RnnCell):
 
     def _initial_after_linear(self, k: KernelBuilder, at: At) -> list[Expr]:
         p, lanes = self.parameters, self.parameters.shape.lanes
-        bias: Expr = tirx.Broadcast(const(0, p.projected.dtype), lanes)
+        bias: Expr = broadcast(const(0, p.projected.dtype), lanes)
         if self.recurrent_bias is not None:
             assert self.recurrent_bias.storage is not None
             storage = self.recurrent_bias.storage

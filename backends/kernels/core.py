@@ -117,5 +117,7 @@ NEON_I8MM = replace(
 NEON_BF16 = replace(NEON_I8MM, half=HalfDot("bfdot v", "llvm.aarch64.neon.bfdot.v4f32.v8bf16"))
 ARM32 = Core(4, 16, "vfma q", speed=replace(ZEN5, far_load=0.6))
 SVE512 = Core(16, 32, "fmla z")
+GPU = Core(1, 255, "FFMA")
+"""A thread of a GPU, which has no vectors."""
 SCALAR = Core(4, 8, "fmadd", speed=replace(ZEN5, far_load=2.0))
 """32 registers of one float32 each, in which LLVM keeps vectors of four."""

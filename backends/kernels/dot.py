@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
+from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, broadcast, cast, const
 from graphopt.backends.kernels.gemm import PARALLEL_MACS, Segment, Store, for_each_segment, segments
 from graphopt.backends.kernels.threads import loop_kind
 from graphopt.backends.kernels.window import split_index
@@ -61,7 +61,7 @@ class DotKernel:
         pairs = rows * columns
         copies = max(min(IN_FLIGHT // pairs, self.depth // self.lanes), 1)
         partial = k.local(copies * pairs * self.lanes, self.accumulator)
-        zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
+        zero = broadcast(const(0, self.accumulator), self.lanes)
         for vector in range(copies * pairs):
             k.assign(partial, vector * self.lanes, zero, self.lanes)
         step = copies * self.lanes

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tvm import tirx
-
-from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, cast, const
+from graphopt.backends.codegen.builder import INDEX, Expr, KernelBuilder, Local, broadcast, cast, const
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.lanes import Scalar, lane_of
 from graphopt.backends.kernels.panels import Panels
@@ -160,7 +158,7 @@ class GemmKernel:
         vectors = self.held_rows(rows) * len(widths)
         copies = max(min(self.core.speed.in_flight // vectors, self.depth), 1)
         accumulators = k.local(copies * vectors * self.lanes, self.accumulator)
-        zero = tirx.Broadcast(const(0, self.accumulator), self.lanes)
+        zero = broadcast(const(0, self.accumulator), self.lanes)
         for vector in range(copies * vectors):
             k.assign(accumulators, vector * self.lanes, zero, self.lanes)
         tile = Tile(accumulators, prefix, y, rows, x, widths, panel)
@@ -221,7 +219,7 @@ class GemmKernel:
     def broadcast(self, k: KernelBuilder, tile: Tile, row: int, depth: Expr) -> Scalar:
         """An element of the left operand."""
         scalar = cast(self.left.reader(k, self.left_index(tile, row, depth)), self.accumulator)
-        return lambda width: tirx.Broadcast(scalar, width) if width > 1 else scalar
+        return lambda width: broadcast(scalar, width) if width > 1 else scalar
 
     def multiply(
         self, k: KernelBuilder, tile: Tile, first: int, depth: Expr, scalars: list[Scalar] | None

@@ -74,7 +74,7 @@ def store_pointwise(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -
         return
     outer = [0] * len(nest.outer)
     chunk = max(CHUNK // width, 1)
-    if kind != "serial" and units > chunk:
+    if kind != "independent" and units > chunk:
         with k.loop(-(-units // chunk), kind, "c") as c:
             run(outer, c * chunk, tirx.op.min(const(chunk, INDEX), const(units, INDEX) - c * chunk))
     else:

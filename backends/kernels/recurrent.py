@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, broadcast, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.rows import map_row
 from graphopt.backends.kernels.window import split_index
@@ -299,7 +299,7 @@ class _PhaseTile:
             weights.append([k.bind(k.load_vector(phase.weights, offset, lanes)) for offset in offsets])
         for r, batch_row in enumerate(rows):
             position = phase.source.position(At(direction, 0, batch_row, source))
-            factor = tirx.Broadcast(k.bind(k.load(phase.source.buffer, position)), lanes)
+            factor = broadcast(k.bind(k.load(phase.source.buffer, position)), lanes)
             for v in range(vectors):
                 for gate, weight in enumerate(weights[v]):
                     at = self._at(r * vectors + v, gate)

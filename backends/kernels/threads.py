@@ -10,5 +10,5 @@ microsecond, and keeps a thread that the system has held up from being waited fo
 def loop_kind(work: float, least: float) -> str:
     """The kind of loop for some amount of work, of which threads pay from `least` on."""
     if work < least:
-        return "serial"
+        return "independent"
     return "parallel" if work < BALANCED * least else "balanced"

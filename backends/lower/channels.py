@@ -9,7 +9,7 @@ from graphopt.backends.tensor import Tensor
 
 def channel_blocks(ctx: Lowering, tensor: Tensor) -> Tensor:
     """The tensor in channel blocks; what has another layout, or none of its own, is moved row by row."""
-    if tensor.block or tensor.size == 0:
+    if tensor.block or tensor.size == 0 or ctx.lanes == 1:
         return ctx.blocked(tensor)
     return _moved(ctx, tensor, ctx.lanes)
 

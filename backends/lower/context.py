@@ -14,12 +14,12 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends import tensor as tensors
-from graphopt.backends.codegen.builder import INDEX, KernelBuilder
-from graphopt.backends.codegen.function import kernel_function
+from graphopt.backends.codegen.builder import INDEX, Family, KernelBuilder
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.layout import Blocked, Strided, dense
+from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.operator import BITS, CARRIERS, Operator, Varying, is_bfloat16
 from graphopt.backends.lower.placement import Home
 from graphopt.backends.schedules.choice import Rules, Schedules, Usable
@@ -40,7 +40,7 @@ class Lowering:
 
     core: Core
     opsets: Mapping[str, int]
-    operators: Mapping[str, Mapping[str, Operator | Varying]]
+    machine: Machine
     values: dict[ir.Value, Tensor] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     layer: str = ""
@@ -63,13 +63,17 @@ class Lowering:
         """float32 lanes of a vector register, and the block of blocked layouts."""
         return self.core.lanes
 
+    def twin(self, family: Family) -> Family:
+        """What the machine has in place of a family of kernels."""
+        return self.machine.twin(family)
+
     # Values
 
     def operator(self, node: ir.Node) -> Operator | None:
         """How to lower a node, or None if nothing here does."""
         if node.op_type not in CARRIERS and any(map(is_bfloat16, (*node.inputs, *node.outputs))):
             return None
-        found = self.operators.get(node.domain, {}).get(node.op_type)
+        found = self.machine.operators.get(node.domain, {}).get(node.op_type)
         return found.choose(node) if isinstance(found, Varying) else found
 
     def opset(self, node: ir.Node) -> int:
@@ -122,12 +126,12 @@ class Lowering:
     def new(self, shape: Sequence[int], dtype: str, block: int = 0) -> Tensor:
         """A new tensor in memory, row-major or channel-blocked."""
         shape = tuple(shape)
-        layout = Blocked(shape, block) if block else dense(shape)
+        layout = Blocked(shape, block) if block > 1 else dense(shape)
         return stored(self.buffer(layout.size(shape), dtype), shape, layout)
 
     def result(self, value: ir.Value, shape: Sequence[int], dtype: str, block: int = 0) -> Tensor:
         """New memory for an ONNX value: the caller's buffer where it is an output of the model and row-major."""
-        if block == 0 and value in self.outputs and self.outputs[value] is None:
+        if block <= 1 and value in self.outputs and self.outputs[value] is None:
             buffer = Buffer(value.name or "", math.prod(shape), dtype, Role.OUTPUT)
             self.outputs[value] = buffer
             tensor = stored(buffer, shape)
@@ -164,10 +168,10 @@ class Lowering:
         return tensor if layout.is_dense(tensor.shape) else self.store(tensor)
 
     def blocked(self, tensor: Tensor) -> Tensor:
-        """The same tensor in memory, blocked by `lanes` channels. Its rank is at least 3."""
+        """The same tensor in memory, blocked by `lanes` channels; row-major where that is one. Its rank is at least 3."""
         if tensor.is_blocked:
             return tensor
-        return self.store(tensor, self.lanes)
+        return self.store(tensor, self.lanes) if self.lanes > 1 else self.dense(tensor)
 
     def in_memory(self, tensor: Tensor) -> Tensor:
         """The same tensor stored in whatever layout it has."""
@@ -213,20 +217,22 @@ class Lowering:
         """Compute `source` into the memory of `target`."""
         assert target.storage is not None
         with self.kernel("copy" if source.storage else "pointwise") as k:
-            store_pointwise(k, source, target.storage, self.lanes)
+            k.twin(store_pointwise)(k, source, target.storage, self.lanes)
 
     # Steps
 
     @contextmanager
     def kernel(self, name: str) -> Iterator[KernelBuilder]:
         """A kernel built in the body of the `with` statement and added to the steps."""
-        builder = KernelBuilder()
+        builder = self.machine.builder()
         yield builder
         if not builder.written:
             return
-        function, buffers = kernel_function(builder)
         written = frozenset(builder.written)
-        self.steps.append(Kernel(name, function, buffers, written, self.layer, workload=self.workload))
+        for made in self.machine.functions(builder):
+            kernel = Kernel(name, made.function, made.buffers, written, self.layer)
+            kernel.workload, kernel.launch = self.workload, made.launch
+            self.steps.append(kernel)
 
     @contextmanager
     def block(self) -> Iterator[list[Step]]:

@@ -96,6 +96,8 @@ def lower_conv(ctx: Lowering, node: ir.Node) -> None:
     convolution = Convolution(x, weights, rest[0] if rest else None, geometry)
     if (halves := _halves(ctx, node, convolution)) is not None:
         lower_half_conv(ctx, node, halves, constant_of(convolution.bias), direct_shape(geometry))
+    elif ctx.lanes == 1:
+        _rows(ctx, node, convolution)
     elif convolution.is_packable and convolution.is_depthwise:
         _depthwise(ctx, node, convolution)
     elif convolution.is_packable and convolution.fills_vectors(ctx.lanes):
@@ -220,7 +222,7 @@ def _rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     def place(index: Sequence[Expr]) -> list[Expr]:
         return unravel(index[0], spatial) if len(index) < len(spatial) else list(index)
 
-    RowConvolutions(ctx, node, x, convolution.bias).emit([(geometry, weight, place)])
+    ctx.twin(RowConvolutions)(ctx, node, x, convolution.bias).emit([(geometry, weight, place)])
 
 
 def as_images(weights: Tensor) -> Array:

@@ -76,7 +76,7 @@ def _tiles(ctx: Lowering, queries: Sequence[int], values: Sequence[int]) -> Atte
     if len(values) < 2:
         return None
     (count, size), (keys, value_size) = queries[-2:], values[-2:]
-    if count < LEAST_QUERIES or keys < LEAST_KEYS or min(size, value_size) < LEAST_SIZE:
+    if ctx.lanes == 1 or count < LEAST_QUERIES or keys < LEAST_KEYS or min(size, value_size) < LEAST_SIZE:
         return None
     return choose_tiles(count, keys, size, value_size, ctx.core)
 

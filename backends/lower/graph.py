@@ -9,6 +9,7 @@ import onnx_ir as ir
 from graphopt.backends.codegen.program import Buffer, Program, Role
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.lower.context import Lowering
+from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.nodes import lower_nodes
 from graphopt.backends.lower.operator import Refused, dtype_of_value, refuse_bfloat16, shape_of
 from graphopt.backends.lower.placement import find_homes
@@ -17,13 +18,17 @@ from graphopt.backends.schedules.choice import Rules, Schedules
 from graphopt.backends.tensor import stored
 from graphopt.errors import UnsupportedError, UnsupportedNode
 
+CPU = Machine(OPERATORS)
 
-def lower_model(model: ir.Model, core: Core, schedules: Schedules | None = None) -> Program:
+
+def lower_model(
+    model: ir.Model, core: Core, schedules: Schedules | None = None, machine: Machine = CPU
+) -> Program:
     """The program of a model whose shapes are all fixed; schedules are chosen by rules unless somebody else is given.
 
     Raises UnsupportedError with every node that cannot be lowered and the reason, before any code is generated.
     """
-    ctx = Lowering(core, dict(model.opset_imports), OPERATORS, schedules=schedules or Rules())
+    ctx = Lowering(core, dict(model.opset_imports), machine, schedules=schedules or Rules())
     try:
         refuse_bfloat16((*model.graph.inputs, *model.graph.outputs))
         inputs = [_bind_input(ctx, value) for value in model.graph.inputs if not value.is_initializer()]

@@ -123,7 +123,7 @@ def _convolve(
     zeros = operand(ctx, node, data[1]), operand(ctx, node, filters[1])
     convolution = Convolution(ctx, node, x, zeros[0], weights, zeros[1], shape, finish)
     known, zero = convolution.centred_weights, convolution.zero
-    if known is None:
+    if known is None or ctx.lanes == 1:
         _plain(convolution)
     elif convolution.is_depthwise and zero is not None:
         _depthwise(convolution, known, zero)

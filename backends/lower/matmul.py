@@ -62,7 +62,7 @@ def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
         return
     encoded = encoded_weights(node.inputs[1], channels=1)
     if encoded is not None and is_worth_it(left, encoded):
-        emit_product(ctx, node, encoded_product(ctx, left, encoded), lambda k, index, value: value)
+        emit_product(ctx, node, ctx.twin(encoded_product)(ctx, left, encoded), lambda k, index, value: value)
         return
     if (kernel := _half_product(ctx, node, right)) is not None:
         emit_product(ctx, node, kernel, lambda k, index, value: value)
@@ -95,7 +95,7 @@ def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
     finish = _scaled_sum(addend, alpha, beta)
     encoded = encoded_weights(node.inputs[1], channels=0 if attribute(node, "transB", 0) else 1)
     if encoded is not None and is_worth_it(left, encoded):
-        emit_product(ctx, node, encoded_product(ctx, left, encoded), finish)
+        emit_product(ctx, node, ctx.twin(encoded_product)(ctx, left, encoded), finish)
         return
     kernel = None if is_transposed else _half_product(ctx, node, right)
     emit_product(ctx, node, kernel or product_kernel(ctx, Product(left, right)), finish)
@@ -152,11 +152,11 @@ def product_kernel(ctx: Lowering, product: Product) -> Callable[[gemm.Store], Ge
     product = _merge_rows(ctx, replace(product, left=ctx.strided(product.left)))
     accumulator = accumulator_of(product.left.dtype)
     lanes = max(ctx.lanes * 4 // np.dtype(accumulator).itemsize, 1)
-    kernel = _kernel(ctx, product, replace(ctx.core, lanes=lanes), accumulator)
+    kernel = ctx.twin(kernel_of)(ctx, product, replace(ctx.core, lanes=lanes), accumulator)
     return lambda store: kernel(lambda k, index, value: store(k, product.restore(index), value))
 
 
-def _kernel(
+def kernel_of(
     ctx: Lowering, product: Product, core: Core, accumulator: str
 ) -> Callable[[gemm.Store], GemmKernel | DotKernel]:
     """The kernel that suits the shape of a product and the strides of its operands."""

@@ -157,7 +157,7 @@ def _local_response(ctx: Lowering, node: ir.Node) -> None:
     """In blocks of channels where a vector on either side holds all neighbours, else from primitives."""
     x = ctx.tensor(node.inputs[0])  # type: ignore[arg-type]
     size = attribute(node, "size")
-    if x.dtype != "float32" or x.rank < 3 or size // 2 > ctx.lanes:
+    if x.dtype != "float32" or x.rank < 3 or size // 2 > ctx.lanes or ctx.lanes == 1:
         (ctx.values[node.outputs[0]],) = _response_of_primitives.lower(ctx, node)  # type: ignore[assignment]
         return
     source = ctx.blocked(x)

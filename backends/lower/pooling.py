@@ -31,10 +31,10 @@ def lower_max_pool(ctx: Lowering, node: ir.Node) -> None:
     positions = node.outputs[1] if len(node.outputs) > 1 else None
     if positions is not None and (positions.uses() or positions.is_graph_output()):
         _max_pool_with_positions(ctx, node, x, axes, positions)
-    elif len(axes) > 2:
+    elif len(axes) > 2 or ctx.lanes == 1:
         x = ctx.in_memory(x)
         after, store = _destination(ctx, node)
-        _emit_general(ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, None, False))
+        _emit_general(ctx, after, lambda k: emit_max(k, ctx.twin(GeneralPool)(x, axes), store, None, False))
     else:
         source, after, out = _blocked(ctx, node, x)
         _emit(ctx, after, MaxPoolKernel(window(axes), ctx.lanes, source, storage_of(out), epilogue=after))
@@ -52,7 +52,7 @@ def _max_pool_with_positions(
         k.store(places.buffer, places.layout.position(index), value)
 
     _emit_general(
-        ctx, after, lambda k: emit_max(k, GeneralPool(x, axes), store, store_position, column_major)
+        ctx, after, lambda k: emit_max(k, ctx.twin(GeneralPool)(x, axes), store, store_position, column_major)
     )
 
 
@@ -61,7 +61,7 @@ def lower_average_pool(ctx: Lowering, node: ir.Node) -> None:
     x, axes = _operands(ctx, node)
     include = bool(attribute(node, "count_include_pad", 0))
     ends = end_pads(node, axes)
-    if len(axes) > 2 or accumulator_of(x.dtype) != x.dtype:
+    if len(axes) > 2 or ctx.lanes == 1 or accumulator_of(x.dtype) != x.dtype:
         _general_average(ctx, node, x, axes, ends if include else [None] * len(axes))
         return
     source, after, out = _blocked(ctx, node, x)
@@ -88,7 +88,9 @@ def _general_average(
 
     after, store = _destination(ctx, node)
     _emit_general(
-        ctx, after, lambda k: emit_sum(k, GeneralPool(x, axes), accumulator, lambda v: v, mean, store)
+        ctx,
+        after,
+        lambda k: emit_sum(k, ctx.twin(GeneralPool)(x, axes), accumulator, lambda v: v, mean, store),
     )
 
 
@@ -108,7 +110,7 @@ def _norm(ctx: Lowering, node: ir.Node, x: Tensor, axes: tuple[Axis, ...]) -> No
     x, accumulator = ctx.in_memory(x), accumulator_of(x.dtype)
     before, root = _powers(float(attribute(node, "p", 2)), accumulator)
     after, store = _destination(ctx, node)
-    pool = GeneralPool(x, axes)
+    pool = ctx.twin(GeneralPool)(x, axes)
     _emit_general(
         ctx, after, lambda k: emit_sum(k, pool, accumulator, before, lambda total, _: root(total), store)
     )

@@ -108,7 +108,7 @@ def _reduce(
         places = [kept.index(axis) if axis in kept else None for axis in range(x.rank)]
     view, folded = collapse(x, axes)
     with ctx.kernel("reduce") as k:
-        ReduceKernel(view, folded, count, reduction, ctx.lanes, after, out, places).emit(k)
+        k.twin(ReduceKernel)(view, folded, count, reduction, ctx.lanes, after, out, places).emit(k)
 
 
 def _in_memory(ctx: Lowering, x: Tensor) -> Tensor:

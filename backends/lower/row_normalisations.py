@@ -40,7 +40,7 @@ def lower_normalization(ctx: Lowering, node: ir.Node) -> None:
         kind = loop_kind(x.size, PARALLEL_ELEMENTS)
         with k.loop(math.prod(rows), kind, "row") as number:
             outer = [k.bind(i) for i in unravel(number, rows)]
-            row = Row(k, extent, dtype, ctx.lanes, scratch, number * padded(extent, ctx.lanes))
+            row = k.twin(Row)(k, extent, dtype, ctx.lanes, scratch, number * padded(extent, ctx.lanes))
 
             def index(p: Expr) -> list[Expr]:
                 return [*outer, *unravel(p, inner)]

@@ -101,7 +101,7 @@ def _rows(
     extent, dtype = math.prod(inner), accumulator_dtype(x.dtype)
     with k.loop(math.prod(kept), loop_kind(x.size, PARALLEL_ELEMENTS), "row") as number:
         outer = [k.bind(i) for i in unravel(number, kept)]
-        row = Row(k, extent, dtype, lanes, scratch, number * padded(extent, lanes))
+        row = k.twin(Row)(k, extent, dtype, lanes, scratch, number * padded(extent, lanes))
 
         def index(position: Expr) -> list[Expr]:
             return row_index(x.rank, axes, outer, unravel(position, inner))

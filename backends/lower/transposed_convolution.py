@@ -70,7 +70,7 @@ def lower_conv_transpose(ctx: Lowering, node: ir.Node) -> None:
     axes = transposed_axes(node, x.shape[2:], shape_of(node.outputs[0])[2:], weights.shape[2:])
     phases = tuple(itertools.product(*(transposed_phases(axis) for axis in axes)))
     operands = Transposed(x, weights, rest[0] if rest else None, attribute(node, "group", 1), phases)
-    if operands.fills_vectors(ctx.lanes):
+    if ctx.lanes > 1 and operands.fills_vectors(ctx.lanes):
         _direct(ctx, node, operands)
     else:
         _rows(ctx, node, operands)
@@ -156,7 +156,7 @@ def _rows(ctx: Lowering, node: ir.Node, operands: Transposed) -> None:
         return lambda index: [i * phase.spread + phase.start for i, phase in zip(index, phases, strict=True)]
 
     parts = [(operands.geometry(phases), weight_of(phases), place_of(phases)) for phases in operands.phases]
-    RowConvolutions(ctx, node, operands.input, operands.bias).emit(parts)
+    ctx.twin(RowConvolutions)(ctx, node, operands.input, operands.bias).emit(parts)
 
 
 OPERATORS: dict[str, Operator] = {"ConvTranspose": Anchor(lower_conv_transpose)}

@@ -43,6 +43,9 @@ class Library:
         self.layer_times: Callable[[], Any] | None = None
         if hasattr(library, "graphopt_layer_times"):
             self.layer_times = _function(library.graphopt_layer_times, ctypes.POINTER(ctypes.c_double), [])
+        self.failure: Callable[[], bytes] = bytes
+        if hasattr(library, "graphopt_failure"):
+            self.failure = _function(library.graphopt_failure, ctypes.c_char_p, [])
         self.error_string = _function(library.graphopt_error_string, ctypes.c_char_p, [number])
 
 
@@ -60,7 +63,8 @@ class Handle:
         self.keep_alive = keep_alive
         self.address = library.create(weights, threads)
         if not self.address:
-            raise ArtifactError("the model's handle could not be created: out of memory")
+            reason = library.failure().decode() or "out of memory"
+            raise ArtifactError(f"the model's handle could not be created: {reason}")
         weakref.finalize(self, _destroy, library, self.address, keep_alive).atexit = False
 
 

@@ -1,20 +1,30 @@
 """A compiled model that is ready to run: numpy arrays in, numpy arrays out."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from graphopt_runtime import cpu
+from graphopt_runtime import cpu, gpu
 from graphopt_runtime.artifact import Artifact, open_artifact
 from graphopt_runtime.errors import GraphoptError, InputError
 from graphopt_runtime.library import Handle, Library, Pointers
 from graphopt_runtime.selection import suitable_build
 from graphopt_runtime.signature import Outputs, Signature
-from graphopt_runtime.tensors import Array, NodeArg, Variant, address, allocate_all, as_input, parse_variants
+from graphopt_runtime.tensors import (
+    DeviceArray,
+    Memory,
+    NodeArg,
+    Variant,
+    address,
+    allocate_all,
+    as_input,
+    as_memory,
+    parse_variants,
+)
 
 
 def load(path: str | Path, threads: int | None = None, verify: bool = True) -> "CompiledModel":
@@ -34,7 +44,7 @@ class CompiledModel:
         self.manifest: Mapping[str, Any] = artifact.manifest
         self.name: str = str(artifact.manifest.get("name", artifact.path.stem))
         self.variants: tuple[Variant, ...] = parse_variants(artifact.manifest)
-        self._signature = Signature(self.variants)
+        self._signature = Signature(self.variants, gpu.is_needed(artifact.manifest))
         self._path = artifact.path
         self._threads = threads if threads is not None else cpu.default_threads()
         self._passive = False
@@ -45,7 +55,8 @@ class CompiledModel:
 
         `model(a, b)` takes the inputs by position and returns a tuple of arrays; `model(x=a, y=b)` and
         `model({"x": a, "y": b})` take them by name and return a dict. `out` lends C-contiguous arrays for the outputs,
-        in a sequence or by name. Raises InputError when a feed does not fit.
+        in a sequence or by name. Of a model on a GPU both may be arrays there, of torch or cupy, which are used where they lie;
+        they must be complete on the default stream. Raises InputError when a feed does not fit.
         """
         feeds = _named_feeds(arrays, named)
         if feeds is None:
@@ -54,7 +65,7 @@ class CompiledModel:
             zip(self._signature.output_names, self._run(self._signature.ordered(feeds), out), strict=True)
         )
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
         """Like ONNX Runtime's InferenceSession.run: the named outputs, or all of them for None."""
         wanted = None if output_names is None else self._signature.output_indices(output_names)
         outputs = self._run(self._signature.ordered(feeds), None)
@@ -130,20 +141,22 @@ class CompiledModel:
         state = "closed" if self._handle is None else f"{self._threads} threads"
         return f"<CompiledModel {self.name!r}: {self._signature}; {state}>"
 
-    def _run(self, feeds: Sequence[Any], out: Outputs | None) -> list[Array]:
+    def _run(self, feeds: Sequence[Any], out: Outputs | None) -> list[Any]:
         call = self._prepare(feeds, out)
         status = call.handle.library.run(
             call.handle.address, call.variant, call.input_table, call.output_table
         )
         if status != 0:
             _raise_run_error(call.handle, status)
-        return call.outputs
+        return [array.owner if isinstance(array, DeviceArray) else array for array in call.outputs]
 
     def _prepare(self, feeds: Sequence[Any], out: Outputs | None) -> "_Call":
         handle = self._open_handle()
         signature = self._signature
-        inputs = [as_input(t.name, feed, t.dtype) for t, feed in zip(signature.inputs, feeds, strict=True)]
+        as_operand: Callable[..., Memory] = as_memory if signature.on_gpu else as_input
+        inputs = [as_operand(t.name, feed, t.dtype) for t, feed in zip(signature.inputs, feeds, strict=True)]
         variant = signature.variant(inputs)
+        outputs: Sequence[Memory]
         if out is None:
             outputs, addresses = allocate_all(variant.outputs)
         else:
@@ -164,8 +177,8 @@ class _Call(NamedTuple):
 
     handle: Handle
     variant: int
-    inputs: list[Array]
-    outputs: list[Array]
+    inputs: Sequence[Memory]
+    outputs: Sequence[Memory]
     input_table: Pointers
     output_table: Pointers
 

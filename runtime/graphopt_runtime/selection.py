@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphopt_runtime import cpu
+from graphopt_runtime import cpu, gpu
 from graphopt_runtime.artifact import Manifest
 from graphopt_runtime.errors import ArtifactError
 
@@ -29,8 +29,11 @@ def _misfit(build: Manifest, here: str, flags: frozenset[str] | None) -> str | N
     wanted = target.get("arch")
     if wanted != here:
         return f"{wanted}, this machine is {here}"
-    missing = cpu.missing_features(target.get("features", ()), flags, here)
+    of_cpu, of_gpu = gpu.split_features(list(target.get("features", ())))
+    missing = cpu.missing_features(of_cpu, flags, here)
     name = target.get("name", wanted)
+    if not missing and (reason := gpu.misfit(of_gpu)) is not None:
+        return f"{name!r} and needs {reason}"
     return (
         f"{name!r} and needs CPU features that this machine lacks: {', '.join(missing)}" if missing else None
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from graphopt_runtime.errors import InputError
 from graphopt_runtime.tensors import (
-    Array,
+    Memory,
     NodeArg,
     Variant,
     check_output,
@@ -13,14 +13,15 @@ from graphopt_runtime.tensors import (
     refuse_shared_memory,
 )
 
-Outputs = Mapping[str, Array] | Sequence[Array]
+Outputs = Mapping[str, Any] | Sequence[Any]
 
 
 class Signature:
     """The inputs and outputs of a model. Names and dtypes are the same in all variants, shapes differ."""
 
-    def __init__(self, variants: tuple[Variant, ...]) -> None:
+    def __init__(self, variants: tuple[Variant, ...], on_gpu: bool = False) -> None:
         self.variants = variants
+        self.on_gpu = on_gpu
         self.inputs = variants[0].inputs
         self.input_names = [tensor.name for tensor in self.inputs]
         self.output_names = [tensor.name for tensor in variants[0].outputs]
@@ -55,7 +56,7 @@ class Signature:
             )
         return [self.output_names.index(name) for name in names]
 
-    def variant(self, inputs: Sequence[Array]) -> Variant:
+    def variant(self, inputs: Sequence[Memory]) -> Variant:
         """The variant for the shapes of the inputs. Raises InputError, with a list of the variants, if there is none."""
         variant = self._by_shapes.get(tuple([array.shape for array in inputs]))
         if variant is not None:
@@ -64,7 +65,7 @@ class Signature:
         offered = "".join(f"\n  {variant}" for variant in self.variants)
         raise InputError(f"the model is not compiled for the shapes {given}; it is compiled for:{offered}")
 
-    def lent(self, variant: Variant, out: Outputs, inputs: Sequence[Array]) -> list[Array]:
+    def lent(self, variant: Variant, out: Outputs, inputs: Sequence[Memory]) -> list[Memory]:
         """The arrays that the caller lends for the outputs, in order. Raises InputError if they cannot take them."""
         if isinstance(out, Mapping):
             if set(out) != set(self.output_names):
@@ -74,7 +75,10 @@ class Signature:
             out = [out[name] for name in self.output_names]
         if len(out) != len(variant.outputs):
             raise InputError(f"out has {len(out)} arrays, the model has {len(variant.outputs)} outputs")
-        arrays = [check_output(tensor, value) for tensor, value in zip(variant.outputs, out, strict=True)]
+        arrays = [
+            check_output(tensor, value, self.on_gpu)
+            for tensor, value in zip(variant.outputs, out, strict=True)
+        ]
         refuse_shared_memory(variant.outputs, arrays, inputs)
         return arrays
 

@@ -14,6 +14,23 @@ ALIGNMENT = 64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """A dense row-major array in the memory of a GPU; `owner` keeps it alive."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+    owner: Any
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+Memory = Array | DeviceArray
+
 ONNX_TYPES = {"float32": "float", "float64": "double"}
 """numpy dtype name -> ONNX element type, where they differ."""
 
@@ -129,8 +146,30 @@ def allocate_all(tensors: Sequence[Tensor]) -> tuple[list[Array], list[int]]:
     return [array for array, _ in pairs], [start for _, start in pairs]
 
 
-def address(array: Array) -> int:
+def device_array(name: str, value: Any, on_gpu: bool) -> DeviceArray | None:
+    """What tells of itself by the CUDA array interface, as arrays of torch and cupy do; None for anything else. Raises InputError
+    where it has gaps, or the model does not run on a GPU.
+    """
+    facts = getattr(value, "__cuda_array_interface__", None)
+    if facts is None:
+        return None
+    if not on_gpu:
+        raise InputError(f"{name!r} is on a GPU, the model was compiled for the CPU; copy it first")
+    shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
+    if facts.get("strides") not in (None, dense_strides(shape, dtype)):
+        raise InputError(f"{name!r} is not contiguous on the GPU; make it so first")
+    return DeviceArray(shape, dtype, facts["data"][0], value)
+
+
+def dense_strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Bytes between neighbours along each axis."""
+    return tuple(math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape)))
+
+
+def address(array: Memory) -> int:
     """The address of the first element."""
+    if isinstance(array, DeviceArray):
+        return array.start
     data: int = array.__array_interface__["data"][0]
     return data
 
@@ -138,31 +177,63 @@ def address(array: Array) -> int:
 def as_input(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     """`value` as a dense row-major array, copied only if it is not one. Raises InputError on another dtype."""
     try:
-        array = value if type(value) is np.ndarray else np.asarray(value)
+        array = value if type(value) is np.ndarray else _on_host(name, value)
     except ValueError as error:
         raise InputError(f"input {name!r} cannot be made an array: {error}") from error
-    if array.dtype != dtype:
-        raise InputError(
-            f"input {name!r} has dtype {array.dtype}, the model takes {dtype}; convert it with .astype({str(dtype)!r})"
-        )
+    _check_dtype(name, array.dtype, dtype)
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def check_output(tensor: Tensor, value: Any) -> Array:
+def as_memory(name: str, value: Any, dtype: np.dtype[Any]) -> Memory:
+    """The same for a model on a GPU, which takes arrays there as they are."""
+    array = device_array(name, value, on_gpu=True)
+    if array is None:
+        return as_input(name, value, dtype)
+    _check_dtype(name, array.dtype, dtype)
+    return array
+
+
+def _on_host(name: str, value: Any) -> Array:
+    device_array(name, value, on_gpu=False)
+    return np.asarray(value)
+
+
+def _check_dtype(name: str, given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
+    if given != dtype:
+        raise InputError(
+            f"input {name!r} has dtype {given}, the model takes {dtype}; convert it with .astype({str(dtype)!r})"
+        )
+
+
+def check_output(tensor: Tensor, value: Any, on_gpu: bool = False) -> Memory:
     """An array that the caller lends for an output. Raises InputError if it cannot take the result."""
     if not isinstance(value, np.ndarray):
+        value = device_array(tensor.name, value, on_gpu) or value
+    if not isinstance(value, np.ndarray | DeviceArray):
         raise InputError(f"out for {tensor.name!r} is a {type(value).__name__}, not a numpy array")
     if value.dtype != tensor.dtype or value.shape != tensor.shape:
         raise InputError(
             f"out for {tensor.name!r} is {value.dtype}{list(value.shape)}, the result is {tensor}"
         )
+    if isinstance(value, DeviceArray):
+        return value
     if not (value.flags.c_contiguous and value.flags.writeable):
         raise InputError(f"out for {tensor.name!r} must be C-contiguous and writeable")
     return value
 
 
-def refuse_shared_memory(outputs: Sequence[Tensor], arrays: Sequence[Array], inputs: Sequence[Array]) -> None:
+def refuse_shared_memory(
+    outputs: Sequence[Tensor], arrays: Sequence[Memory], inputs: Sequence[Memory]
+) -> None:
     """Raises InputError when an array lent for an output overlaps an input or another output."""
     for index, (tensor, array) in enumerate(zip(outputs, arrays, strict=True)):
-        if any(np.may_share_memory(array, other) for other in [*inputs, *arrays[:index]]):
+        if any(may_share_memory(array, other) for other in [*inputs, *arrays[:index]]):
             raise InputError(f"out for {tensor.name!r} shares memory with an input or another output")
+
+
+def may_share_memory(one: Memory, other: Memory) -> bool:
+    """Whether two arrays may overlap."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.may_share_memory(one, other)
+    first, second = address(one), address(other)
+    return first < second + other.nbytes and second < first + one.nbytes

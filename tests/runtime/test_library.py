@@ -38,9 +38,10 @@ def test_a_library_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == files
 
 
-def test_a_handle_that_cannot_be_created_is_reported() -> None:
-    library = cast(Library, SimpleNamespace(create=lambda weights, threads: None))
-    with pytest.raises(ArtifactError, match="out of memory"):
+@pytest.mark.parametrize(("told", "reason"), [(b"", "out of memory"), (b"no GPU", "no GPU")])
+def test_a_handle_that_cannot_be_created_is_reported(told: bytes, reason: str) -> None:
+    library = cast(Library, SimpleNamespace(create=lambda weights, threads: None, failure=lambda: told))
+    with pytest.raises(ArtifactError, match=reason):
         Handle(library, 0, 1, None)
 
 

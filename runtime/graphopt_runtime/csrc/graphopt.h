@@ -26,7 +26,8 @@ enum {
     GRAPHOPT_ERROR_VARIANT = 1,   /* no variant of that number */
     GRAPHOPT_ERROR_MEMORY = 2,    /* the workspace could not be allocated */
     GRAPHOPT_ERROR_KERNEL = 3,    /* a kernel reported a failure */
-    GRAPHOPT_ERROR_ALIGNMENT = 4  /* a tensor is not 64-byte aligned and its size is unknown, so it cannot be staged */
+    GRAPHOPT_ERROR_ALIGNMENT = 4, /* a tensor is not 64-byte aligned and its size is unknown, so it cannot be staged */
+    GRAPHOPT_ERROR_DEVICE = 5     /* the driver of a GPU reported an error */
 };
 
 typedef struct graphopt_model graphopt_model;
@@ -68,6 +69,9 @@ GRAPHOPT_API void graphopt_destroy(graphopt_model *model);
 
 /* One English sentence for a code returned by graphopt_run. */
 GRAPHOPT_API const char *graphopt_error_string(int error);
+
+/* Of libraries for a GPU: what went wrong in the last call of this thread that failed, graphopt_create included. */
+GRAPHOPT_API const char *graphopt_failure(void);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,53 @@
+"""Instructions that TVM has no words for, as functions of CUDA C which kernels call."""
+
+from __future__ import annotations
+
+from graphopt.backends.codegen.inline import Inline
+
+_COPY = """__device__ __forceinline__ void graphopt_copy16(void *to, const void *from, int exists) {
+  unsigned place = (unsigned)__cvta_generic_to_shared(to);
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(exists ? 16 : 0));
+}
+"""
+
+_COMMIT = """__device__ __forceinline__ void graphopt_commit() { asm volatile("cp.async.commit_group;"); }
+"""
+
+_AWAIT = """__device__ __forceinline__ void graphopt_await{pending}() {{ asm volatile("cp.async.wait_group {pending};"); }}
+"""
+
+_LOAD = """__device__ __forceinline__ void {name}(void *to, const void *from) {{
+  unsigned *r = (unsigned *)to, place = (unsigned)__cvta_generic_to_shared(from);
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4{form}.shared.b16 {{%0, %1, %2, %3}}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(place));
+}}
+"""
+
+_MULTIPLY = """__device__ __forceinline__ void graphopt_multiply(float *c, const unsigned *a, const unsigned *b) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+               "{%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+"""
+
+COPY = Inline("graphopt_copy16", _COPY)
+"""`(shared, global, exists)`: 16 bytes to shared memory while the thread goes on; zeros where they do not exist."""
+
+COMMIT = Inline("graphopt_commit", _COMMIT)
+"""`()`: the copies since the last call become one group."""
+
+LOAD = Inline("graphopt_load", _LOAD.format(name="graphopt_load", form=""))
+"""`(registers, row)`: four matrices of 8 x 8 halves; thread t gives the address of row t % 8 of matrix t / 8."""
+
+LOAD_TRANSPOSED = Inline(
+    "graphopt_load_transposed", _LOAD.format(name="graphopt_load_transposed", form=".trans")
+)
+
+MULTIPLY = Inline("graphopt_multiply", _MULTIPLY)
+"""`(sums, left, right)`: 16 x 8 float32 sums plus the product of 16 x 16 and 16 x 8 halves."""
+
+
+def await_copies(pending: int) -> Inline:
+    """`()`: waits until at most so many groups of copies are under way."""
+    return Inline(f"graphopt_await{pending}", _AWAIT.format(pending=pending))

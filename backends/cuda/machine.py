@@ -1,0 +1,54 @@
+"""What is different on a GPU: operators that it lacks, families of kernels that it has others of."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.convolution import DeviceConvolutions
+from graphopt.backends.cuda.functions import device_functions
+from graphopt.backends.cuda.matmul import decoded_product, device_product
+from graphopt.backends.cuda.pointwise import store_elements
+from graphopt.backends.cuda.pool import DevicePool
+from graphopt.backends.cuda.reduce import DeviceReduce
+from graphopt.backends.cuda.rows import TeamRow
+from graphopt.backends.kernels.pointwise import store_pointwise
+from graphopt.backends.kernels.pool_general import GeneralPool
+from graphopt.backends.kernels.reduce import ReduceKernel
+from graphopt.backends.kernels.rows import Row
+from graphopt.backends.lower.encoded import encoded_product
+from graphopt.backends.lower.machine import Machine
+from graphopt.backends.lower.matmul import kernel_of
+from graphopt.backends.lower.operator import Lowered, Operator, Refused, Varying
+from graphopt.backends.lower.row_convolutions import RowConvolutions
+from graphopt.backends.lower.table import OPERATORS
+
+TWINS: dict[Any, Any] = {
+    GeneralPool: DevicePool,
+    ReduceKernel: DeviceReduce,
+    Row: TeamRow,
+    RowConvolutions: DeviceConvolutions,
+    encoded_product: decoded_product,
+    kernel_of: device_product,
+    store_pointwise: store_elements,
+}
+
+
+def _steered_by_the_host(ctx: Any, node: Any) -> list[Any]:
+    raise Refused("loops and branches are not supported on GPUs yet")
+
+
+STEERING = ("If", "Loop", "Scan")
+
+
+def _without_steering(operators: dict[str, Operator | Varying]) -> dict[str, Operator | Varying]:
+    return operators | {name: Lowered(_steered_by_the_host) for name in STEERING if name in operators}
+
+
+GPU = Machine(
+    {domain: _without_steering(operators) for domain, operators in OPERATORS.items()},
+    partial(DeviceBuilder, TWINS),
+    device_functions,
+    TWINS,
+)

@@ -1,0 +1,21 @@
+"""Pooling: every thread computes one output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.kernels.pool_general import GeneralPool
+from graphopt.backends.kernels.window import split_index
+
+
+class DevicePool(GeneralPool):
+    """A GeneralPool whose loop over outputs is one grid."""
+
+    @contextmanager
+    def outputs(self, k: KernelBuilder) -> Iterator[list[Expr]]:
+        shape = [*self.input.shape[:2], *(axis.output for axis in self.axes)]
+        with k.loop(math.prod(shape), "independent", "output") as number:
+            yield [k.bind(i) for i in split_index(number, shape)]

@@ -1,0 +1,62 @@
+"""Kernels as CUDA C, printed by TVM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import tvm
+from tvm import ir, tirx
+
+from graphopt.backends.codegen.builder import dtype_of
+from graphopt.backends.codegen.llvm import each_body, keeping_names
+from graphopt.backends.cuda.functions import DEFINITIONS
+
+DEVICE_FUNCTION = 2
+"""TVM's calling convention of functions that a host launches."""
+
+
+def cuda_source(functions: Mapping[str, Any], arch: str) -> str:
+    """The text of the functions, by symbol, for an architecture such as `sm_90`."""
+    target = tvm.target.Target({"kind": "cuda", "arch": arch, "max_threads_per_block": 1024})
+    made = {ir.GlobalVar(name): _device(name, f, target) for name, f in functions.items()}
+    module = each_body(ir.IRModule(made), [(tirx.Max, _larger), (tirx.Min, _smaller)])
+    module = _passes()(keeping_names(tirx.transform.StmtSimplify(), module))
+    with target:
+        module = keeping_names(tirx.transform.LowerIntrin(), module)
+        source: str = tvm.get_global_func("target.build.cuda")(module, target).inspect_source()
+    definitions = dict.fromkeys(d for f in functions.values() for d in json.loads(str(f.attrs[DEFINITIONS])))
+    return "".join(definitions) + source
+
+
+def _device(symbol: str, function: Any, target: Any) -> Any:
+    facts = {
+        "global_symbol": symbol,
+        "target": target,
+        "calling_conv": DEVICE_FUNCTION,
+        "tirx.is_global_func": True,
+        "tirx.kernel_launch_params": ["blockIdx.x", "threadIdx.x"],
+    }
+    return function.with_attr(facts)
+
+
+def _larger(extreme: Any, mutator: Any) -> Any:
+    a, b = mutator.mutate(extreme.a), mutator.mutate(extreme.b)
+    return tirx.Select(a > b, a, b) if dtype_of(a).startswith("float") else tirx.Max(a, b)
+
+
+def _smaller(extreme: Any, mutator: Any) -> Any:
+    """As on CPUs a NaN in the second operand passes through, which the functions of CUDA C would drop."""
+    a, b = mutator.mutate(extreme.a), mutator.mutate(extreme.b)
+    return tirx.Select(a < b, a, b) if dtype_of(a).startswith("float") else tirx.Min(a, b)
+
+
+def _passes() -> Any:
+    return tvm.ir.transform.Sequential(
+        [
+            tirx.transform.BF16ComputeLegalize(),
+            tirx.transform.VectorizeLoop(True),
+            tirx.transform.BF16StorageLegalize(),
+        ]
+    )

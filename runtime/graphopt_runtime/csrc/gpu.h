@@ -1,0 +1,129 @@
+/* gpu.h: what the generated glue of a GPU's library defines, and the part of NVIDIA's driver API that the runtime uses. Not
+   installed.
+
+   SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */
+#ifndef GRAPHOPT_GPU_H
+#define GRAPHOPT_GPU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "graphopt.h"
+
+/* Where an argument of a kernel points: an offset into weights or workspace, or a tensor of the caller, inputs first. */
+enum { GPU_WEIGHTS = -1, GPU_WORKSPACE = -2 };
+
+typedef struct {
+    int base;
+    size_t offset;
+} gpu_argument;
+
+/* One call of a kernel: its number, blocks of threads, and `argument_count` arguments from `first_argument`. */
+typedef struct {
+    int kernel;
+    unsigned blocks;
+    unsigned threads;
+    int first_argument;
+    int argument_count;
+} gpu_launch;
+
+typedef struct {
+    int image;
+    const char *name;
+} gpu_kernel;
+
+/* One set of input shapes. */
+typedef struct {
+    int input_count;
+    int output_count;
+    size_t workspace_bytes;
+    const size_t *tensor_bytes;
+    const gpu_launch *launches;
+    int launch_count;
+    const gpu_argument *arguments;
+} gpu_variant;
+
+/* Defined by the generated glue. */
+extern const unsigned char *const gpu_images[];
+extern const int gpu_image_count;
+extern const gpu_kernel gpu_kernels[];
+extern const int gpu_kernel_count;
+extern const gpu_variant gpu_variants[];
+extern const int gpu_variant_count;
+extern const size_t gpu_weights_bytes;
+
+/* Names of the driver's types: handles are pointers, addresses on a GPU are integers. */
+typedef struct gpu_context_s *gpu_context;
+typedef struct gpu_module_s *gpu_module;
+typedef struct gpu_function_s *gpu_function;
+typedef struct gpu_stream_s *gpu_stream;
+typedef struct gpu_event_s *gpu_event;
+typedef struct gpu_graph_s *gpu_graph;
+typedef struct gpu_executable_s *gpu_executable;
+typedef unsigned long long gpu_address;
+
+enum { GPU_ATTRIBUTE_MEMORY_TYPE = 2, GPU_MEMORY_DEVICE = 2, GPU_STREAM_NON_BLOCKING = 1, GPU_CAPTURE_THREAD = 1 };
+enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
+
+/* Every function that the runtime calls: result name, suffix of the symbol, parameters. */
+#define GPU_DRIVER_FUNCTIONS(X)                                                                                       \
+    X(Init, "", (unsigned flags))                                                                                     \
+    X(GetErrorString, "", (int error, const char **sentence))                                                         \
+    X(DeviceGet, "", (int *device, int ordinal))                                                                      \
+    X(DevicePrimaryCtxRetain, "", (gpu_context * context, int device))                                                \
+    X(DevicePrimaryCtxRelease, "_v2", (int device))                                                                   \
+    X(CtxPushCurrent, "_v2", (gpu_context context))                                                                   \
+    X(CtxPopCurrent, "_v2", (gpu_context * context))                                                                  \
+    X(ModuleLoadData, "", (gpu_module * module, const void *image))                                                   \
+    X(ModuleUnload, "", (gpu_module module))                                                                          \
+    X(ModuleGetFunction, "", (gpu_function * function, gpu_module module, const char *name))                          \
+    X(MemAlloc, "_v2", (gpu_address * address, size_t bytes))                                                         \
+    X(MemFree, "_v2", (gpu_address address))                                                                          \
+    X(MemcpyHtoD, "_v2", (gpu_address to, const void *from, size_t bytes))                                            \
+    X(MemcpyAsync, "", (gpu_address to, gpu_address from, size_t bytes, gpu_stream stream))                           \
+    X(PointerGetAttributes, "", (unsigned count, const int *attributes, void **values, gpu_address address))          \
+    X(StreamCreate, "", (gpu_stream * stream, unsigned flags))                                                        \
+    X(StreamDestroy, "_v2", (gpu_stream stream))                                                                      \
+    X(StreamSynchronize, "", (gpu_stream stream))                                                                     \
+    X(StreamWaitEvent, "", (gpu_stream stream, gpu_event event, unsigned flags))                                      \
+    X(StreamBeginCapture, "_v2", (gpu_stream stream, int mode))                                                       \
+    X(StreamEndCapture, "", (gpu_stream stream, gpu_graph *graph))                                                    \
+    X(EventCreate, "", (gpu_event * event, unsigned flags))                                                           \
+    X(EventDestroy, "_v2", (gpu_event event))                                                                         \
+    X(EventRecord, "", (gpu_event event, gpu_stream stream))                                                          \
+    X(GraphInstantiateWithFlags, "", (gpu_executable * executable, gpu_graph graph, unsigned long long flags))        \
+    X(GraphDestroy, "", (gpu_graph graph))                                                                            \
+    X(GraphExecDestroy, "", (gpu_executable executable))                                                              \
+    X(GraphLaunch, "", (gpu_executable executable, gpu_stream stream))                                                \
+    X(LaunchKernel, "",                                                                                               \
+      (gpu_function function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z, unsigned threads_x,            \
+       unsigned threads_y, unsigned threads_z, unsigned shared_bytes, gpu_stream stream, void **arguments,            \
+       void **extra))
+
+#define GPU_MEMBER(name, suffix, parameters) int(*name) parameters;
+typedef struct {
+    GPU_DRIVER_FUNCTIONS(GPU_MEMBER)
+} gpu_driver;
+
+/* gpu_driver.c: the driver, loaded at the first call; NULL where it is missing or finds no GPU. */
+const gpu_driver *gpu_open_driver(void);
+
+/* Whether a call of the driver succeeded; its complaint becomes the calling thread's failure otherwise. */
+int gpu_succeeded(const char *call, int result);
+#define GPU_OK(driver, name, arguments) gpu_succeeded("cu" #name, (driver)->name arguments)
+
+/* gpu_workspace.c: what one call at a time needs. `tensors` are pointers into its own memory, where those of callers are copied
+   to, and `executables` the captured launches of each variant, for tensors at the addresses in `captured`. */
+typedef struct {
+    gpu_stream stream;
+    gpu_event ready;
+    gpu_address arena;
+    gpu_address staging;
+    gpu_executable *executables;
+    gpu_address **captured;
+} gpu_workspace;
+
+gpu_workspace *gpu_new_workspace(const gpu_driver *driver);
+void gpu_free_workspace(const gpu_driver *driver, gpu_workspace *space);
+
+#endif

@@ -1,0 +1,97 @@
+"""A GPU to test on where there is none: a driver that runs the same CUDA C, compiled for this machine, with fibers as threads."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from graphopt.backends.cuda import compiler
+from graphopt_runtime import gpu
+
+HERE = Path(__file__).parent / "emulator"
+CXX = "g++"
+FLAGS = (
+    *("-std=c++17", "-shared", "-fPIC", "-s", "-Wl,--build-id=none", "-O2", "-w"),
+    *("-march=native", "-ffp-contract=fast", "-fno-strict-aliasing", f"-I{HERE}"),
+)
+"""Products and sums become multiply-adds, as nvcc makes them: sigmoid near zero depends on it."""
+KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{")
+FIRST_OF_TVM = "#if"
+"""With which what TVM prints begins."""
+WIDTH = 8
+"""Bytes of the length that stands before an image."""
+
+
+def missing() -> str | None:
+    """Why nothing can be emulated here."""
+    return None if shutil.which(CXX) else f"{CXX} is not installed"
+
+
+@cache
+def _driver() -> ctypes.CDLL:
+    folder = Path(tempfile.mkdtemp(prefix="graphopt-driver-"))
+    path = folder / gpu.DRIVER
+    soname = f"-Wl,-soname,{gpu.DRIVER}"
+    subprocess.run([CXX, *FLAGS, soname, "-o", str(path), str(HERE / "driver.cpp")], check=True)
+    driver = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    shutil.rmtree(folder)
+    return driver
+
+
+def images(sources: Sequence[str], arch: str) -> list[bytes]:
+    """What stands for cubins: a shared library for each text, behind its length."""
+    return [_image(source) for source in sources]
+
+
+def _image(source: str) -> bytes:
+    counts = "".join(
+        f'extern "C" int {name}_parameters = {parameters.count("*")};\n'
+        for name, parameters in KERNEL.findall(source)
+    )
+    with tempfile.TemporaryDirectory() as name:
+        text, library = Path(name) / "kernels.cpp", Path(name) / "kernels.so"
+        text.write_text(emulable(source) + counts)
+        command = [CXX, *FLAGS, "-include", "kernel.h", "-o", str(library), str(text)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[:3000]
+        code = library.read_bytes()
+    return len(code).to_bytes(WIDTH, "little") + code
+
+
+def emulable(source: str) -> str:
+    """The text without the definitions of instructions, for which `kernel.h` has others."""
+    kernels = source[source.index(FIRST_OF_TVM) :]
+    return kernels.replace("__shared__ alignas(64)", "alignas(64) static")
+
+
+@contextmanager
+def emulated_compiler() -> Iterator[None]:
+    """Within it the code of GPUs is made by `images`."""
+    original = compiler.compile_cubins
+    compiler.compile_cubins = images
+    try:
+        yield
+    finally:
+        compiler.compile_cubins = original
+
+
+@contextmanager
+def emulated_gpu(memory: int = 1 << 40) -> Iterator[None]:
+    """Within it this machine has a GPU of sm_90, with so many bytes of memory."""
+    driver = _driver()
+    driver.emulated_enable.restype = ctypes.c_size_t
+    before = driver.emulated_enable(ctypes.c_size_t(memory))
+    gpu.architectures.cache_clear()
+    try:
+        with emulated_compiler():
+            yield
+    finally:
+        driver.emulated_enable(ctypes.c_size_t(before))
+        gpu.architectures.cache_clear()

@@ -1,0 +1,265 @@
+// driver.cpp: a libcuda.so.1 whose GPU is this machine. Images are shared libraries made from the same CUDA C, every stream runs
+// at once, and a captured graph is a list of launches.
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+struct dimensions {
+    unsigned x;
+};
+
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
+enum { WARP = 32, MOST_THREADS = 1024, STACK = 64 << 10, MOST_PARAMETERS = 32 };
+
+static size_t memory;  // 0 where there is no GPU
+static std::mutex lock;
+static std::map<uintptr_t, size_t> allocations;
+
+extern "C" {
+dimensions emulated_thread, emulated_block;
+static uint64_t exchanged[MOST_THREADS];
+uint64_t *emulated_exchange(int thread) { return &exchanged[thread]; }
+size_t emulated_enable(size_t bytes) {
+    size_t before = memory;
+    return memory = bytes, before;
+}
+}
+
+// Fibers: their stacks, and where each waits.
+enum waiting { RUNNABLE, AT_WARP_BARRIER, AT_BLOCK_BARRIER, FINISHED };
+
+struct function {
+    void (*code)();
+    int parameters;
+};
+
+struct launch {
+    function *kernel;
+    unsigned blocks, threads;
+    std::vector<void *> arguments;
+};
+
+static void *scheduler;
+static void *fibers[MOST_THREADS];
+static char *stacks[MOST_THREADS];
+static waiting states[MOST_THREADS];
+static const launch *current;
+
+// Saves the callee's registers on the stack at *from, and goes on with those at `to`.
+extern "C" void switch_stack(void **from, void *to);
+__asm__(R"(
+.text
+.globl switch_stack
+.hidden switch_stack
+switch_stack:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+
+static void call(const launch &one) {
+    void *a[MOST_PARAMETERS] = {};
+    for (size_t i = 0; i < one.arguments.size(); i++) a[i] = one.arguments[i];
+    using pointer = void *;
+    using kernel = void (*)(pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer,
+                            pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer,
+                            pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer, pointer);
+    ((kernel)one.kernel->code)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14],
+                               a[15], a[16], a[17], a[18], a[19], a[20], a[21], a[22], a[23], a[24], a[25], a[26], a[27],
+                               a[28], a[29], a[30], a[31]);
+}
+
+static void wait_in(waiting state) {
+    unsigned thread = emulated_thread.x;
+    states[thread] = state;
+    switch_stack(&fibers[thread], scheduler);
+}
+
+extern "C" void emulated_barrier(int whole_block) { wait_in(whole_block ? AT_BLOCK_BARRIER : AT_WARP_BARRIER); }
+
+static void begin() {
+    call(*current);
+    wait_in(FINISHED);
+}
+
+static void prepare(unsigned thread) {
+    if (stacks[thread] == nullptr) stacks[thread] = (char *)aligned_alloc(64, STACK);
+    void **top = (void **)(stacks[thread] + STACK - 64);
+    *--top = nullptr;
+    *--top = (void *)begin;
+    for (int saved = 0; saved < 6; saved++) *--top = nullptr;
+    fibers[thread] = top;
+    states[thread] = RUNNABLE;
+}
+
+// Lets threads [first, last) go on if every one that has not finished waits at such a barrier.
+static void release(unsigned first, unsigned last, waiting barrier) {
+    for (unsigned i = first; i < last; i++)
+        if (states[i] != barrier && states[i] != FINISHED) return;
+    for (unsigned i = first; i < last; i++)
+        if (states[i] == barrier) states[i] = RUNNABLE;
+}
+
+static int run_block(unsigned threads) {
+    for (unsigned i = 0; i < threads; i++) prepare(i);
+    for (;;) {
+        int progress = 0, finished = 1;
+        for (unsigned i = 0; i < threads; i++) {
+            if (states[i] == RUNNABLE) {
+                emulated_thread.x = i;
+                switch_stack(&scheduler, fibers[i]);
+                progress = 1;
+            }
+            finished &= states[i] == FINISHED;
+        }
+        if (finished) return OK;
+        if (!progress) return INVALID;
+        for (unsigned i = 0; i < threads; i += WARP) release(i, i + WARP < threads ? i + WARP : threads, AT_WARP_BARRIER);
+        release(0, threads, AT_BLOCK_BARRIER);
+    }
+}
+
+static int run(const launch &one) {
+    std::lock_guard<std::mutex> guard(lock);
+    current = &one;
+    for (unsigned block = 0; block < one.blocks; block++) {
+        emulated_block.x = block;
+        if (int error = run_block(one.threads)) return error;
+    }
+    return OK;
+}
+
+struct stream {
+    bool is_capturing = false;
+    std::vector<launch> captured;
+};
+
+extern "C" {
+typedef unsigned long long address;
+
+int cuInit(unsigned) { return memory > 0 ? OK : NO_DEVICE; }
+
+int cuGetErrorString(int error, const char **sentence) {
+    static const std::map<int, const char *> sentences = {{INVALID, "invalid argument"}, {OUT_OF_MEMORY, "out of memory"}};
+    auto found = sentences.find(error);
+    *sentence = found == sentences.end() ? "an emulated error" : found->second;
+    return OK;
+}
+
+int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 && memory > 0 ? OK : NO_DEVICE; }
+
+int cuDeviceGetAttribute(int *value, int attribute, int) { return *value = attribute == 75 ? 9 : 0, OK; }
+
+int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &lock, OK; }
+int cuDevicePrimaryCtxRelease_v2(int) { return OK; }
+int cuCtxPushCurrent_v2(void *) { return OK; }
+int cuCtxPopCurrent_v2(void **) { return OK; }
+
+int cuModuleLoadData(void **module, const void *image) {
+    uint64_t bytes;
+    memcpy(&bytes, image, sizeof bytes);
+    char path[] = "/tmp/graphopt-emulated-XXXXXX";
+    int file = mkstemp(path);
+    size_t written = 0;
+    while (written < bytes) written += (size_t)write(file, (const char *)image + sizeof bytes + written, bytes - written);
+    close(file);
+    *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    unlink(path);
+    return *module != nullptr ? OK : INVALID;
+}
+
+int cuModuleUnload(void *module) { return dlclose(module), OK; }
+
+int cuModuleGetFunction(void **found, void *module, const char *name) {
+    void *code = dlsym(module, name);
+    auto *parameters = (int *)dlsym(module, (std::string(name) + "_parameters").c_str());
+    if (code == nullptr || parameters == nullptr || *parameters > MOST_PARAMETERS) return NOT_FOUND;
+    *found = new function{(void (*)())code, *parameters};
+    return OK;
+}
+
+int cuMemAlloc_v2(address *made, size_t bytes) {
+    void *block = bytes <= memory ? aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr;
+    if (block == nullptr) return OUT_OF_MEMORY;
+    memset(block, 0xFF, bytes);
+    std::lock_guard<std::mutex> guard(lock);
+    allocations[(uintptr_t)block] = bytes;
+    return *made = (address)(uintptr_t)block, OK;
+}
+
+int cuMemFree_v2(address block) {
+    std::lock_guard<std::mutex> guard(lock);
+    if (allocations.erase(block) == 0) return INVALID;
+    return free((void *)(uintptr_t)block), OK;
+}
+
+int cuPointerGetAttributes(unsigned, const int *, void **values, address place) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto next = allocations.upper_bound(place);
+    bool is_ours = next != allocations.begin() && place < (--next)->first + next->second;
+    return *(unsigned *)values[0] = is_ours ? 2 : 0, OK;
+}
+
+int cuMemcpyHtoD_v2(address to, const void *from, size_t bytes) { return memcpy((void *)(uintptr_t)to, from, bytes), OK; }
+int cuMemcpyAsync(address to, address from, size_t bytes, void *) {
+    return memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes), OK;
+}
+
+int cuStreamCreate(void **made, unsigned) { return *made = new stream, OK; }
+int cuStreamDestroy_v2(void *one) { return delete (stream *)one, OK; }
+int cuStreamSynchronize(void *) { return OK; }
+int cuStreamWaitEvent(void *, void *, unsigned) { return OK; }
+int cuEventCreate(void **made, unsigned) { return *made = new int, OK; }
+int cuEventDestroy_v2(void *event) { return delete (int *)event, OK; }
+int cuEventRecord(void *, void *) { return OK; }
+
+int cuStreamBeginCapture_v2(void *one, int) { return ((stream *)one)->is_capturing = true, OK; }
+
+int cuStreamEndCapture(void *one, void **graph) {
+    auto *captured = (stream *)one;
+    *graph = new std::vector<launch>(std::move(captured->captured));
+    *captured = stream();
+    return OK;
+}
+
+int cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long) {
+    return *made = new std::vector<launch>(*(std::vector<launch> *)graph), OK;
+}
+
+int cuGraphDestroy(void *graph) { return delete (std::vector<launch> *)graph, OK; }
+int cuGraphExecDestroy(void *graph) { return delete (std::vector<launch> *)graph, OK; }
+
+int cuGraphLaunch(void *graph, void *) {
+    for (const launch &one : *(std::vector<launch> *)graph)
+        if (int error = run(one)) return error;
+    return OK;
+}
+
+int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *on,
+                   void **arguments, void **) {
+    launch one{(function *)kernel, blocks, threads, {}};
+    if (blocks == 0 || threads == 0 || threads > MOST_THREADS) return INVALID;
+    for (int i = 0; i < one.kernel->parameters; i++) one.arguments.push_back(*(void **)arguments[i]);
+    if (!((stream *)on)->is_capturing) return run(one);
+    return ((stream *)on)->captured.push_back(one), OK;
+}
+}

@@ -1,0 +1,109 @@
+// kernel.h: CUDA C as C++ for this machine. The threads of a block are fibers of one thread, which take turns at every barrier.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+struct dimensions {
+    unsigned x;
+};
+
+extern "C" dimensions emulated_thread, emulated_block;
+extern "C" void emulated_barrier(int whole_block);
+extern "C" uint64_t *emulated_exchange(int thread);
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __shared__ static
+#define threadIdx emulated_thread
+#define blockIdx emulated_block
+#define CUDART_INF_F std::numeric_limits<float>::infinity()
+#define CUDART_NAN_F std::numeric_limits<float>::quiet_NaN()
+#define CUDART_INF std::numeric_limits<double>::infinity()
+#define CUDART_NAN std::numeric_limits<double>::quiet_NaN()
+
+static inline void __syncthreads() { emulated_barrier(1); }
+
+template <typename T> T __shfl_xor_sync(unsigned, T value, int distance, int) {
+    static_assert(sizeof(T) <= sizeof(uint64_t), "a register");
+    int thread = (int)emulated_thread.x;
+    std::memcpy(emulated_exchange(thread), &value, sizeof value);
+    emulated_barrier(0);
+    T other;
+    std::memcpy(&other, emulated_exchange(thread ^ distance), sizeof other);
+    emulated_barrier(0);
+    return other;
+}
+
+template <typename A, typename B> auto max(A a, B b) -> decltype(a + b) { return a > b ? a : b; }
+template <typename A, typename B> auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
+
+#define VECTOR_OF_TWO(name, element) \
+    struct name {                    \
+        element x, y;                \
+    };
+VECTOR_OF_TWO(float2, float)
+VECTOR_OF_TWO(double2, double)
+VECTOR_OF_TWO(int2, int)
+VECTOR_OF_TWO(uint2, unsigned)
+VECTOR_OF_TWO(longlong2, int64_t)
+
+// Halves, and the instructions of tensor cores. Threads of a warp see each other's registers through pointers to them.
+typedef _Float16 half;
+typedef half __half;
+struct __half2 {
+    half x, y;
+};
+#define __host__
+#define __align__(bytes) alignas(bytes)
+static inline bool __hgt(half a, half b) { return a > b; }
+static inline bool __hlt(half a, half b) { return a < b; }
+static inline half __float2half_rn(float x) { return (half)x; }
+static inline float __half2float(half x) { return (float)x; }
+static inline bool __hisnan(half x) { return x != x; }
+
+static inline void graphopt_copy16(void *to, const void *from, int exists) {
+    std::memset(to, 0, 16);
+    if (exists) std::memcpy(to, from, 16);
+}
+static inline void graphopt_commit() {}
+static inline void graphopt_await0() {}
+static inline void graphopt_await1() {}
+static inline void graphopt_await2() {}
+
+static inline const void *emulated_pointer(int thread) { return (const void *)*emulated_exchange(thread); }
+
+static inline void load_matrices(void *to, const void *from, bool transposed) {
+    int thread = (int)emulated_thread.x, lane = thread % 32, warp = thread - lane;
+    *emulated_exchange(thread) = (uint64_t)from;
+    emulated_barrier(0);
+    for (int matrix = 0; matrix < 4; matrix++)
+        for (int i = 0; i < 2; i++) {
+            int row = transposed ? lane % 4 * 2 + i : lane / 4, column = transposed ? lane / 4 : lane % 4 * 2 + i;
+            ((half *)to)[matrix * 2 + i] = ((const half *)emulated_pointer(warp + matrix * 8 + row))[column];
+        }
+    emulated_barrier(0);
+}
+static inline void graphopt_load(void *to, const void *from) { load_matrices(to, from, false); }
+static inline void graphopt_load_transposed(void *to, const void *from) { load_matrices(to, from, true); }
+
+static inline void graphopt_multiply(float *c, const unsigned *a, const unsigned *b) {
+    int thread = (int)emulated_thread.x, lane = thread % 32, warp = thread - lane;
+    const void *registers[2] = {a, b};
+    *emulated_exchange(thread) = (uint64_t)registers;
+    emulated_barrier(0);
+    for (int i = 0; i < 4; i++) {
+        int row = lane / 4, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; k++) {
+            auto left = (const void *const *)emulated_pointer(warp + row * 4 + k % 8 / 2);
+            auto right = (const void *const *)emulated_pointer(warp + column * 4 + k % 8 / 2);
+            half x = ((const half *)left[0])[(i / 2 + k / 8 * 2) * 2 + k % 2];
+            half y = ((const half *)right[1])[k / 8 * 2 + k % 2];
+            c[i] += (float)x * (float)y;
+        }
+    }
+    emulated_barrier(0);
+}

@@ -1,0 +1,136 @@
+"""Whole models on a GPU: verified as they are compiled, run by several threads, and refused with a reason."""
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphopt
+from graphopt import api
+from graphopt.backends.cuda import nvcc
+from graphopt.backends.targets import TARGETS, Target, find_target, find_targets, native
+from graphopt.errors import ArtifactError, TargetError
+from graphopt.tuning import Budget, Tuning
+from graphopt_runtime.gpu import DRIVER
+from tests.backends.cuda import emulation
+
+MODELS = Path(__file__).parents[3] / "models"
+NAMES = sorted(path.name for path in MODELS.glob("*.onnx"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_models_are_verified(gpu: Target, tmp_path: Path, name: str) -> None:
+    done = api.build(MODELS / name, tmp_path / "model.gopt", target=gpu.name)
+    assert done.verdict.passed
+    assert done.kernels
+
+
+def test_threads_run_a_model_at_once(gpu: Target, tmp_path: Path) -> None:
+    done = api.build(MODELS / "digits_cnn.onnx", tmp_path / "model.gopt", target=gpu.name, check=False)
+    images = [np.random.default_rng(i).random((1, 1, 8, 8), np.float32) for i in range(8)]
+    with graphopt.load(done.path) as model, ThreadPoolExecutor(4) as pool:
+        expected = [model(image)[0] for image in images]
+        for image, result in zip(images, pool.map(lambda x: model(x)[0], images), strict=True):
+            np.testing.assert_array_equal(result, expected[[i is image for i in images].index(True)])
+
+
+def test_the_same_model_gives_the_same_bytes(gpu: Target, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "model.gopt" for folder in ("first", "second")]
+    for path in paths:
+        path.parent.mkdir()
+        api.build(MODELS / "digits_mlp.onnx", path, target=gpu.name, check=False)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_without_a_gpu_nothing_is_verified_or_loaded(tmp_path: Path) -> None:
+    with emulation.emulated_compiler():
+        done = api.build(MODELS / "digits_mlp.onnx", tmp_path / "model.gopt", target="cuda:sm_80")
+    assert "GPU of sm_80" in done.verdict.not_verified
+    with pytest.raises(ArtifactError, match="needs a GPU of sm_80"):
+        graphopt.load(done.path)
+
+
+def test_memory_that_a_gpu_lacks_is_told(tmp_path: Path) -> None:
+    if reason := emulation.missing():
+        pytest.skip(reason)
+    with emulation.emulated_gpu(memory=4096):
+        done = api.build(MODELS / "digits_mlp.onnx", tmp_path / "model.gopt", target="cuda", check=False)
+        with pytest.raises(ArtifactError, match="cuMemAlloc: out of memory"):
+            graphopt.load(done.path)
+
+
+def test_without_the_compiler_a_hint_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvcc, "find_nvcc", lambda: None)
+    with pytest.raises(TargetError, match=r"nvcc is not installed.*CUDA_HOME"):
+        nvcc.compile_cubins([""], "sm_80")
+
+
+def test_profiles_are_refused() -> None:
+    with pytest.raises(TargetError, match="cannot be profiled"):
+        api.compile(MODELS / "digits_mlp.onnx", target="cuda:sm_80", profile=True)
+
+
+def test_tuning_is_refused(tmp_path: Path) -> None:
+    tuning = Tuning(tmp_path / "model.tune", Budget(1))
+    with pytest.raises(TargetError, match="cannot be tuned"):
+        api.tune(MODELS / "digits_mlp.onnx", tuning, target="cuda:sm_80")
+
+
+def test_exports_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="GPU"):
+        api.export(MODELS / "digits_mlp.onnx", tmp_path / "model", target="cuda:sm_80", kind="static")
+
+
+def test_targets() -> None:
+    assert not native().device
+    both = find_targets("cuda:sm_90,cuda:sm_80")
+    assert [target.device for target in both] == ["sm_80", "sm_90"]
+    assert TARGETS["cuda:sm_86"].demands == ("sm_86",)
+
+
+def test_the_gpu_of_a_machine_without_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphopt_runtime.gpu.architectures", frozenset)
+    with pytest.raises(TargetError, match=r"name the one to compile for: cuda:sm_80"):
+        find_target("cuda")
+
+
+class OnGpu:
+    """An array in the memory of the GPU, as other libraries describe theirs."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.driver = array, ctypes.CDLL(DRIVER)
+        context, place = ctypes.c_void_p(), ctypes.c_uint64()
+        assert self.driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+        assert self.driver.cuCtxPushCurrent_v2(context) == 0
+        assert self.driver.cuMemAlloc_v2(ctypes.byref(place), ctypes.c_size_t(array.nbytes)) == 0
+        self.place = place
+        self._move(place, ctypes.c_uint64(array.ctypes.data))
+
+    def _move(self, to: ctypes.c_uint64, source: ctypes.c_uint64) -> None:
+        assert self.driver.cuMemcpyAsync(to, source, ctypes.c_size_t(self.array.nbytes), None) == 0
+        assert self.driver.cuStreamSynchronize(None) == 0
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        facts = {"shape": self.array.shape, "typestr": self.array.dtype.str, "version": 3}
+        return {**facts, "data": (self.place.value, False), "strides": None}
+
+    def numpy(self) -> np.ndarray:
+        result = np.empty_like(self.array)
+        self._move(ctypes.c_uint64(result.ctypes.data), self.place)
+        return result
+
+
+def test_arrays_on_the_gpu_are_used_where_they_lie(gpu: Target, tmp_path: Path) -> None:
+    done = api.build(MODELS / "digits_mlp.onnx", tmp_path / "model.gopt", target=gpu.name, check=False)
+    with graphopt.load(done.path) as model:
+        feeds = [np.random.default_rng(0).random(t.shape, np.float32) for t in model.variants[0].inputs]
+        expected = model(*feeds)
+        lent = [OnGpu(np.zeros_like(array)) for array in expected]
+        results = model(*(OnGpu(array) for array in feeds), out=lent)
+        assert all(result is array for result, array in zip(results, lent, strict=True))
+        for array, want in zip(lent, expected, strict=True):
+            np.testing.assert_array_equal(array.numpy(), want)
