@@ -20,7 +20,7 @@ from graphopt.model.statistics import macs
 from graphopt.passes import COMPILED_GROWTH
 from graphopt.passes.cleanup import Cleanup
 from graphopt.passes.opset import ConvertOpset
-from graphopt.passes.prune.groups import GONE, Group, Structure, find_groups
+from graphopt.passes.prune.groups import GONE, Group, find_groups
 from graphopt.passes.prune.importance import COMPARABLE, IMPORTANCE, OBSERVES, Evidence, Scores, point
 from graphopt.passes.prune.removal import Kept, remove
 from graphopt.passes.prune.schedule import SCHEDULES, Candidate
@@ -35,8 +35,6 @@ Progress = Callable[[str], None]
 
 LEAST_OPSET = 13
 """From which on sizes and places are inputs."""
-
-SCHEDULE_NAMES = tuple(SCHEDULES)
 
 DEFAULT_WITH_DATA, DEFAULT_WITHOUT = "correlation", "l2"
 
@@ -59,6 +57,8 @@ class Pruning:
             )
         if self.schedule not in SCHEDULES:
             raise GraphoptError(f"unknown schedule {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
+        if self.seed < 0:
+            raise GraphoptError(f"a seed of {self.seed} is none; give 0 or more")
         if self.round_to < 1:
             raise GraphoptError("widths are rounded to a multiple of 1 or more")
 
@@ -89,8 +89,9 @@ class Pruner:
         prepare(model)
         _require_finite(model)
         self._model = model
-        self.structure = find_groups(model)
-        self.groups = _unprotected(self.structure, settings.protect)
+        _require_matches(model, settings.protect)
+        self.structure = find_groups(model, self._is_protected)
+        self.groups = list(self.structure.groups)
         self.importance = settings.importance or (DEFAULT_WITHOUT if data is None else DEFAULT_WITH_DATA)
         self._costs = {group.name: cost(group) for group in self.groups}
         self._scores: dict[str, Scores] | None = None
@@ -112,7 +113,7 @@ class Pruner:
     def make(self, kept: Kept, correct: bool | None = None) -> Pruned:
         """The model without the other channels; what is left makes up for them where there is data."""
         model = self._model.clone()
-        left = remove(find_groups(model), kept)
+        left = remove(find_groups(model, self._is_protected), kept)
         if self._data is not None and (self.settings.correct if correct is None else correct):
             reconstruct(
                 self._model, model, left, self._data, self._samples, self._progress, self.settings.seed
@@ -120,6 +121,10 @@ class Pruner:
         close_shuffles(model)
         Cleanup().apply(model, Context())
         return Pruned(model, kept)
+
+    def _is_protected(self, node: ir.Node) -> bool:
+        names = node.name or "", node.op_type
+        return any(fnmatchcase(text, pattern) for pattern in self.settings.protect for text in names)
 
     def _scored(self) -> dict[str, Scores]:
         if self._scores is None:
@@ -198,26 +203,12 @@ def _ranked(group: Group, scores: Scores, evidence: Evidence) -> Scores:
     )
 
 
-def _unprotected(structure: Structure, protect: Sequence[str]) -> list[Group]:
-    """Groups no node of which matches a pattern. Raises GraphoptError for a pattern that nothing matches, and if none is left."""
-    names = [text for node in structure.model.graph for text in (node.name or "", node.op_type)]
+def _require_matches(model: ir.Model, protect: Sequence[str]) -> None:
+    """Raises GraphoptError for a pattern that nothing matches."""
+    names = [text for node in model.graph for text in (node.name or "", node.op_type)]
     for pattern in protect:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise GraphoptError(f"no node or operator of the model matches {pattern!r}")
-
-    def is_protected(group: Group) -> bool:
-        nodes = [place.node for place in (*group.makers, *group.readers)]
-        return any(
-            fnmatchcase(text, each)
-            for each in protect
-            for node in nodes
-            for text in (node.name or "", node.op_type)
-        )
-
-    found = [group for group in structure.groups if not is_protected(group)]
-    if structure.groups and not found:
-        raise GraphoptError("every group of channels is protected, nothing is left to prune")
-    return found
 
 
 def _require_finite(model: ir.Model) -> None:

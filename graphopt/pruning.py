@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.building import Model, read
@@ -19,6 +20,8 @@ from graphopt.passes.prune.groups import Group, Whole
 from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import counts
 from graphopt.pruner import Pruned, Pruner, Pruning
+from graphopt.random_feeds import random_feeds
+from graphopt.verify import ReferenceFailed, reference
 
 Progress = Callable[[str], None]
 
@@ -111,9 +114,9 @@ def prune(
 ) -> PruningResult:
     """Remove channels, heads and cells until a target is met, and make up for them on data.
 
-    The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the first `samples` of which are used to rank channels and to fit what
-    is left. What it cost is measured on `evaluate_on`, by default on that data itself. Raises GraphoptError; nothing is written
-    then.
+    The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the
+    first `samples` of which are used to rank channels and to fit what is left. What it cost is measured on `evaluate_on`, by default
+    on that data itself. The result has run once before it is written. Raises GraphoptError; nothing is written then.
     """
     chosen = Pruning(**settings)
     if metric is not None:
@@ -131,20 +134,41 @@ def prune(
         else Judge(original, held_out, samples if held_out is data else None, metric, progress)
     )
     stages = {"original": Step(before, None if judge is None else judge.judge(source))}
-    reached = source
+    reached, sizes = source, dict[str, int]()
     for number in range(steps):
         pruner = Pruner(reached.clone(), chosen, data, samples, progress, workers)
         _require_groups(pruner, target)
-        kept = meeting(pruner, replace(target, share=target.share ** ((number + 1) / steps)), before)
+        kept = meeting(pruner, _part(target, number, steps), before)
+        sizes = {**{name: len(channels) for name, channels in kept.items()}, **sizes}
         made = pruner.make(kept, correct=False)
         stages[_title("removed", number, steps)] = _step(made, judge)
         if data is not None and chosen.correct:
             made = pruner.make(kept)
             stages[_title("corrected", number, steps)] = _step(made, judge)
         reached = made.model
+    _require_runs(original, reached)
     if output is not None:
         save(reached, output)
-    return _result(pruner, made, stages)
+    widths = {name: (sizes[name], left) for name, (_, left) in counts(made.kept).items()}
+    return _result(pruner, made, widths, stages, data is not None)
+
+
+def _part(target: Target, number: int, steps: int) -> Target:
+    """What is to be left by one of several steps: of the model as it was, but of channels of what the step before left."""
+    power = 1 if target.measure == "channels" else number + 1
+    return replace(target, share=target.share ** (power / steps))
+
+
+def _require_runs(original: ir.Model, smaller: ir.Model) -> None:
+    """Raises GraphoptError where ONNX Runtime, which runs the original, does not run the result, or gives other shapes."""
+    feeds = random_feeds(original)
+    try:
+        before = reference(original)(feeds)
+    except ReferenceFailed:
+        return
+    after = reference(smaller)(feeds)
+    if any(np.shape(after[name]) != np.shape(array) for name, array in before.items()):
+        raise GraphoptError("the smaller model gives other shapes: please report the model")
 
 
 def _title(what: str, number: int, steps: int) -> str:
@@ -184,6 +208,8 @@ def groups(model: Model, protect: tuple[str, ...] = ()) -> tuple[list[Group], li
 def _require_groups(pruner: Pruner, target: Target) -> None:
     if pruner.groups or target.share == 1:
         return
+    if pruner.settings.protect:
+        raise GraphoptError("every group of channels is protected, nothing is left to prune")
     reasons = "; ".join(f"{each.name}: {each.reason}" for each in pruner.structure.whole[:3])
     raise UnreachableError(f"no channel of this model can be removed. {reasons}".strip())
 
@@ -192,19 +218,16 @@ def _step(made: Pruned, judge: Judge | None) -> Step:
     return Step(statistics(made.model), None if judge is None else judge.judge(made.model))
 
 
-def _result(pruner: Pruner, made: Pruned, steps: dict[str, Step]) -> PruningResult:
+def _result(
+    pruner: Pruner, made: Pruned, widths: dict[str, tuple[int, int]], steps: dict[str, Step], fitted: bool
+) -> PruningResult:
     inexact = {group.name: group.inexact for group in pruner.groups if group.inexact}
     warnings = []
-    if len(steps) == 2 and steps["original"].evaluation is None:
+    if not fitted:
+        warnings.append("without --calib DATA nothing makes up for what is removed")
+    if all(size == left for size, left in widths.values()):
         warnings.append(
-            "without --calib DATA nothing makes up for what is removed, and what it costs is not known"
+            "nothing was removed: the ratio is small, or groups are narrower than what widths are rounded to"
         )
-    return PruningResult(
-        made.model,
-        pruner.importance,
-        dict(counts(made.kept)),
-        list(pruner.structure.whole),
-        inexact,
-        steps,
-        warnings,
-    )
+    whole = list(pruner.structure.whole)
+    return PruningResult(made.model, pruner.importance, widths, whole, inexact, steps, warnings)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graphopt import edit
 from graphopt.calibration import batch_size
 from graphopt.data import Dataset
+from graphopt.errors import DataError
 from graphopt.passes.prune.refit import Layer, Places, fit, inputs, layers
 from graphopt.verify import reference
 
@@ -32,13 +33,17 @@ def reconstruct(
 ) -> None:
     """Change the weights of `smaller`, in place, whose nodes are called as in `original`.
 
-    `kept` tells, by names of values and axes, which channels it still has. Raises DataError through ONNX Runtime's runner.
+    `kept` tells, by names of values and axes, which channels it still has. Layers that lost positions as well, as where tokens are mixed, stay as they are. Raises
+    DataError where there are too few samples.
     """
-    chosen, names = layers(smaller.graph), edit.Names(smaller)
+    chosen = [layer for layer in layers(smaller.graph) if _has_all_positions(layer, kept)]
+    names = edit.Names(smaller)
     if not chosen:
         return
     count = min(samples, len(data))
     size = batch_size(original, count)
+    if count < size:
+        raise DataError(f"the calibration data has {len(data)} sample(s), one run of the model takes {size}")
     batches = list(data.batches(size, count - count % size))
     progress("correct: results of the original")
     drawn = _draw(original, chosen, batches, kept, np.random.default_rng(seed))
@@ -54,6 +59,13 @@ def reconstruct(
             rows.append(inputs(layer, values[layer.source], place))
             results.append(target - place.of(values[layer.beside]) if layer.beside else target)
         fit(layer, np.concatenate(rows), np.concatenate(results), names)
+
+
+def _has_all_positions(layer: Layer, kept: Kept) -> bool:
+    """Whether the results of a layer lost channels alone."""
+    value = layer.node.outputs[0]
+    rank = 0 if value.shape is None else len(value.shape)
+    return not any((layer.target, axis) in kept for axis in range(rank) if axis != layer.axis % max(rank, 1))
 
 
 Drawn = dict[tuple[str, str], tuple[list[Places], list[NDArray[np.float32]]]]

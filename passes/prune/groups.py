@@ -6,7 +6,7 @@ Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, whose closure of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,10 +77,13 @@ class Structure:
     whole: Sequence[Whole] = field(default_factory=tuple)
 
 
-def find_groups(model: ir.Model) -> Structure:
-    """Follow the channels of a model whose shapes are inferred."""
+def find_groups(model: ir.Model, is_protected: Callable[[ir.Node], bool] = lambda node: False) -> Structure:
+    """Follow the channels of a model whose shapes are inferred; what protected nodes read and give stays whole."""
     flow = Flow()
     flow.follow(model.graph, RULES)
+    for node in model.graph:
+        for value in (*node.inputs, *node.outputs) if is_protected(node) else ():
+            flow.freeze(value, f"{label(node)} is protected")
     blocks = [block for each in flow.values.values() for block in each]
     classes, reasons = flow.labels.settle(blocks)
     slots = _slots(flow, classes)

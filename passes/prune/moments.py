@@ -21,11 +21,11 @@ class Moments:
     axis: int
     products: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
-    def add(self, array: NDArray[np.float32]) -> None:
+    def add(self, array: NDArray[np.generic]) -> None:
         """Another batch."""
         rows = _rows(array, self.axis)
         rows = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
-        self.join(Moments(self.axis, (rows.T @ rows).astype(np.float64)))
+        self.join(Moments(self.axis, rows.T @ rows))
 
     def join(self, other: Moments) -> None:
         """All that `other` has seen."""
@@ -50,7 +50,7 @@ class Histograms:
     radius: float = 0.0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
 
-    def add(self, array: NDArray[np.float32]) -> None:
+    def add(self, array: NDArray[np.generic]) -> None:
         """Another batch."""
         rows = _rows(array, self.axis)
         if not rows.size:
@@ -81,8 +81,10 @@ class Histograms:
         return np.asarray(-(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1))
 
 
-def _rows(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+def _rows(array: NDArray[np.generic], axis: int) -> NDArray[np.float64]:
+    """A row for each position, in numbers that can be summed: integers and halves cannot."""
+    rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    return rows.astype(np.float64)
 
 
 def _coarser(counts: NDArray[np.int64], factor: float) -> NDArray[np.int64]:

@@ -24,6 +24,9 @@ DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HELD_OUT = 4
 """One of so many samples tells which is best."""
 
+FEWEST = 16
+"""Rows below which only means are made right."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -218,6 +221,8 @@ Fitted = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def _solve(rows: NDArray[np.float64], results: NDArray[np.float64], start: NDArray[np.float64]) -> Fitted:
     """Filters near `start`, by the damping that generalises best; only shifted where none does."""
+    if len(rows) < FEWEST:
+        return _Sums.of(rows, results).shifted(start)
     check = np.arange(len(rows)) % HELD_OUT == 0
     sums = _Sums.of(rows[~check], results[~check])
     trials: dict[float | None, Fitted] = {damping: sums.damped(start, damping) for damping in DAMPINGS}

@@ -30,6 +30,9 @@ class Form:
         image, weight, output = node.inputs[0], node.inputs[self.weight], node.outputs[0]
         assert image is not None
         assert weight is not None
+        if not (_rank(image) and _rank(weight) and _rank(output)):
+            _keep(flow, node)
+            return
         flow.axis(image, CHANNELS)
         flow.freeze(image, f"{label(node)} slides along it", [0, *range(2, _rank(image))])
         flow.freeze(weight, f"{label(node)} has a kernel of that size", range(2, _rank(weight)))
@@ -101,6 +104,12 @@ def _groups(node: ir.Node) -> int:
     return int(attribute(node, "group") or 1)
 
 
+def _keep(flow: Flow, node: ir.Node) -> None:
+    """Leaves whole what a node reads whose ranks are not known."""
+    for value in node.inputs:
+        flow.freeze(value, f"the rank of what {label(node)} reads or gives is not known")
+
+
 def _rank(value: ir.Value) -> int:
     return 0 if value.shape is None else len(value.shape)
 
@@ -123,6 +132,9 @@ def by_channel(flow: Flow, node: ir.Node) -> None:
     if any(output.uses() for output in node.outputs[1:]):
         flow.freeze(image, f"{label(node)} gives places in it")
     flow.freeze(image, f"{label(node)} slides along it", range(2, _rank(image)))
+    if not all(_rank(value) for value in (image, node.outputs[0])):
+        _keep(flow, node)
+        return
     for output in node.outputs:
         flow.put(output, [block for block in flow.blocks(image) if block.ndim == _rank(output)])
 

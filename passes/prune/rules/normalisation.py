@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphopt.passes.prune.flow import Flow, dims, label, rank
 from graphopt.passes.prune.labels import Block, covered
-from graphopt.passes.prune.rules.rule import Removal, Rule, argument
+from graphopt.passes.prune.rules.rule import Removal, Rule, argument, combine, lifted
 from graphopt.pattern import attribute
 
 CHANNELS = 1
@@ -73,13 +73,13 @@ def layer_normalisation(flow: Flow, node: ir.Node) -> None:
     axis = attribute(node, "axis")
     first = (-1 if axis is None else axis) % width
     blocks = [_averaged(flow, block, range(first, width)) for block in flow.blocks(source)]
+    if any(output.uses() for output in node.outputs[1:]):
+        flow.labels.freeze(blocks, f"{label(node)} gives its means")
+    sizes = dims(source) or []
     for value in node.inputs[1:]:
-        for block in flow.blocks(value):
-            places = [width - block.ndim + each for each in covered(block)]
-            partner = next((each for each in blocks if covered(each) == places), None)
-            flow.meet(
-                block.reshape(-1), None if partner is None else partner.reshape(-1), f"{label(node)} keeps it"
-            )
+        found = lifted(flow, value, width)
+        if value is not None and found is not None:
+            blocks = combine(flow, [(blocks, sizes), found])
     flow.put(node.outputs[0], blocks)
 
 

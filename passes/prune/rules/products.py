@@ -56,6 +56,10 @@ def _multiply(flow: Flow, node: ir.Node, left_index: int, right_index: int) -> N
 
 def gemm(flow: Flow, node: ir.Node) -> None:
     """Y = A' B' + C."""
+    if any(value is not None and rank(value) is None for value in node.inputs):
+        for value in node.inputs:
+            flow.freeze(value, f"the rank of what {label(node)} reads is not known")
+        return
     sides = []
     for index, name in enumerate(("transA", "transB")):
         found = lifted(flow, node.inputs[index], 2)

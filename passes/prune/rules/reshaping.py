@@ -215,7 +215,7 @@ def expand(flow: Flow, node: ir.Node) -> None:
     found = []
     for block in flow.blocks(source):
         moved = block.reshape((1,) * (len(after) - block.ndim) + block.shape)
-        if _is_constant(node) or _is_known(moved, after):
+        if _is_constant(node) or (dims(node.inputs[1]) == [len(after)] and _is_known(moved, after)):
             found.append(moved)
         else:
             flow.labels.freeze([block], f"{label(node)} computes its shape")

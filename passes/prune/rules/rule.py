@@ -52,7 +52,8 @@ def set_argument(removal: Removal, node: ir.Node, index: int, name: str, content
     if name in node.attributes:
         node.attributes[name] = ir.AttrInt64s(name, list(content))
         return
-    removal.replace(node, index, np.array(content, np.int64))
+    old = edit.constant(node.inputs[index]) if len(node.inputs) > index else None
+    removal.replace(node, index, np.array(content, np.int64 if old is None else old.dtype))
 
 
 def combine(flow: Flow, operands: Sequence[tuple[Sequence[Block], Dims]]) -> list[Block]:

@@ -314,6 +314,8 @@ def resize(flow: Flow, node: ir.Node) -> None:
         axes = covered(block)
         if before is None or after is None or any(before[axis] != after[axis] for axis in axes):
             flow.labels.freeze([block], f"{label(node)} resizes it")
+        elif len(node.inputs) > 3 and node.inputs[3] is not None and edit.constant(node.inputs[3]) is None:
+            flow.labels.freeze([block], f"{label(node)} computes its sizes")
         else:
             found.append(block)
     flow.put(node.outputs[0], found)
