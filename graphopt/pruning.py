@@ -19,6 +19,7 @@ from graphopt.passes.prune.groups import Group, Whole
 from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import counts
 from graphopt.pruner import Pruned, Pruner, Pruning
+from graphopt.recovery import Lesson, Recovered, Recovery, require_recoverable
 
 Progress = Callable[[str], None]
 
@@ -71,7 +72,7 @@ class Step:
 class PruningResult:
     """A smaller model, channels before and after by group, what stayed whole and why, and what each step left.
 
-    `steps` starts with the model as it was; then come channels removed alone, and made up for.
+    `steps` starts with the model as it was; then come channels removed alone, and made up for, and recovered.
     """
 
     model: ir.Model
@@ -81,6 +82,7 @@ class PruningResult:
     inexact: dict[str, str]
     steps: dict[str, Step]
     warnings: list[str]
+    recovery: Recovery | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -91,6 +93,7 @@ class PruningResult:
             "inexact": self.inexact,
             "steps": {name: step.to_json() for name, step in self.steps.items()},
             "warnings": self.warnings,
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
         }
 
 
@@ -106,13 +109,15 @@ def prune(
     evaluate_on: Data | None = None,
     metric: str | None = None,
     steps: int = 1,
+    recover_minutes: float | None = None,
     progress: Progress = lambda stage: None,
     **settings: Any,
 ) -> PruningResult:
     """Remove channels, heads and cells until a target is met, and make up for them on data.
 
-    The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the first `samples` of which are used to rank channels and to fit what
-    is left. What it cost is measured on `evaluate_on`, by default on that data itself. Raises GraphoptError; nothing is written
+    The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the
+    first `samples` of which are used to rank channels and to fit what is left. For `recover_minutes` the result learns from the model
+    as it was. What it cost is measured on `evaluate_on`, by default on that data itself. Raises GraphoptError; nothing is written
     then.
     """
     chosen = Pruning(**settings)
@@ -120,6 +125,7 @@ def prune(
         find_metric(metric)
     if steps < 1:
         raise GraphoptError(f"{steps} steps are none; give 1 or more")
+    require_recoverable(recover_minutes, calib is not None)
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
@@ -142,9 +148,14 @@ def prune(
             made = pruner.make(kept)
             stages[_title("corrected", number, steps)] = _step(made, judge)
         reached = made.model
+    cost = list(stages.values())[-1].evaluation
+    lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
+    last = lesson.recovered(reached, cost)
+    if last.recovery is not None:
+        stages["recovered"] = Step(statistics(last.model), last.evaluation)
     if output is not None:
-        save(reached, output)
-    return _result(pruner, made, stages)
+        save(last.model, output)
+    return _result(pruner, made, last, stages)
 
 
 def _title(what: str, number: int, steps: int) -> str:
@@ -192,7 +203,7 @@ def _step(made: Pruned, judge: Judge | None) -> Step:
     return Step(statistics(made.model), None if judge is None else judge.judge(made.model))
 
 
-def _result(pruner: Pruner, made: Pruned, steps: dict[str, Step]) -> PruningResult:
+def _result(pruner: Pruner, made: Pruned, last: Recovered, steps: dict[str, Step]) -> PruningResult:
     inexact = {group.name: group.inexact for group in pruner.groups if group.inexact}
     warnings = []
     if len(steps) == 2 and steps["original"].evaluation is None:
@@ -200,11 +211,12 @@ def _result(pruner: Pruner, made: Pruned, steps: dict[str, Step]) -> PruningResu
             "without --calib DATA nothing makes up for what is removed, and what it costs is not known"
         )
     return PruningResult(
-        made.model,
+        last.model,
         pruner.importance,
         dict(counts(made.kept)),
         list(pruner.structure.whole),
         inexact,
         steps,
-        warnings,
+        [*warnings, *last.warnings],
+        last.recovery,
     )
