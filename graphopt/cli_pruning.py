@@ -112,10 +112,9 @@ def prune(
     The result is a smaller dense model in standard ONNX; its inputs and outputs keep their shapes. What it cost is measured on --eval,
     or else on --calib.
     """
-    if only_groups or picture is not None:
+    if only_groups:
         _show_groups(model, tuple(chosen["protect"]), picture, json_file)
-        if only_groups:
-            return
+        return
     if output is None:
         raise GraphoptError("name the smaller model with -o, or ask for --groups")
     settings = _settings(chosen)
@@ -123,6 +122,8 @@ def prune(
         from graphopt import pruning
 
         done = pruning.prune(model, _target(chosen), output=output, progress=progress, **settings)
+        if picture is not None:
+            _draw(pruning.groups(model, settings["protect"])[0], picture)
     announce(done.warnings)
     publish(json_file, done.to_json(), *tables(done), line=f"{output}: {summary(done)}")
 
@@ -198,11 +199,10 @@ def _channels(ratio: float) -> Target:
 def _show_groups(model: Path, protect: tuple[str, ...], picture: Path | None, json_file: str | None) -> None:
     with progress_display(json_file):
         from graphopt import pruning
-        from graphopt.picture import write_picture
 
         groups, whole = pruning.groups(model, protect)
         if picture is not None:
-            write_picture(groups, picture)
+            _draw(groups, picture)
     content = {
         "groups": [
             {"name": group.name, "channels": group.size, "nodes": group.nodes, "inexact": group.inexact}
@@ -213,6 +213,12 @@ def _show_groups(model: Path, protect: tuple[str, ...], picture: Path | None, js
     channels = sum(group.size for group in groups)
     line = f"{channels} channels in {len(groups)} groups may go; {len(whole)} weights stay whole"
     publish(json_file, content, *_group_tables(groups, whole), line=line)
+
+
+def _draw(groups: Sequence[Group], picture: Path) -> None:
+    from graphopt.picture import write_picture
+
+    write_picture(groups, picture)
 
 
 def _group_tables(groups: Sequence[Group], whole: Sequence[Whole]) -> list[Table]:

@@ -13,10 +13,11 @@ from typing import Any
 import onnx_ir as ir
 
 from graphopt import api, clustering, pruning, quantizing
+from graphopt.artifact import replacing
 from graphopt.bench import Schedule, default_threads, measure
 from graphopt.building import Model, Options, read
 from graphopt.data import Data, Dataset, samples_for
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UnreachableError
 from graphopt.evaluation import Judge
 from graphopt.fingerprint import fingerprint
 from graphopt.measuring import OURS, BackendLoader
@@ -149,14 +150,15 @@ def compress(
     subject = fingerprint(
         source, (objective, metric, samples, target, sorted(options.items())), data, held_out
     )
-    diary = Journal(None if journal is None else Path(journal), subject)
     with tempfile.TemporaryDirectory() as folder:
         maker = _Maker(source, data, samples, workers, progress)
         builder = _Builder(Path(folder), source, target, options, progress)
+        builder.artifact(Plan(), maker)
+        diary = Journal(None if journal is None else Path(journal), subject)
         points = list(_explore(WAYS[objective], maker, judge, builder, diary, max_drop, progress))
         chosen = _best(points, objective, max_drop)
-        shutil.copyfile(builder.artifact(chosen.plan, maker), temporary := Path(output).with_suffix(".part"))
-        temporary.replace(output)
+        with builder.artifact(chosen.plan, maker).open("rb") as made, replacing(Path(output)) as file:
+            shutil.copyfileobj(made, file)
     return Compression(points, chosen, metric, judge.before, Path(output), [])
 
 
@@ -251,13 +253,16 @@ def _explore(
     budget: float,
     progress: Progress,
 ) -> Iterator[Point]:
-    """For each way fewer and fewer multiply-adds, until the metric loses too much."""
+    """For each way fewer and fewer multiply-adds, until the metric loses too much or no channel is left to remove."""
     for way in ways:
         for share in SHARES:
             plan = replace(way, share=share)
             progress(f"search: {plan}")
-            drop = diary.remember(f"drop {plan}", lambda plan=plan: judge.judge(maker.make(plan)).drop)  # type: ignore[misc]
-            if drop > budget:
+            try:
+                drop = diary.remember(f"drop {plan}", lambda plan=plan: judge.judge(maker.make(plan)).drop)  # type: ignore[misc]
+            except UnreachableError:
+                break
+            if not drop <= budget:
                 yield Point(plan, drop)
                 break
             yield _measured(plan, drop, maker, builder, diary)

@@ -11,6 +11,7 @@ GraphoptError               exit code 2, the message is complete and meant for t
 ├── DeviceError             a model that runs elsewhere: the connection, or its process, is lost
 ├── TuningError             a tuning database that is damaged or lacks a required schedule, a cluster that cannot build
 ├── OutputError             a file that cannot be written
+├── UnreachableError        a model that cannot be made as small as is asked
 └── VerificationError       a result differs from its reference; exit code 1
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "ShapeError",
     "TargetError",
     "TuningError",
+    "UnreachableError",
     "UnsupportedError",
     "UnsupportedNode",
     "VerificationError",
@@ -85,6 +87,10 @@ class TuningError(GraphoptError):
 
 class OutputError(GraphoptError):
     """A file cannot be written."""
+
+
+class UnreachableError(GraphoptError):
+    """A model cannot be made as small as is asked by what it is to be made smaller with."""
 
 
 class VerificationError(GraphoptError):

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from graphopt.building import Model, read
 from graphopt.data import Data, samples_for
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UnreachableError
 from graphopt.evaluation import Evaluation, Judge
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
@@ -163,7 +163,7 @@ def _title(what: str, number: int, steps: int) -> str:
 
 
 def meeting(pruner: Pruner, target: Target, before: Statistics) -> Kept:
-    """The channels that stay at the smallest ratio whose model has no more than the target. Raises GraphoptError if none has."""
+    """The channels that stay at the smallest ratio whose model has no more than the target. Raises UnreachableError if none has."""
     if target.measure == "channels":
         return pruner.choose(1 - target.share)
     measure = MEASURES[target.measure]
@@ -175,7 +175,7 @@ def meeting(pruner: Pruner, target: Target, before: Statistics) -> Kept:
     too_little, enough = 0.0, 1.0
     if left(enough) > wanted:
         least = left(enough) / measure(before)
-        raise GraphoptError(
+        raise UnreachableError(
             f"{target.share:g} of {target.measure} cannot be reached by removing channels: {least:.3f} would be left at least"
         )
     for _ in range(SEARCHED):
@@ -196,7 +196,7 @@ def _require_groups(pruner: Pruner, target: Target) -> None:
     if pruner.groups or target.share == 1:
         return
     reasons = "; ".join(f"{each.name}: {each.reason}" for each in pruner.structure.whole[:3])
-    raise GraphoptError(f"no channel of this model can be removed. {reasons}".strip())
+    raise UnreachableError(f"no channel of this model can be removed. {reasons}".strip())
 
 
 def _step(made: Pruned, judge: Judge | None) -> Step:

@@ -45,6 +45,9 @@ FEW = 4
 MOVING = 3
 """Cycles to move one element between rows and channel blocks."""
 
+ELEMENTWISE = frozenset({"Add", "Clip", "LeakyRelu", "Mul", "PRelu", "Relu", "Sigmoid"})
+"""Operators that become part of the kernels before them, and keep their layout."""
+
 MANY_READS = 8
 """Vectors computed from one input element from which it pays to move the input into channel blocks."""
 
@@ -70,7 +73,7 @@ class Convolution:
     def is_depthwise(self) -> bool:
         return self.geometry.channels == self.geometry.filters == 1 and self.geometry.groups > 1
 
-    def fills_vectors(self, lanes: int) -> bool:
+    def fills_vectors(self, node: ir.Node, lanes: int) -> bool:
         """Whether vectors of output channels take fewer cycles than vectors of columns."""
         geometry = self.geometry
         taps = math.prod(axis.kernel for axis in geometry.axes)
@@ -80,7 +83,33 @@ class Convolution:
         reads = geometry.channels * taps
         along_channels = reads * -(-geometry.filters // lanes)
         along_rows = reads * geometry.filters / lanes * (-(-columns // lanes) * lanes / max(columns, 1))
-        return along_channels <= along_rows + MOVING * (geometry.channels + geometry.filters)
+        if self.input.block or taps == 1:
+            return along_channels <= along_rows + MOVING * (geometry.channels + geometry.filters)
+        leaving = 0 if are_read_by_narrow(node, lanes) else MOVING * geometry.filters
+        return along_channels <= along_rows + leaving
+
+
+def are_read_by_narrow(node: ir.Node, lanes: int) -> bool:
+    """Whether most of what reads the results of a node, past elementwise operators, are convolutions that would leave half of every
+    vector of output channels empty."""
+    readers: list[ir.Node] = []
+    seen, waiting = {node}, [node]
+    while waiting:
+        for reader in waiting.pop().outputs[0].consumers():
+            if reader in seen:
+                continue
+            seen.add(reader)
+            (waiting if reader.op_type in ELEMENTWISE else readers).append(reader)
+    narrow = [reader for reader in readers if _is_narrow(reader, lanes)]
+    return 2 * len(narrow) > len(readers)
+
+
+def _is_narrow(node: ir.Node, lanes: int) -> bool:
+    weights = node.inputs[1] if node.op_type == "Conv" and attribute(node, "group", 1) == 1 else None
+    if weights is None:
+        return False
+    filters, _, *taps = shape_of(weights)
+    return 2 * filters <= lanes and math.prod(taps) > 1
 
 
 def lower_conv(ctx: Lowering, node: ir.Node) -> None:
@@ -100,7 +129,7 @@ def lower_conv(ctx: Lowering, node: ir.Node) -> None:
         _rows(ctx, node, convolution)
     elif convolution.is_packable and convolution.is_depthwise:
         _depthwise(ctx, node, convolution)
-    elif convolution.is_packable and convolution.fills_vectors(ctx.lanes):
+    elif convolution.is_packable and convolution.fills_vectors(node, ctx.lanes):
         _direct(ctx, node, convolution)
     else:
         _rows(ctx, node, convolution)

@@ -93,3 +93,34 @@ def test_what_others_read_too_is_put_together_in_rows() -> None:
     nodes.add("ReduceSum", joined, fixed(np.array([3])))
     assert blocked_copies(nodes) == ["to_blocks"]
     nodes.check()
+
+
+def narrow(nodes: Nodes, x: str | np.ndarray, channels: int, filters: int) -> str:
+    """A convolution of 3 x 3."""
+    weights = RNG.standard_normal((filters, channels, 3, 3)).astype(np.float32) / channels
+    return nodes.add("Relu", nodes.add("Conv", x, fixed(weights), pads=[1, 1, 1, 1]))
+
+
+def by_rows(nodes: Nodes) -> int:
+    """Convolutions with lanes along rows."""
+    model = ir.from_proto(nodes.proto())
+    models.normalise(model)
+    return sum(kernel.name == "conv_rows" for kernel in lower_model(model, AVX512).kernels())
+
+
+def test_chains_of_few_channels_keep_lanes_along_rows() -> None:
+    nodes = Nodes()
+    x = narrow(nodes, RNG.standard_normal((1, 3, 32, 32)).astype(np.float32), 3, 8)
+    for _ in range(3):
+        x = nodes.add("Add", x, narrow(nodes, x, 8, 8))
+    narrow(nodes, x, 8, 64)
+    assert by_rows(nodes) == 4
+    nodes.check()
+
+
+def test_few_channels_that_wide_layers_read_are_put_into_blocks() -> None:
+    nodes = Nodes()
+    x = narrow(nodes, RNG.standard_normal((1, 3, 32, 32)).astype(np.float32), 3, 8)
+    narrow(nodes, x, 8, 64)
+    assert by_rows(nodes) == 0
+    nodes.check()

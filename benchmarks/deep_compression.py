@@ -1,0 +1,100 @@
+"""What pruning, clustering and entropy coding save one after the other, on the digits models that we ship and on SqueezeNet.
+
+`[GRAPHOPT_ZOO=...] python benchmarks/deep_compression.py`
+
+Channels go until a share of the parameters is left, the layers that remain are fitted, and weights get 32 values each; nothing is trained.
+Files are compared as `zip -9` packs them, as in Han et al., "Deep Compression", 2016.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import digits
+from graphopt import api
+from graphopt.clustering import cluster
+from graphopt.data import Dataset
+from graphopt.evaluation import Evaluation, Judge
+from graphopt.footprint import footprint
+from graphopt.model import load, normalise, statistics
+from graphopt.pruning import Target, prune
+from graphopt.report import markdown
+from int8_data import CASES, datasets
+
+HEADINGS = ("model", "step", "parameters", "ONNX MB", "zip MB", "smaller by", "artifact MB", "top-1")
+
+MODELS = Path(__file__).parents[1] / "models"
+
+DIGITS = {
+    "digits_cnn": 0.5,
+    "digits_depthwise": 0.7,
+    "digits_mlp": 0.5,
+    "digits_recurrent": 0.7,
+    "digits_transformer": 0.7,
+}
+"""The share of the parameters that is left."""
+
+SQUEEZENET, SQUEEZENET_SHARE = "squeezenet1.1_ncnnfp16", 0.9
+
+CLUSTERS = 32
+
+
+def rows(path: Path, share: float, calib: Dataset, test: Dataset) -> Iterator[list[str]]:
+    """The model as it was, pruned, clustered, and both."""
+    source = load(path)
+    normalise(source)
+    judge = Judge(source.clone(), test)
+    pruned = prune(path, Target("params", share), calib, schedule="global", round_to=1).model
+    models = {
+        "as it was": source,
+        f"{share:g} of the parameters": pruned,
+        f"{CLUSTERS} clusters": cluster(path, calib, clusters=CLUSTERS).model,
+        "both": cluster(pruned.clone(), calib, clusters=CLUSTERS).model,
+    }
+    before = footprint(source).deflated
+    for step, model in models.items():
+        size = footprint(model)
+        with tempfile.TemporaryDirectory() as folder:
+            artifact = api.build(model.clone(), Path(folder) / "model.gopt", check=False).bytes
+        yield [
+            path.stem,
+            step,
+            str(statistics(model).params),
+            f"{size.bytes / 1e6:.3f}",
+            f"{size.deflated / 1e6:.3f}",
+            f"{before / size.deflated:.2f}",
+            f"{artifact / 1e6:.3f}",
+            _accuracy(judge.judge(model)),
+        ]
+
+
+def _accuracy(found: Evaluation) -> str:
+    return "" if found.top1 is None else f"{100 * found.top1[1]:.2f}"
+
+
+def main() -> None:
+    """Print the table."""
+    found: list[list[str]] = []
+    train, held_out = digits.load()
+    for name, share in DIGITS.items():
+        inputs = load(MODELS / f"{name}.onnx").graph.inputs[0].name or ""
+        data = [Dataset({inputs: part.images}, part.labels) for part in (train, held_out)]
+        found += _shown(rows(MODELS / f"{name}.onnx", share, *data))
+    if "GRAPHOPT_ZOO" in os.environ:
+        zoo = Path(os.environ["GRAPHOPT_ZOO"])
+        case = next(case for case in CASES if case.model == SQUEEZENET)
+        found += _shown(rows(zoo / "models" / f"{SQUEEZENET}.onnx", SQUEEZENET_SHARE, *datasets(case, zoo)))
+    print(f"\n{markdown(HEADINGS, found)}")
+
+
+def _shown(made: Iterator[list[str]]) -> Iterator[list[str]]:
+    for row in made:
+        print(*row, sep=" | ", flush=True)
+        yield row
+
+
+if __name__ == "__main__":
+    main()
