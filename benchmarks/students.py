@@ -1,8 +1,8 @@
-"""Students made of a model by hand: with fewer channels, with zeros, with shared weights, with integers."""
+"""Students made of a model by hand: with zeros, with shared weights, with integers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -14,34 +14,10 @@ from graphopt.pipeline import Context
 from graphopt.presets import run_preset
 from graphopt.quantizing import quantize
 
-CHANNELS = 4
-"""Numbers of channels that are kept are multiples of this."""
-
 OPSET, IR_VERSION = 21, 10
 """Which know integers of four bits."""
 
 LARGEST_LEVEL = 7
-
-
-def sliced(model: ir.Model, share: float) -> ir.Model:
-    """With this share of the channels between the two convolutions of each residual block, and so about this share of the
-    multiply-adds; those stay whose weights are largest. Batch normalisations are folded."""
-    student = _optimised(model)
-    for first, second in list(_pairs(student)):
-        weight, bias, behind = (
-            _array(value) for value in (first.inputs[1], first.inputs[2], second.inputs[1])
-        )
-        size = np.abs(weight).sum((1, 2, 3)) * np.abs(behind).sum((0, 2, 3))
-        count = max(round(share * len(size) / CHANNELS), 1) * CHANNELS
-        kept = np.sort(np.argsort(-size)[:count])
-        for value, array in ((first.inputs[1], weight[kept]), (first.inputs[2], bias[kept])):
-            _put(value, array)
-        _put(second.inputs[1], behind[:, kept])
-        for output in (first.outputs[0], second.inputs[0]):
-            assert output is not None
-            assert output.shape is not None
-            output.shape = ir.Shape([output.shape[0], count, *list(output.shape)[2:]])
-    return student
 
 
 def sparse(model: ir.Model) -> ir.Model:
@@ -140,17 +116,6 @@ def _optimised(model: ir.Model) -> ir.Model:
     normalise(student)
     run_preset(student, "O2", (), Context())
     return student
-
-
-def _pairs(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Node]]:
-    """Convolutions with nothing but an activation between them."""
-    for first in model.graph:
-        if first.op_type != "Conv" or len(first.inputs) < 3:
-            continue
-        [relu, *others] = first.outputs[0].consumers() or [first]
-        readers = relu.outputs[0].consumers()
-        if not others and relu.op_type == "Relu" and [reader.op_type for reader in readers] == ["Conv"]:
-            yield first, readers[0]
 
 
 def _filters(model: ir.Model) -> list[ir.Value]:

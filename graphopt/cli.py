@@ -15,6 +15,7 @@ from graphopt import (
     cli_pruning,
     cli_quantizing,
     cli_sparsifying,
+    lossy_options,
     lossy_steps,
     options,
     parameters,
@@ -213,6 +214,7 @@ def optimize(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
     help="Activations and weights with ranges from data, or found at run time; or weights alone.",
 )
 @cli_quantizing.quantization
+@lossy_options.listed(*lossy_options.RECOVERING)
 @options.json_file
 def quantize(model: Path, output: Path, scheme: str, json_file: str | None, **chosen: Any) -> None:
     """Quantise MODEL.onnx to standard ONNX on integers, which any runtime reads.
@@ -223,7 +225,9 @@ def quantize(model: Path, output: Path, scheme: str, json_file: str | None, **ch
     with progress_display(json_file) as progress:
         from graphopt import quantizing
 
-        done = quantizing.quantize(model, output=output, progress=progress, **settings)
+        done = quantizing.quantize(
+            model, output=output, recover_minutes=chosen["recover"], progress=progress, **settings
+        )
     announce(done.warnings)
     ratio = output.stat().st_size / max(model.stat().st_size, 1)
     size = f"{output.stat().st_size / 1e6:.2f} MB, {ratio:.2f} of before"

@@ -64,7 +64,7 @@ _CLUSTER = click.option(
 @click.command()
 @click.argument("model", type=parameters.ONNX_MODEL)
 @click.option("-o", "--output", type=parameters.OUTPUT, required=True, help="The clustered model.")
-@lossy_options.listed(*_SIZES, *lossy_options.SHARED)
+@lossy_options.listed(*_SIZES, *lossy_options.SHARED, *lossy_options.RECOVERING)
 @options.json_file
 def cluster(model: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
     """Let the weights of each tensor of MODEL.onnx share a few values, so that the file packs well.
@@ -77,6 +77,7 @@ def cluster(model: Path, output: Path, json_file: str | None, **chosen: Any) -> 
         **lossy_options.shared_settings(chosen),
         **{name: chosen[name] for name in names},
         "techniques": lossy_options.techniques(chosen["techniques"]),
+        "recover_minutes": chosen["recover"],
     }
     with progress_display(json_file) as progress:
         from graphopt import clustering
@@ -120,14 +121,14 @@ def _sizes(what: str, before: int, after: int) -> str:
 
 
 def tables(done: Clustering) -> list[Table]:
-    """What each technique gained, and the steps of a search."""
+    """What each technique gained, the steps of a search, and what was won back."""
     from graphopt import report
 
     found = [lossy_options.gain_table(done.gains)] if done.gains else []
     if done.trials:
         rows = [[str(trial.clusters), f"{trial.drop:.3f}"] for trial in done.trials]
         found.append(report.table(["clusters", "drop"], rows))
-    return found
+    return [*found, *lossy_options.recovery_tables(done.recovery)]
 
 
 @example("graphopt compress model.onnx --calib images/ --preprocess imagenet --max-drop 1 -o model.gopt")

@@ -61,7 +61,7 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
     ),
     click.option("--batch", type=int, default=64, show_default=True, help="Samples of a step."),
     click.option(
-        "--rate", type=float, default=1e-3, show_default=True, help="Highest learning rate, of AdamW."
+        "--rate", type=float, help="Highest learning rate, of AdamW; 3e-4, or 1e-3 without a teacher."
     ),
     click.option("--decay", type=float, default=0.0, show_default=True, help="Weight decay."),
     click.option(
@@ -145,12 +145,13 @@ COMMANDS: Sequence[click.Command] = (distill,)
 def _settings(chosen: dict[str, Any], output: Path) -> dict[str, Any]:
     """Keyword arguments of `distilling.distill`. Raises GraphoptError for text that says nothing."""
     names = (
-        "teacher", "data", "preprocess", "labels", "temperature", "alpha", "epochs", "batch", "rate", "decay", "stay",
+        "teacher", "data", "preprocess", "labels", "temperature", "alpha", "epochs", "batch", "decay", "stay",
         "freeze_statistics", "blocks", "patience", "seed", "workers", "metric",
     )  # fmt: skip
     unlimited = chosen["epochs"] is None and chosen["minutes"] is None
     return {
         **{name: chosen[name] for name in names},
+        **({} if chosen["rate"] is None else {"rate": chosen["rate"]}),
         "kind": chosen["loss"],
         "minutes": DEFAULT_MINUTES if unlimited else chosen["minutes"],
         "features": _features(chosen["features"]),

@@ -90,7 +90,14 @@ _LOOKING: Sequence[Decorator] = (
 @click.command()
 @click.argument("model", type=parameters.ONNX_MODEL)
 @click.option("-o", "--output", type=parameters.OUTPUT, help="The smaller model.")
-@lossy_options.listed(*_TARGETS, *_MANNER, *_LOOKING, *lossy_options.LEARNING, *lossy_options.JUDGING)
+@lossy_options.listed(
+    *_TARGETS,
+    *_MANNER,
+    *_LOOKING,
+    *lossy_options.LEARNING,
+    *lossy_options.RECOVERING,
+    *lossy_options.JUDGING,
+)
 @options.json_file
 def prune(
     model: Path,
@@ -161,6 +168,7 @@ def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
         **{name: chosen[name] for name in names},
         "schedule": "global" if chosen["compete"] else "uniform",
         "protect": tuple(chosen["protect"]),
+        "recover_minutes": chosen["recover"],
     }
 
 

@@ -119,7 +119,7 @@ def summary(done: Quantization) -> str:
 
 
 def tables(done: Quantization) -> list[Any]:
-    """What each technique gained, and the steps of a search."""
+    """What each technique gained, the steps of a search, and what was won back."""
     from graphopt import report
 
     found = [lossy_options.gain_table(done.gains)] if done.gains else []
@@ -134,4 +134,4 @@ def tables(done: Quantization) -> list[Any]:
                     worst[: max(len(done.search.floats), 1)],
                 )
             )
-    return found
+    return [*found, *lossy_options.recovery_tables(done.recovery)]

@@ -38,7 +38,7 @@ CRITERIA = ("magnitude", "wanda", "correlation", "entropy")
 )
 @click.option("--global", "across", is_flag=True, help="One ratio for all layers together, not for each.")
 @click.option("--no-compensate", is_flag=True, help="Let the weights that are left stay as they are.")
-@lossy_options.listed(*lossy_options.SHARED)
+@lossy_options.listed(*lossy_options.SHARED, *lossy_options.RECOVERING)
 @json_file
 def sparsify(model: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
     """Give the weights of MODEL.onnx zeros, as standard ONNX.
@@ -50,6 +50,7 @@ def sparsify(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
         **lossy_options.shared_settings(chosen),
         **{name: chosen[name] for name in names},
         "compensate": not chosen["no_compensate"],
+        "recover_minutes": chosen["recover"],
     }
     with progress_display(json_file) as progress:
         from graphopt import sparsifying
@@ -58,7 +59,8 @@ def sparsify(model: Path, output: Path, json_file: str | None, **chosen: Any) ->
     announce(done.warnings)
     cost = "not evaluated: no data" if done.evaluation is None else str(done.evaluation)
     share = f"{100 * done.zeros / done.weights:.1f} % of {done.weights} weights in {len(done.layers)} layers are zero"
-    publish(json_file, done.to_json(), table(done), line=f"{output}: {share}; {cost}")
+    tables = [table(done), *lossy_options.recovery_tables(done.recovery)]
+    publish(json_file, done.to_json(), *tables, line=f"{output}: {share}; {cost}")
 
 
 def table(done: Sparsification) -> Table:

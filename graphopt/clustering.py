@@ -18,6 +18,7 @@ from graphopt.footprint import Footprint, footprint
 from graphopt.metrics import find_metric
 from graphopt.model import normalise, save
 from graphopt.quantizing import DEFAULT_METRIC, SAMPLES
+from graphopt.recovery import Lesson, Recovery, require_recoverable
 from graphopt.techniques import MEASURED, Gain, try_techniques
 
 Progress = Callable[[str], None]
@@ -47,6 +48,7 @@ class Clustering:
     gains: list[Gain]
     trials: list[Trial]
     evaluation: Evaluation | None
+    recovery: Recovery | None = None
 
     @property
     def weights(self) -> int:
@@ -72,6 +74,7 @@ class Clustering:
             "techniques": [gain.to_json() for gain in self.gains],
             "trials": [vars(trial) for trial in self.trials],
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
         }
 
 
@@ -86,6 +89,7 @@ def cluster(
     evaluate_on: Data | None = None,
     metric: str | None = None,
     max_drop: float | None = None,
+    recover_minutes: float | None = None,
     progress: Progress = lambda stage: None,
     **recipe: Any,
 ) -> Clustering:
@@ -94,10 +98,12 @@ def cluster(
     `recipe` are the fields of `Recipe`; `calib` is data for the inputs, the first `samples` of which are used by the techniques that
     keep the outputs near. The result is compared with the model as it was on `evaluate_on`, by default on the calibration data
     itself. With `max_drop` the number of clusters is the least power of two with which `metric`, by default agreement with the
-    model as it was, loses no more. Raises GraphoptError; nothing is written then.
+    model as it was, loses no more. For `recover_minutes` the values learn from the model as it was. Raises GraphoptError; nothing
+    is written then.
     """
     chosen = Recipe(**recipe)
     _require_sense(chosen, metric, max_drop, calib is not None or evaluate_on is not None)
+    require_recoverable(recover_minutes, calib is not None)
     source = read(model)
     before = footprint(source)
     normalise(source)
@@ -114,11 +120,23 @@ def cluster(
     trials = _trials(clusterer, kept, judge, max_drop)
     made = clusterer.make(kept, _fewest(trials, max_drop))
     cost = None if judge is None else judge.judge(made.model)
+    lesson = Lesson(original, data, judge, recover_minutes, max_drop, workers, progress)
+    last = lesson.recovered(made.model, cost)
     if output is not None:
-        save(made.model, output)
-    notes = _warnings(made, metric if judge is None else None)
-    after = footprint(made.model)
-    return Clustering(made.model, before, after, made.tensors, clusterer.left_out, notes, gains, trials, cost)
+        save(last.model, output)
+    notes = [*_warnings(made, metric if judge is None else None), *last.warnings]
+    return Clustering(
+        last.model,
+        before,
+        footprint(last.model),
+        made.tensors,
+        clusterer.left_out,
+        notes,
+        gains,
+        trials,
+        last.evaluation,
+        last.recovery,
+    )
 
 
 def _require_sense(recipe: Recipe, metric: str | None, max_drop: float | None, data: bool) -> None:

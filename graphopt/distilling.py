@@ -128,14 +128,16 @@ def recover(
 
 def _wishes(options: dict[str, Any], alone: bool) -> tuple[Goal, Plan]:
     """Without a teacher there are labels alone."""
-    from graphopt.training.distillation import Goal, Plan
+    from graphopt.training.distillation import RATE_ALONE, Goal, Plan
 
     goals = {field.name for field in fields(Goal)}
     wanted = {name: value for name, value in options.items() if name in goals}
     if alone and not wanted.get("labels"):
         raise GraphoptError("without --teacher there are only --labels to learn from")
     goal = Goal(**(wanted | {"alpha": 1.0} if alone else wanted))
-    return goal, Plan(**{name: value for name, value in options.items() if name not in goals})
+    usual = {"rate": RATE_ALONE} if alone else {}
+    rest = {name: value for name, value in options.items() if name not in goals}
+    return goal, Plan(**(usual | rest))
 
 
 def _learn(

@@ -12,6 +12,7 @@ from graphopt import parameters
 from graphopt.options import Command, Decorator
 
 if TYPE_CHECKING:
+    from graphopt.recovery import Recovery
     from graphopt.report import Table
     from graphopt.techniques import Gain
 
@@ -30,6 +31,15 @@ LEARNING: Sequence[Decorator] = (
     ),
     click.option(
         "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that look at them."
+    ),
+)
+
+RECOVERING: Sequence[Decorator] = (
+    click.option(
+        "--recover",
+        type=float,
+        metavar="MINUTES",
+        help="Let the result learn from MODEL so long, on all of --calib: a last step. Needs torch.",
     ),
 )
 
@@ -106,3 +116,17 @@ def gain_table(gains: Sequence[Gain]) -> Table:
         for gain in gains
     ]
     return report.table(["technique", "SQNR dB before", "after", "kept"], rows)
+
+
+def recovery_tables(recovery: Recovery | None) -> list[Table]:
+    """What learning won back, if there was a last step of it."""
+    if recovery is None:
+        return []
+    from graphopt import report
+
+    rounds, best = recovery.learning.learned.rounds, recovery.learning.learned.best
+    rows = [
+        ["before", f"{rounds[0].held_out:.4g}", str(recovery.before), "no" if recovery.kept else "yes"],
+        ["recovered", f"{rounds[best].held_out:.4g}", str(recovery.after), "yes" if recovery.kept else "no"],
+    ]
+    return [report.table(["step", "held-out loss", "next to the original", "kept"], rows)]

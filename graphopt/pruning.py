@@ -21,6 +21,7 @@ from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import counts
 from graphopt.pruner import Pruned, Pruner, Pruning
 from graphopt.random_feeds import random_feeds
+from graphopt.recovery import Lesson, Recovered, Recovery, require_recoverable
 from graphopt.verify import ReferenceFailed, reference
 
 Progress = Callable[[str], None]
@@ -74,7 +75,7 @@ class Step:
 class PruningResult:
     """A smaller model, channels before and after by group, what stayed whole and why, and what each step left.
 
-    `steps` starts with the model as it was; then come channels removed alone, and made up for.
+    `steps` starts with the model as it was; then come channels removed alone, and made up for, and recovered.
     """
 
     model: ir.Model
@@ -84,6 +85,7 @@ class PruningResult:
     inexact: dict[str, str]
     steps: dict[str, Step]
     warnings: list[str]
+    recovery: Recovery | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -94,6 +96,7 @@ class PruningResult:
             "inexact": self.inexact,
             "steps": {name: step.to_json() for name, step in self.steps.items()},
             "warnings": self.warnings,
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
         }
 
 
@@ -109,20 +112,23 @@ def prune(
     evaluate_on: Data | None = None,
     metric: str | None = None,
     steps: int = 1,
+    recover_minutes: float | None = None,
     progress: Progress = lambda stage: None,
     **settings: Any,
 ) -> PruningResult:
     """Remove channels, heads and cells until a target is met, and make up for them on data.
 
     The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the
-    first `samples` of which are used to rank channels and to fit what is left. What it cost is measured on `evaluate_on`, by default
-    on that data itself. The result has run once before it is written. Raises GraphoptError; nothing is written then.
+    first `samples` of which are used to rank channels and to fit what is left. For `recover_minutes` the result learns from the model
+    as it was. What it cost is measured on `evaluate_on`, by default on that data itself. The result has run once before it is
+    written. Raises GraphoptError; nothing is written then.
     """
     chosen = Pruning(**settings)
     if metric is not None:
         find_metric(metric)
     if steps < 1:
         raise GraphoptError(f"{steps} steps are none; give 1 or more")
+    require_recoverable(recover_minutes, calib is not None)
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
@@ -146,11 +152,16 @@ def prune(
             made = pruner.make(kept)
             stages[_title("corrected", number, steps)] = _step(made, judge)
         reached = made.model
-    _require_runs(original, reached)
+    cost = list(stages.values())[-1].evaluation
+    lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
+    last = lesson.recovered(reached, cost)
+    if last.recovery is not None:
+        stages["recovered"] = Step(statistics(last.model), last.evaluation)
+    _require_runs(original, last.model)
     if output is not None:
-        save(reached, output)
+        save(last.model, output)
     widths = {name: (sizes[name], left) for name, (_, left) in counts(made.kept).items()}
-    return _result(pruner, made, widths, stages, data is not None)
+    return _result(pruner, last, widths, stages, data is not None)
 
 
 def _part(target: Target, number: int, steps: int) -> Target:
@@ -219,7 +230,7 @@ def _step(made: Pruned, judge: Judge | None) -> Step:
 
 
 def _result(
-    pruner: Pruner, made: Pruned, widths: dict[str, tuple[int, int]], steps: dict[str, Step], fitted: bool
+    pruner: Pruner, last: Recovered, widths: dict[str, tuple[int, int]], steps: dict[str, Step], fitted: bool
 ) -> PruningResult:
     inexact = {group.name: group.inexact for group in pruner.groups if group.inexact}
     warnings = []
@@ -229,5 +240,13 @@ def _result(
         warnings.append(
             "nothing was removed: the ratio is small, or groups are narrower than what widths are rounded to"
         )
-    whole = list(pruner.structure.whole)
-    return PruningResult(made.model, pruner.importance, widths, whole, inexact, steps, warnings)
+    return PruningResult(
+        last.model,
+        pruner.importance,
+        widths,
+        list(pruner.structure.whole),
+        inexact,
+        steps,
+        [*warnings, *last.warnings],
+        last.recovery,
+    )

@@ -18,6 +18,7 @@ from graphopt.fingerprint import fingerprint
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.quantizer import FLOAT, LEARN, STATIC, Made, Quantizer, Recipe
+from graphopt.recovery import Lesson, Recovery, require_recoverable
 from graphopt.sensitivity import Journal, Problem, Search, search
 from graphopt.techniques import MEASURED, Gain, try_techniques
 
@@ -41,6 +42,7 @@ class Quantization:
     gains: list[Gain]
     search: Search | None
     evaluation: Evaluation | None
+    recovery: Recovery | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -53,6 +55,7 @@ class Quantization:
             "techniques": [gain.to_json() for gain in self.gains],
             "search": None if self.search is None else self.search.to_json(),
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
         }
 
 
@@ -69,6 +72,7 @@ def quantize(
     metric: str | None = None,
     max_drop: float | None = None,
     journal: str | Path | None = None,
+    recover_minutes: float | None = None,
     progress: Progress = lambda stage: None,
     **recipe: Any,
 ) -> Quantization:
@@ -77,16 +81,11 @@ def quantize(
     `recipe` are the fields of `Recipe`; `calib` is data for the inputs, the first `samples` of which are used, and needed for the
     scheme int8. `exclude` are patterns of names and operators that stay float. The result is compared with the float model on
     `evaluate_on`, by default on the calibration data itself. With `max_drop` as many layers stay float as it takes for `metric`,
-    by default agreement with the float model, to lose no more; `journal` keeps what was measured. Raises GraphoptError; nothing
-    is written then.
+    by default agreement with the float model, to lose no more; `journal` keeps what was measured. For `recover_minutes` the integers
+    learn from the float model. Raises GraphoptError; nothing is written then.
     """
     chosen = _recipe(exclude, recipe)
-    if metric is not None:
-        find_metric(metric)
-    if calib is None and STATIC in chosen.schemes:
-        raise GraphoptError(f"the scheme {STATIC} needs calibration data, for the ranges of activations")
-    if max_drop is not None and calib is None:
-        raise GraphoptError("--max-drop needs --calib DATA, on which layers are judged")
+    _require_sense(chosen, metric, max_drop, recover_minutes, calib is not None)
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
@@ -99,16 +98,40 @@ def quantize(
     techniques = [gain.technique for gain in gains if gain.kept]
     found = None
     if max_drop is not None and judge is not None and data is not None:
-        alone = Judge(original, data, MEASURED, progress=progress)
         subject = fingerprint(original, (chosen, metric, samples, techniques, MEASURED), data, held_out)
         diary = Journal(None if journal is None else Path(journal), subject)
-        found = search(_problem(quantizer, techniques, judge, alone), max_drop, diary, progress)
+        problem = _problem(quantizer, techniques, judge, Judge(original, data, MEASURED, progress=progress))
+        found = search(problem, max_drop, diary, progress)
     made, cost = _finished(quantizer, techniques, found, judge, max_drop)
+    lesson = Lesson(original, data, judge, recover_minutes, max_drop, workers, progress)
+    last = lesson.recovered(made.model, cost)
     if output is not None:
-        save(made.model, output)
-    notes = [*quantizer.warnings(FEW), *_without_effect(chosen, quantizer, data, judge, metric)]
-    after = statistics(made.model)
-    return Quantization(made.model, before, after, made.quantized, made.left_out, notes, gains, found, cost)
+        save(last.model, output)
+    return Quantization(
+        last.model,
+        before,
+        statistics(last.model),
+        made.quantized,
+        made.left_out,
+        [*_notes(chosen, quantizer, data, judge, metric), *last.warnings],
+        gains,
+        found,
+        last.evaluation,
+        last.recovery,
+    )
+
+
+def _require_sense(
+    recipe: Recipe, metric: str | None, max_drop: float | None, minutes: float | None, data: bool
+) -> None:
+    """Raises GraphoptError for a metric that there is not, and for what needs data where there is none."""
+    if metric is not None:
+        find_metric(metric)
+    if not data and STATIC in recipe.schemes:
+        raise GraphoptError(f"the scheme {STATIC} needs calibration data, for the ranges of activations")
+    if not data and max_drop is not None:
+        raise GraphoptError("--max-drop needs --calib DATA, on which layers are judged")
+    require_recoverable(minutes, data)
 
 
 def _finished(
@@ -128,11 +151,11 @@ def _finished(
     return made, judge.judge(made.model)
 
 
-def _without_effect(
+def _notes(
     recipe: Recipe, quantizer: Quantizer, data: Dataset | None, judge: Judge | None, metric: str | None
 ) -> list[str]:
-    """What was asked for and says nothing here."""
-    found = []
+    """What is odd about the data, and what was asked for and says nothing here."""
+    found = quantizer.warnings(FEW)
     unused = [each for each in recipe.techniques if each not in (*quantizer.techniques, *Recipe().techniques)]
     if unused:
         found.append(f"no effect with {', '.join(sorted(recipe.schemes))}: {', '.join(unused)}")

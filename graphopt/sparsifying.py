@@ -25,6 +25,7 @@ from graphopt.passes.sparsify.patterns import find_pattern
 from graphopt.passes.sparsify.recipe import MOST_ROWS, Recipe, Zeros, is_compensated, make_sparse, observers
 from graphopt.pipeline import Context
 from graphopt.presets import run_preset
+from graphopt.recovery import Lesson, Recovery, require_recoverable
 
 Progress = Callable[[str], None]
 
@@ -40,6 +41,7 @@ class Sparsification:
     left_out: dict[str, str]
     warnings: list[str]
     evaluation: Evaluation | None
+    recovery: Recovery | None = None
 
     @property
     def weights(self) -> int:
@@ -60,6 +62,7 @@ class Sparsification:
             "left_out": self.left_out,
             "warnings": self.warnings,
             "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
         }
 
 
@@ -79,6 +82,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     evaluate_on: Data | None = None,
     metric: str | None = None,
+    recover_minutes: float | None = None,
     progress: Progress = lambda stage: None,
 ) -> Sparsification:
     """Give the weights of convolutions and products zeros, as standard ONNX; depthwise convolutions keep theirs.
@@ -87,13 +91,15 @@ def sparsify(
     ratio, or `16x1` with one. `criterion` says which: all but magnitude need `calib`, data for the inputs, of which the first
     `samples` are used. With data the weights that are left make up for the others, unless `compensate` is false. `exclude` are
     patterns of names and operators that stay as they are. The result is compared with the model on `evaluate_on`, by default on
-    the calibration data itself. Raises GraphoptError; nothing is written then.
+    the calibration data itself. For `recover_minutes` it learns from the model as it was. Raises GraphoptError; nothing is written
+    then.
     """
     recipe = Recipe(find_pattern(pattern, ratio), criterion, across, compensate)
     if metric is not None:
         find_metric(metric)
     if recipe.ranks.data and calib is None:
         raise GraphoptError(f"the criterion {criterion} needs calibration data, for what inputs are like")
+    require_recoverable(recover_minutes, calib is not None)
     source = read(model)
     normalise(source)
     original = source.clone()
@@ -104,15 +110,16 @@ def sparsify(
     progress("sparsify")
     zeros = make_sparse(source, layers, recipe, seen)
     Cleanup().apply(source, Context())
-    cost = None
+    judge = None
     if held_out is not None:
-        cost = Judge(original, held_out, samples if held_out is data else None, metric, progress).judge(
-            source
-        )
+        judge = Judge(original, held_out, samples if held_out is data else None, metric, progress)
+    cost = None if judge is None else judge.judge(source)
+    lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
+    last = lesson.recovered(source, cost)
     if output is not None:
-        save(source, output)
-    notes = _warnings(layers, recipe, data, metric if held_out is None else None)
-    return Sparsification(source, zeros, left_out, notes, cost)
+        save(last.model, output)
+    notes = [*_warnings(layers, recipe, data, metric if held_out is None else None), *last.warnings]
+    return Sparsification(last.model, zeros, left_out, notes, last.evaluation, last.recovery)
 
 
 def _layers(

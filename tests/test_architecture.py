@@ -47,6 +47,7 @@ FRONT_DOOR = {
         "quantizer",
         "quantizing",
         "reconstruction",
+        "recovery",
         "sparsifying",
     )
 }

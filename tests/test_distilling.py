@@ -9,7 +9,7 @@ import pytest
 
 from graphopt.api import build
 from graphopt.data import Dataset
-from graphopt.distilling import distill, recover
+from graphopt.distilling import _wishes, distill, recover
 from graphopt.errors import DataError, GraphoptError
 from graphopt.model import load
 from graphopt.quantizing import quantize
@@ -59,6 +59,14 @@ def test_labels_alone() -> None:
     assert done.after is not None
     assert done.after.top1 is not None
     assert done.after.top1[1] > done.after.top1[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "alone", "rate"),
+    [({}, False, 3e-4), ({"labels": True}, True, 1e-3), ({"labels": True, "rate": 0.5}, True, 0.5)],
+)
+def test_students_of_a_teacher_learn_slowly(options: dict[str, Any], alone: bool, rate: float) -> None:
+    assert _wishes({"epochs": 1, **options}, alone)[1].rate == rate
 
 
 def test_what_gains_nothing_is_remarked_upon() -> None:

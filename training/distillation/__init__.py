@@ -5,6 +5,17 @@ from graphopt.training.distillation.checkpoints import Checkpoint
 from graphopt.training.distillation.learning import Learned, distil, run_size
 from graphopt.training.distillation.loop import Round
 from graphopt.training.distillation.pairing import paired
-from graphopt.training.distillation.recipe import Goal, Plan
+from graphopt.training.distillation.recipe import RATE_ALONE, Goal, Plan
 
-__all__ = ["Checkpoint", "Goal", "Learned", "Plan", "Round", "distil", "paired", "run_size", "split"]
+__all__ = [
+    "RATE_ALONE",
+    "Checkpoint",
+    "Goal",
+    "Learned",
+    "Plan",
+    "Round",
+    "distil",
+    "paired",
+    "run_size",
+    "split",
+]

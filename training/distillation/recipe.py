@@ -12,6 +12,9 @@ AUTO = "auto"
 KINDS = (AUTO, "classes", "tokens", "embedding", "regression")
 """What an output says: scores of classes, the same at every position, a direction, or numbers."""
 
+RATE, RATE_ALONE = 3e-4, 1e-3
+"""Highest learning rates: of students, most of which were made of their teacher, and of those that have none."""
+
 AUGMENTATIONS = ("shift", "flip", "mix")
 """What is done to images: moved by a few pixels, mirrored, blended with one another."""
 
@@ -57,7 +60,7 @@ class Plan:
     epochs: int | None = None
     minutes: float | None = None
     batch: int = 64
-    rate: float = 1e-3
+    rate: float = RATE
     decay: float = 0.0
     stay: float = 0.0
     augment: tuple[str, ...] | None = None

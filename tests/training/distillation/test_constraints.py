@@ -67,7 +67,7 @@ def constants(model: ir.Model) -> dict[str, np.ndarray]:
 
 
 def gained(student: ir.Model, teacher: ir.Model) -> bool:
-    done = learn(student, teacher, digits(), epochs=6)
+    done = learn(student, teacher, digits(), epochs=6, rate=1e-3)
     onnx.checker.check_model(proto(student), full_check=True)
     return done.best > 0 and done.rounds[done.best].held_out < done.rounds[0].held_out
 
