@@ -35,6 +35,14 @@ def dense(path: Path, value: float = 0.5) -> Path:
     return model(path, "g (float[2,4] x) => (float[2,3] y) { y = MatMul(x, w) }", w=weights)
 
 
+def two_layers(path: Path) -> Path:
+    """y = relu(x @ w) @ v, 4 to 8 to 3."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 8)), "v": rng.standard_normal((8, 3))}
+    text = "g (float[N,4] x) => (float[N,3] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }"
+    return model(path, text, **{name: array.astype(np.float32) for name, array in weights.items()})
+
+
 def slow(path: Path) -> Path:
     """A chain of MatMuls of ever new sizes, which takes a while to compile."""
     sizes = [96 + 8 * step for step in range(60)]
