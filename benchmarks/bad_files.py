@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from graphopt import api, artifact
-from graphopt_runtime.artifact import open_artifact
+from graphopt_runtime.artifact import CODING, open_artifact
 
 HEADER = '<ir_version: 8, opset_import: ["": 18, "local.tools": 1]>\n'
 RELU = "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"
@@ -111,10 +111,11 @@ def tampered(path: Path, member: str) -> Path:
 
 
 def foreign(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """An artifact with another manifest whose hash is right."""
+    """An artifact with another manifest whose hash is right, and weights as they are decoded."""
     compiled(path)
     opened = open_artifact(path)
     manifest = json.loads(json.dumps(opened.manifest))
+    manifest.pop(CODING, None)
     change(manifest)
     artifact.write(path, [artifact.Build(manifest, bytes(opened.library), bytes(opened.weights))])
     return path
