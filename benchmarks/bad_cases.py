@@ -174,6 +174,31 @@ def _cut(command: str, size: int) -> Callable[[Path], Sequence[Argument]]:
     return prepare
 
 
+def _smaller(command: str, *options: Argument) -> Callable[[Path], Sequence[Argument]]:
+    """Makes the model of two layers smaller, with some data beside it."""
+
+    def prepare(folder: Path) -> Sequence[Argument]:
+        np.savez(folder / "data.npz", x=np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32))
+        return [command, make.two_layers(folder / "m.onnx"), "-o", "o.onnx", *options]
+
+    return prepare
+
+
+def _distilled(*options: Argument) -> Callable[[Path], Sequence[Argument]]:
+    """Trains the model of two layers on the answers of another one of the same."""
+
+    def prepare(folder: Path) -> Sequence[Argument]:
+        make.two_layers(folder / "t.onnx")
+        return [*_smaller("distill", "--teacher", "t.onnx", "--data", "data.npz")(folder), *options]
+
+    return prepare
+
+
+def _pickled_data(folder: Path) -> Sequence[Argument]:
+    make.pickled(folder / "f.npz")
+    return [*_smaller("prune", "--ratio", "0.5")(folder), "--calib", "f.npz"]
+
+
 UNSUPPORTED = "g (float[4] x) => (float[4] y) { [first] a = local.tools.Sharpen(x) [second] b = local.tools.Blur(a) y = Relu(b) }"
 CYCLE = "g (float[4] x) => (float[4] y) { a = Add(x, b) b = Relu(a) y = Relu(b) }"
 UNDEFINED = "g (float[4] x) => (float[4] y) { y = Add(x, nowhere) }"
@@ -282,6 +307,40 @@ CASES: tuple[Case, ...] = (
         lambda f: ["run", make.escaping_member(f / "m.gopt")],
         "leaves the archive",
     ),
+    # Models that are to be smaller
+    Case("all channels pruned", _smaller("prune", "--ratio", "1"), "some channels have to stay"),
+    Case("no number of channels pruned", _smaller("prune", "--ratio", "nan"), "a ratio of nan"),
+    Case("pruned without a target", _smaller("prune"), "say how much"),
+    Case("pruned to two targets", _smaller("prune", "--ratio", "0.5", "--macs", "0.5"), "give one of"),
+    Case("pruned to nothing", _smaller("prune", "--params", "0.01"), "cannot be reached"),
+    Case(
+        "every channel protected",
+        _smaller("prune", "--ratio", "0.5", "--protect", "*", "--picture", "p.dot"),
+        "every group of channels is protected",
+    ),
+    Case("pruned without a name to write", _graph(COPY, "--ratio", "0.5", command="prune"), "-o"),
+    Case("pickled data to prune by", _pickled_data, "pickle|Object arrays"),
+    Case("no clusters", _smaller("cluster", "--clusters", "0"), "0 clusters"),
+    Case("clusters and a ratio", _smaller("cluster", "--clusters", "8", "--sqnr", "20"), "not both"),
+    Case("nothing to cluster matches", _smaller("cluster", "--exclude", "Typo*"), "matches 'Typo"),
+    Case("all weights zero", _smaller("sparsify", "--ratio", "1"), "between 0 and 1"),
+    Case("zeros by no pattern", _smaller("sparsify", "--ratio", "0.5", "--pattern", "many"), "'many'"),
+    Case("zeros by data that is not there", _smaller("sparsify", "--calib", "no.npz"), "does not exist"),
+    Case("compressed without data", _smaller("compress", "--max-drop", "1"), "--calib DATA"),
+    Case(
+        "compressed within a budget that is no number",
+        _smaller("compress", "--calib", "data.npz", "--max-drop", "nan"),
+        "a drop of nan",
+    ),
+    Case(
+        "compressed for an unknown target",
+        _smaller("compress", "--calib", "data.npz", "--max-drop", "1", "--target", "z80"),
+        "unknown target 'z80'",
+    ),
+    Case("distilled without a teacher", _smaller("distill", "--data", "data.npz"), "--teacher"),
+    Case("distilled at no temperature", _distilled("--temperature", "0"), "temperature of 0"),
+    Case("distilled by epochs and minutes", _distilled("--epochs", "1", "--minutes", "1"), "either a number"),
+    Case("distilled with an unknown augmentation", _distilled("--augment", "spin"), "'spin'"),
     # Inputs at run time
     Case("input of another dtype", _feed("", np.zeros((2, 4))), "float64"),
     Case("input of another shape", _feed("", np.zeros((3, 4), np.float32)), r"\[3, 4\]"),

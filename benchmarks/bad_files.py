@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from graphopt import api, artifact
-from graphopt_runtime.artifact import open_artifact
+from graphopt_runtime.artifact import CODING, open_artifact
 
 HEADER = '<ir_version: 8, opset_import: ["": 18, "local.tools": 1]>\n'
 RELU = "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"
@@ -33,6 +33,14 @@ def dense(path: Path, value: float = 0.5) -> Path:
     """y = x @ w, 4 to 3."""
     weights = np.full((4, 3), value, np.float32)
     return model(path, "g (float[2,4] x) => (float[2,3] y) { y = MatMul(x, w) }", w=weights)
+
+
+def two_layers(path: Path) -> Path:
+    """y = relu(x @ w) @ v, 4 to 8 to 3."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 8)), "v": rng.standard_normal((8, 3))}
+    text = "g (float[N,4] x) => (float[N,3] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }"
+    return model(path, text, **{name: array.astype(np.float32) for name, array in weights.items()})
 
 
 def slow(path: Path) -> Path:
@@ -103,10 +111,11 @@ def tampered(path: Path, member: str) -> Path:
 
 
 def foreign(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """An artifact with another manifest whose hash is right."""
+    """An artifact with another manifest whose hash is right, and weights as they are decoded."""
     compiled(path)
     opened = open_artifact(path)
     manifest = json.loads(json.dumps(opened.manifest))
+    manifest.pop(CODING, None)
     change(manifest)
     artifact.write(path, [artifact.Build(manifest, bytes(opened.library), bytes(opened.weights))])
     return path

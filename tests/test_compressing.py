@@ -92,6 +92,7 @@ def test_the_fastest_of_what_fits_is_written(stopwatch: Stopwatch, data: Dataset
     assert np.mean(answers == data.labels[:20]) > 0.9
 
 
+@pytest.mark.slow
 def test_the_smallest_of_what_fits_is_written(
     stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
