@@ -83,7 +83,7 @@ def test_requests_that_make_no_sense(options: list[object], message: str, tmp_pa
     [
         (["--cluster", 0], "0 clusters"),
         (["--cluster", 8, "--max-drop", 1], "--max-drop: only with --quantize"),
-        (["--preprocess", "unit"], "--preprocess: only with --quantize or --cluster"),
+        (["--preprocess", "unit"], "--preprocess: only with --quantize, --cluster or --prune"),
     ],
 )
 def test_options_of_compile_that_do_not_fit(options: list[object], message: str, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_layers_by_pattern(calib: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--quantize", "int8"], "needs --calib"),
-        (["--exclude", "Conv"], "--exclude: only with --quantize or --cluster"),
+        (["--exclude", "Conv"], "--exclude: only with --quantize, --cluster or --prune"),
         (["--max-drop", "0", "--layer", "a=float"], "--layer, --max-drop: only with --quantize"),
         (["--preprocess", "unit", "--method", "mse"], "--method: only with --quantize"),
         (["--quantize", "int8-weights", "--exclude", "Typo*"], "matches 'Typo*'"),

@@ -30,7 +30,7 @@ class Form:
         image, weight, output = node.inputs[0], node.inputs[self.weight], node.outputs[0]
         assert image is not None
         assert weight is not None
-        if not (_rank(image) and _rank(weight) and _rank(output)):
+        if not (_rank(weight) and _rank(output)):
             _keep(flow, node)
             return
         flow.axis(image, CHANNELS)
@@ -132,7 +132,7 @@ def by_channel(flow: Flow, node: ir.Node) -> None:
     if any(output.uses() for output in node.outputs[1:]):
         flow.freeze(image, f"{label(node)} gives places in it")
     flow.freeze(image, f"{label(node)} slides along it", range(2, _rank(image)))
-    if not all(_rank(value) for value in (image, node.outputs[0])):
+    if not _rank(node.outputs[0]):
         _keep(flow, node)
         return
     for output in node.outputs:
