@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx_ir as ir
+
 import digits
 from graphopt import api
 from graphopt.clustering import cluster
@@ -80,14 +82,20 @@ def main() -> None:
     found: list[list[str]] = []
     train, held_out = digits.load()
     for name, share in DIGITS.items():
-        inputs = load(MODELS / f"{name}.onnx").graph.inputs[0].name or ""
-        data = [Dataset({inputs: part.images}, part.labels) for part in (train, held_out)]
+        value = load(MODELS / f"{name}.onnx").graph.inputs[0]
+        data = [_dataset(value, part) for part in (train, held_out)]
         found += _shown(rows(MODELS / f"{name}.onnx", share, *data))
     if "GRAPHOPT_ZOO" in os.environ:
         zoo = Path(os.environ["GRAPHOPT_ZOO"])
         case = next(case for case in CASES if case.model == SQUEEZENET)
         found += _shown(rows(zoo / "models" / f"{SQUEEZENET}.onnx", SQUEEZENET_SHARE, *datasets(case, zoo)))
     print(f"\n{markdown(HEADINGS, found)}")
+
+
+def _dataset(value: ir.Value, part: digits.Split) -> Dataset:
+    """Images in the rank of an input."""
+    rank = 4 if value.shape is None else len(value.shape)
+    return Dataset({value.name or "": part.images if rank == 4 else part.images[:, 0]}, part.labels)
 
 
 def _shown(made: Iterator[list[str]]) -> Iterator[list[str]]:

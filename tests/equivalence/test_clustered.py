@@ -24,12 +24,14 @@ LARGEST = 3_000_000
 """Bytes of the models that are clustered here."""
 
 
-@pytest.mark.parametrize("clusters", [8, 32])
+CLUSTERS = 32
+
+
 @pytest.mark.parametrize(
     "path", [path for path in RUNNABLE if path.stat().st_size < LARGEST], ids=lambda path: path.stem
 )
-def test_codes_are_what_they_stand_for(path: Path, clusters: int, tmp_path: Path) -> None:
-    model = cluster(bound(path), clusters=clusters).model
+def test_codes_are_what_they_stand_for(path: Path, tmp_path: Path) -> None:
+    model = cluster(bound(path), clusters=CLUSTERS).model
     feeds = feeds_for(model)
     coded = verify.reference(model)(feeds)
     optimised, decoded = model.clone(), model.clone()
