@@ -48,7 +48,8 @@ METHODS: Mapping[str, Mapping[str, object]] = {
     "L1, not corrected": {"importance": "l1", "schedule": "uniform", "correct": False, "round_to": 1},
     "L1": {"importance": "l1", "schedule": "uniform", "round_to": 1},
     "correlation": {"importance": "correlation", "schedule": "uniform", "round_to": 1},
-    "correlation, global": {"importance": "correlation", "schedule": "global", "round_to": 8},
+    "correlation, global": {"importance": "correlation", "schedule": "global", "round_to": 1},
+    "correlation, global, widths of 8": {"importance": "correlation", "schedule": "global", "round_to": 8},
 }
 
 
