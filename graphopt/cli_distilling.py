@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt import options, parameters
+from graphopt import lossy_options, options, parameters
 from graphopt.commands import example
 from graphopt.errors import GraphoptError
 from graphopt.printing import announce, progress_display, publish
@@ -36,9 +36,7 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
         metavar="DATA",
         help="Samples: an .npz, a folder of .npy, or of images. Labels are not needed.",
     ),
-    click.option(
-        "--preprocess", metavar="NAME", help="For images: raw, unit, signed, centred, imagenet or cifar."
-    ),
+    lossy_options.PREPROCESS,
     click.option("--labels", is_flag=True, help="Learn from the labels in the data as well."),
     click.option(
         "--loss",
@@ -89,17 +87,7 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option(
         "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that make batches."
     ),
-    click.option(
-        "--eval",
-        type=parameters.DATA,
-        metavar="DATA",
-        help="Other data, with labels perhaps, to compare both on; held-out samples by default.",
-    ),
-    click.option(
-        "--metric",
-        metavar="NAME",
-        help="Measure this too: agreement, cosine, top1, top5, or module:function(outputs, inputs, labels).",
-    ),
+    *lossy_options.JUDGING,
     click.option(
         "--checkpoint",
         type=parameters.OUTPUT,
@@ -108,20 +96,13 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
 )
 
 
-def _learning(command: Command) -> Command:
-    """All that says how a student learns."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @example(
     "graphopt distill small.onnx --teacher large.onnx --data images/ --preprocess imagenet -o better.onnx"
 )
 @click.command()
 @click.argument("student", type=parameters.ONNX_MODEL)
 @click.option("-o", "--output", type=parameters.OUTPUT, required=True, help="The student with new weights.")
-@_learning
+@lossy_options.listed(*_OPTIONS)
 @options.json_file
 def distill(student: Path, output: Path, json_file: str | None, **chosen: Any) -> None:
     """Train the weights of STUDENT.onnx until it computes what a teacher does.

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from graphopt.building import Model, read
 from graphopt.clusterer import Clustered, Clusterer, Made, Recipe
-from graphopt.data import Data, Dataset, samples_for
+from graphopt.data import Data, Dataset
 from graphopt.errors import GraphoptError
-from graphopt.evaluation import Evaluation, Judge
+from graphopt.evaluation import Evaluation, Judge, Splits
 from graphopt.footprint import Footprint, footprint
 from graphopt.metrics import find_metric
 from graphopt.model import normalise, save
@@ -108,12 +108,11 @@ def cluster(
     before = footprint(source)
     normalise(source)
     original = source.clone()
-    data = None if calib is None else samples_for(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
-    judge = None
-    if held_out is not None:
-        wanted = metric or (None if max_drop is None else DEFAULT_METRIC)
-        judge = Judge(original, held_out, samples if held_out is data else None, wanted, progress)
+    wanted = metric or (None if max_drop is None else DEFAULT_METRIC)
+    splits = Splits.of(
+        original, calib, evaluate_on, samples, preprocess=preprocess, metric=wanted, progress=progress
+    )
+    data, judge = splits.data, splits.judge
     clusterer = Clusterer(source, chosen, data, samples, progress, workers)
     gains = _gains(clusterer, original, data, progress)
     kept = [gain.technique for gain in gains if gain.kept]

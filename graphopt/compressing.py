@@ -16,9 +16,9 @@ from graphopt import api, clustering, pruning, quantizing
 from graphopt.artifact import replacing
 from graphopt.bench import Schedule, default_threads, measure
 from graphopt.building import Model, Options, read
-from graphopt.data import Data, Dataset, samples_for
+from graphopt.data import Data, Dataset
 from graphopt.errors import GraphoptError, UnreachableError
-from graphopt.evaluation import Judge
+from graphopt.evaluation import Judge, Splits
 from graphopt.fingerprint import fingerprint
 from graphopt.measuring import OURS, BackendLoader
 from graphopt.metrics import find_metric
@@ -143,12 +143,15 @@ def compress(
     _require_sense(objective, max_drop, metric)
     source = read(model)
     normalise(source)
-    data = samples_for(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
     metric = metric or DEFAULT_METRIC
-    judge = Judge(source, held_out, samples if held_out is data else None, metric, progress)
+    splits = Splits.of(
+        source, calib, evaluate_on, samples, preprocess=preprocess, metric=metric, progress=progress
+    )
+    data, judge = splits.data, splits.judge
+    assert data is not None
+    assert judge is not None
     subject = fingerprint(
-        source, (objective, metric, samples, target, sorted(options.items())), data, held_out
+        source, (objective, metric, samples, target, sorted(options.items())), data, splits.held_out
     )
     with tempfile.TemporaryDirectory() as folder:
         maker = _Maker(source, data, samples, workers, progress)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graphopt.arrays import Array
 from graphopt.calibration import batch_size
-from graphopt.data import Dataset
+from graphopt.data import Data, Dataset, samples_for
 from graphopt.errors import DataError
 from graphopt.metrics import METRICS, Metric, find_metric, mean_cosine
 from graphopt.verify import ReferenceFailed, reference
@@ -137,6 +137,35 @@ class Judge:
         if len(shapes) > 1 or any(part.ndim < 1 for part in parts):
             raise DataError(f"output {name!r} has no samples along its first axis, or another size each time")
         return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The samples that a change learns from, those that it is judged on, and the judge; None where there are none."""
+
+    data: Dataset | None
+    held_out: Dataset | None
+    judge: Judge | None
+
+    @classmethod
+    def of(
+        cls,
+        original: ir.Model,
+        calib: Data | None,
+        evaluate_on: Data | None,
+        samples: int,
+        *,
+        preprocess: str | None = None,
+        metric: str | None = None,
+        progress: Progress = lambda stage: None,
+    ) -> Splits:
+        """Of `calib`, and of `evaluate_on` or else the same, of which the first `samples` are used then. Raises DataError."""
+        data = None if calib is None else samples_for(calib, original, preprocess, samples)
+        if evaluate_on is None:
+            judge = None if data is None else Judge(original, data, samples, metric, progress)
+            return cls(data, data, judge)
+        held_out = samples_for(evaluate_on, original, preprocess, None)
+        return cls(data, held_out, Judge(original, held_out, None, metric, progress))
 
 
 def quality(before: Mapping[str, Array], after: Mapping[str, Array]) -> float:

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from graphopt.report import Table
     from graphopt.techniques import Gain
 
+PREPROCESS = click.option(
+    "--preprocess", metavar="NAME", help="For images: raw, unit, signed, centred, imagenet or cifar."
+)
+
 LEARNING: Sequence[Decorator] = (
     click.option(
         "--calib",
         type=parameters.DATA,
         metavar="DATA",
-        help="Data to learn from: an .npz, a folder of .npy, or of images. int8 needs it.",
+        help="Data to learn from: an .npz, a folder of .npy, or of images.",
     ),
-    click.option(
-        "--preprocess", metavar="NAME", help="For images: raw, unit, signed, centred, imagenet or cifar."
-    ),
+    PREPROCESS,
     click.option(
         "--samples", type=click.IntRange(1), default=300, show_default=True, help="Most samples used."
     ),

@@ -101,6 +101,15 @@ class Pruner:
         """The optimised model, with all channels."""
         return self._model
 
+    @property
+    def corrects(self) -> bool:
+        """Whether layers are fitted to what they gave before."""
+        return self._data is not None and self.settings.correct
+
+    def of(self, model: ir.Model) -> Pruner:
+        """One with the same settings and data for another model."""
+        return Pruner(model.clone(), self.settings, self._data, self._samples, self._progress, self._workers)
+
     def choose(self, ratio: float) -> Kept:
         """Which channels stay when a share of them goes, or of their costs where groups compete."""
         scores = self._scored()
@@ -114,7 +123,7 @@ class Pruner:
         """The model without the other channels; what is left makes up for them where there is data."""
         model = self._model.clone()
         left = remove(find_groups(model, self._is_protected), kept)
-        if self._data is not None and (self.settings.correct if correct is None else correct):
+        if self._data is not None and (self.corrects if correct is None else correct):
             reconstruct(
                 self._model, model, left, self._data, self._samples, self._progress, self.settings.seed
             )

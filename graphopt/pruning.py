@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.building import Model, read
-from graphopt.data import Data, samples_for
+from graphopt.data import Data
 from graphopt.errors import GraphoptError, UnreachableError
-from graphopt.evaluation import Evaluation, Judge
+from graphopt.evaluation import Evaluation, Judge, Splits
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.passes.prune.groups import Group, Whole
@@ -132,36 +132,49 @@ def prune(
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = None if calib is None else samples_for(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
-    judge = (
-        None
-        if held_out is None
-        else Judge(original, held_out, samples if held_out is data else None, metric, progress)
+    splits = Splits.of(
+        original, calib, evaluate_on, samples, preprocess=preprocess, metric=metric, progress=progress
     )
-    stages = {"original": Step(before, None if judge is None else judge.judge(source))}
-    reached, sizes = source, dict[str, int]()
+    data, judge = splits.data, splits.judge
+    course = _Course(Pruner(source, chosen, data, samples, progress, workers), original, before, judge)
     for number in range(steps):
-        pruner = Pruner(reached.clone(), chosen, data, samples, progress, workers)
-        _require_groups(pruner, target)
-        kept = meeting(pruner, _part(target, number, steps), before)
-        sizes = {**{name: len(channels) for name, channels in kept.items()}, **sizes}
-        made = pruner.make(kept, correct=False)
-        stages[_title("removed", number, steps)] = _step(made, judge)
-        if data is not None and chosen.correct:
-            made = pruner.make(kept)
-            stages[_title("corrected", number, steps)] = _step(made, judge)
-        reached = made.model
-    cost = list(stages.values())[-1].evaluation
+        course.step(target, number, steps)
+    cost = list(course.stages.values())[-1].evaluation
     lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
-    last = lesson.recovered(reached, cost)
+    last = lesson.recovered(course.reached, cost)
     if last.recovery is not None:
-        stages["recovered"] = Step(statistics(last.model), last.evaluation)
+        course.stages["recovered"] = Step(statistics(last.model), last.evaluation)
     _require_runs(original, last.model)
     if output is not None:
         save(last.model, output)
-    widths = {name: (sizes[name], left) for name, (_, left) in counts(made.kept).items()}
-    return _result(pruner, last, widths, stages, data is not None)
+    return _result(course, last, data is not None)
+
+
+class _Course:
+    """The way to a target: the model reached so far, what each step left, and channels before and after by group."""
+
+    def __init__(self, pruner: Pruner, original: ir.Model, before: Statistics, judge: Judge | None) -> None:
+        self.pruner, self._before, self._judge = pruner, before, judge
+        self.reached = pruner.original
+        self.stages = {"original": Step(before, None if judge is None else judge.judge(original))}
+        self.widths: dict[str, tuple[int, int]] = {}
+
+    def step(self, target: Target, number: int, steps: int) -> None:
+        """Remove channels, and make up for them. Raises GraphoptError."""
+        if number:
+            self.pruner = self.pruner.of(self.reached)
+        _require_groups(self.pruner, target)
+        kept = meeting(self.pruner, _part(target, number, steps), self._before)
+        for name, (size, left) in counts(kept).items():
+            self.widths[name] = self.widths.get(name, (size, left))[0], left
+        self._reach(_title("removed", number, steps), self.pruner.make(kept, correct=False))
+        if self.pruner.corrects:
+            self._reach(_title("corrected", number, steps), self.pruner.make(kept))
+
+    def _reach(self, title: str, made: Pruned) -> None:
+        self.reached = made.model
+        cost = None if self._judge is None else self._judge.judge(made.model)
+        self.stages[title] = Step(statistics(made.model), cost)
 
 
 def _part(target: Target, number: int, steps: int) -> Target:
@@ -225,28 +238,23 @@ def _require_groups(pruner: Pruner, target: Target) -> None:
     raise UnreachableError(f"no channel of this model can be removed. {reasons}".strip())
 
 
-def _step(made: Pruned, judge: Judge | None) -> Step:
-    return Step(statistics(made.model), None if judge is None else judge.judge(made.model))
-
-
-def _result(
-    pruner: Pruner, last: Recovered, widths: dict[str, tuple[int, int]], steps: dict[str, Step], fitted: bool
-) -> PruningResult:
+def _result(course: _Course, last: Recovered, fitted: bool) -> PruningResult:
+    pruner = course.pruner
     inexact = {group.name: group.inexact for group in pruner.groups if group.inexact}
     warnings = []
     if not fitted:
         warnings.append("without --calib DATA nothing makes up for what is removed")
-    if all(size == left for size, left in widths.values()):
+    if all(size == left for size, left in course.widths.values()):
         warnings.append(
             "nothing was removed: the ratio is small, or groups are narrower than what widths are rounded to"
         )
     return PruningResult(
         last.model,
         pruner.importance,
-        widths,
+        course.widths,
         list(pruner.structure.whole),
         inexact,
-        steps,
+        course.stages,
         [*warnings, *last.warnings],
         last.recovery,
     )

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from graphopt.building import Model, read
 from graphopt.calibration import FEW
-from graphopt.data import Data, Dataset, samples_for
+from graphopt.data import Data, Dataset
 from graphopt.errors import GraphoptError
-from graphopt.evaluation import Evaluation, Judge
+from graphopt.evaluation import Evaluation, Judge, Splits
 from graphopt.fingerprint import fingerprint
 from graphopt.metrics import find_metric
 from graphopt.model import Statistics, normalise, save, statistics
@@ -89,16 +89,19 @@ def quantize(
     source = read(model)
     normalise(source)
     original, before = source.clone(), statistics(source)
-    data = None if calib is None else samples_for(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
     metric = metric or (None if max_drop is None else DEFAULT_METRIC)
-    judge = _judge(original, held_out, samples if held_out is data else None, metric, progress)
+    splits = Splits.of(
+        original, calib, evaluate_on, samples, preprocess=preprocess, metric=metric, progress=progress
+    )
+    data, judge = splits.data, splits.judge
     quantizer = Quantizer(source, chosen, data, samples, progress, workers)
     gains = _gains(quantizer, original, data, progress)
     techniques = [gain.technique for gain in gains if gain.kept]
     found = None
     if max_drop is not None and judge is not None and data is not None:
-        subject = fingerprint(original, (chosen, metric, samples, techniques, MEASURED), data, held_out)
+        subject = fingerprint(
+            original, (chosen, metric, samples, techniques, MEASURED), data, splits.held_out
+        )
         diary = Journal(None if journal is None else Path(journal), subject)
         problem = _problem(quantizer, techniques, judge, Judge(original, data, MEASURED, progress=progress))
         found = search(problem, max_drop, diary, progress)
@@ -169,12 +172,6 @@ def _notes(
 def _recipe(exclude: Sequence[str], options: dict[str, Any]) -> Recipe:
     recipe = Recipe(**options)
     return replace(recipe, layers=(*((pattern, FLOAT) for pattern in exclude), *recipe.layers))
-
-
-def _judge(
-    original: ir.Model, data: Dataset | None, samples: int | None, metric: str | None, progress: Progress
-) -> Judge | None:
-    return None if data is None else Judge(original, data, samples, metric, progress)
 
 
 def _gains(quantizer: Quantizer, original: ir.Model, data: Dataset | None, progress: Progress) -> list[Gain]:

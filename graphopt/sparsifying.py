@@ -13,9 +13,9 @@ import onnx_ir as ir
 from graphopt import edit
 from graphopt.building import Model, read
 from graphopt.calibration import FEW, Observer, collect
-from graphopt.data import Data, Dataset, samples_for
+from graphopt.data import Data, Dataset
 from graphopt.errors import GraphoptError
-from graphopt.evaluation import Evaluation, Judge
+from graphopt.evaluation import Evaluation, Splits
 from graphopt.metrics import find_metric
 from graphopt.model import normalise, save
 from graphopt.passes.cleanup import Cleanup
@@ -103,22 +103,21 @@ def sparsify(
     source = read(model)
     normalise(source)
     original = source.clone()
-    data = None if calib is None else samples_for(calib, source, preprocess, samples)
-    held_out = data if evaluate_on is None else samples_for(evaluate_on, source, preprocess, None)
+    splits = Splits.of(
+        original, calib, evaluate_on, samples, preprocess=preprocess, metric=metric, progress=progress
+    )
+    data, judge = splits.data, splits.judge
     layers, left_out = _layers(source, exclude, progress)
     seen = {} if data is None else _observed(source, layers, recipe, data, samples, progress, workers)
     progress("sparsify")
     zeros = make_sparse(source, layers, recipe, seen)
     Cleanup().apply(source, Context())
-    judge = None
-    if held_out is not None:
-        judge = Judge(original, held_out, samples if held_out is data else None, metric, progress)
     cost = None if judge is None else judge.judge(source)
     lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
     last = lesson.recovered(source, cost)
     if output is not None:
         save(last.model, output)
-    notes = [*_warnings(layers, recipe, data, metric if held_out is None else None), *last.warnings]
+    notes = [*_warnings(layers, recipe, data, metric if judge is None else None), *last.warnings]
     return Sparsification(last.model, zeros, left_out, notes, last.evaluation, last.recovery)
 
 
