@@ -25,6 +25,7 @@ from graphopt.backends.kernels.depthwise import DepthwiseKernel, pack_depthwise
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.kept import filter_sections, share_kept
 from graphopt.backends.kernels.sparse_conv import SparseConvKernel
+from graphopt.backends.kernels.winograd_rows import RowWinogradShape
 from graphopt.backends.lower.channels import channel_blocks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.halves import Halves, halves_of, lower_half_conv, suits_pairs
@@ -34,7 +35,12 @@ from graphopt.backends.lower.row_convolutions import RowConvolutions
 from graphopt.backends.lower.sparse import listed
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.lower.windows import axes_of, window
-from graphopt.backends.lower.winograd import is_accurate, lower_winograd
+from graphopt.backends.lower.winograd import (
+    is_accurate,
+    lower_row_winograd,
+    lower_winograd,
+    suits_row_winograd,
+)
 from graphopt.backends.schedules import conv, sparse
 from graphopt.backends.schedules.workload import Config
 from graphopt.backends.tensor import Tensor, unravel
@@ -131,7 +137,7 @@ def lower_conv(ctx: Lowering, node: ir.Node) -> None:
         _depthwise(ctx, node, convolution)
     elif convolution.is_packable and convolution.fills_vectors(node, ctx.lanes):
         _direct(ctx, node, convolution)
-    else:
+    elif not (convolution.is_packable and _row_winograd(ctx, node, convolution)):
         _rows(ctx, node, convolution)
 
 
@@ -232,8 +238,19 @@ def scalar_source(ctx: Lowering, x: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _is_worth_moving(ctx: Lowering, x: Tensor, geometry: Geometry) -> bool:
-    reads = math.prod(axis.kernel for axis in geometry.axes) * -(-geometry.filters // ctx.lanes)
+    taps = math.prod(axis.kernel / axis.stride for axis in geometry.axes)
+    reads = taps * -(-geometry.filters // ctx.lanes)
     return x.shape[1] >= ctx.lanes // 2 and reads >= MANY_READS
+
+
+def _row_winograd(ctx: Lowering, node: ir.Node, convolution: Convolution) -> bool:
+    """Whether the convolution has been lowered by minimal filtering along rows."""
+    shape = RowWinogradShape(direct_shape(convolution.geometry), ctx.core)
+    weights = as_images(convolution.weights)
+    if not suits_row_winograd(shape, weights):
+        return False
+    lower_row_winograd(ctx, node, convolution.input, weights, constant_of(convolution.bias), shape)
+    return True
 
 
 def _rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
