@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphopt.artifacts.coding import Segment
 from graphopt.backends.codegen.glue import glue_source
 from graphopt.backends.codegen.link import link
 from graphopt.backends.codegen.llvm import generate
@@ -19,7 +20,6 @@ from graphopt.backends.codegen.toolchain import require_compiler
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target
-from graphopt.coding import Segment
 from graphopt.errors import TargetError
 
 Progress = Callable[[str], None]

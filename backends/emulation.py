@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from graphopt.artifacts.device import Session
 from graphopt.backends.codegen.toolchain import device_program
 from graphopt.backends.targets import Target
-from graphopt.device import Session
 from graphopt.errors import TargetError
 
 PACKAGE = "qemu-user-static"

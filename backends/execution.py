@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import graphopt_runtime
+from graphopt.artifacts.device import RemoteModel
 from graphopt.backends.emulation import emulated, emulator
 from graphopt.backends.targets import TARGETS, Target, native, runs_here
-from graphopt.device import RemoteModel
 from graphopt.errors import ArtifactError
 from graphopt_runtime import CompiledModel
 from graphopt_runtime.artifact import Manifest, open_artifact

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.backends.codegen.inline import PAIR
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.conv_shape import ConvShape, choose_tile, direct_cycles, flatten_pointwise
@@ -21,6 +20,7 @@ from graphopt.backends.lower.windows import window_of
 from graphopt.backends.lower.winograd import is_accurate
 from graphopt.backends.schedules import conv as conv_schedules
 from graphopt.backends.schedules.workload import Config
+from graphopt.model import edit
 
 ROUND = 0.5
 """Cycles to round an activation where no kernel does it in passing."""

@@ -16,7 +16,7 @@ import numpy as np
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.quads import QUAD
 from graphopt.errors import TargetError
-from graphopt.layers import Peak
+from graphopt.timing.layers import Peak
 
 SOURCE = """
 typedef float vector __attribute__((vector_size(BYTES)));

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from graphopt import api, artifact
+from graphopt import api
+from graphopt.artifacts import artifact
 from graphopt_runtime.artifact import CODING, open_artifact
 
 HEADER = '<ir_version: 8, opset_import: ["": 18, "local.tools": 1]>\n'

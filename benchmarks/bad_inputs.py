@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bad_cases import CASES, Case, Disk
-from graphopt.report import markdown
+from graphopt.cli.report import markdown
 
 LIMIT_S = 120.0
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from graphopt import api
-from graphopt.clustering import Clustering, cluster
-from graphopt.evaluation import Evaluation
+from graphopt.accuracy.evaluation import Evaluation
+from graphopt.cli.report import markdown
+from graphopt.compression.clustering import Clustering, cluster
 from graphopt.passes.cluster.codebook import Size, make_codebook
-from graphopt.report import markdown
 from int8_data import CASES, Case, datasets
 
 HEADINGS = (

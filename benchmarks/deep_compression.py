@@ -17,13 +17,13 @@ import onnx_ir as ir
 
 import digits
 from graphopt import api
-from graphopt.clustering import cluster
-from graphopt.data import Dataset
-from graphopt.evaluation import Evaluation, Judge
-from graphopt.footprint import footprint
+from graphopt.accuracy.evaluation import Evaluation, Judge
+from graphopt.cli.report import markdown
+from graphopt.compression.clustering import cluster
+from graphopt.compression.footprint import footprint
+from graphopt.compression.pruning import Target, prune
+from graphopt.feeds.data import Dataset
 from graphopt.model import load, normalise, statistics
-from graphopt.pruning import Target, prune
-from graphopt.report import markdown
 from int8_data import CASES, datasets
 
 HEADINGS = ("model", "step", "parameters", "ONNX MB", "zip MB", "smaller by", "artifact MB", "top-1")

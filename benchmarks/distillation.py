@@ -22,14 +22,14 @@ import onnx_ir as ir
 
 import digits
 import digits_student
-from graphopt import building
-from graphopt.data import Dataset, load_dataset
-from graphopt.distilling import distill
-from graphopt.evaluation import Evaluation, Judge
+from graphopt.accuracy.evaluation import Evaluation, Judge
+from graphopt.accuracy.verify import reference
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
+from graphopt.compression.distilling import distill
+from graphopt.compression.pruning import Target, prune
+from graphopt.feeds.data import Dataset, load_dataset
 from graphopt.model import normalise, statistics
-from graphopt.pruning import Target, prune
-from graphopt.report import markdown
-from graphopt.verify import reference
 from students import makers, traits
 
 PRUNED = (

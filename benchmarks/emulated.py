@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from graphopt.report import markdown
+from graphopt.cli.report import markdown
 from measured_models import binding, model_paths
 
 HEADINGS = ("model", "target", "result", "max rel err", "library KB", "seconds")

@@ -12,10 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from graphopt import api, building
+from graphopt import api
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
 from graphopt.model import save
-from graphopt.report import markdown
-from graphopt.variants import Binding, make_variants
+from graphopt.model.variants import Binding, make_variants
 from measured_models import binding, model_paths
 
 SETUP = """

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from graphopt import api, building
-from graphopt.data import load_dataset
+from graphopt import api
+from graphopt.accuracy.verify import reference
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
 from graphopt.errors import GraphoptError
-from graphopt.report import markdown
-from graphopt.variants import Binding, make_variants
-from graphopt.verify import reference
+from graphopt.feeds.data import load_dataset
+from graphopt.model.variants import Binding, make_variants
 from int8_data import CASES
 from measured_models import CLASSIFIERS, binding, model_paths
 

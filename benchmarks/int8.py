@@ -20,14 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api, building
+from graphopt import api
+from graphopt.accuracy.evaluation import Evaluation, Judge
 from graphopt.arrays import Feeds
-from graphopt.data import Dataset
-from graphopt.evaluation import Evaluation, Judge
-from graphopt.quantizing import quantize
-from graphopt.random_feeds import random_feeds
-from graphopt.report import markdown
-from graphopt.variants import Binding, make_variants
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
+from graphopt.compression.quantizing import quantize
+from graphopt.feeds.data import Dataset
+from graphopt.feeds.random_feeds import random_feeds
+from graphopt.model.variants import Binding, make_variants
 from graphopt_runtime import CompiledModel
 from int8_data import CASES, Case, datasets
 from int8_peers import MOST, peers

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import building
-from graphopt.data import Dataset, load_dataset
+from graphopt.compiling import building
+from graphopt.feeds.data import Dataset, load_dataset
 
 CALIBRATION = 200
 """Samples for ranges where the test data lies behind them in the same place."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 
 from graphopt.arrays import Feeds
-from graphopt.data import Dataset
-from graphopt.quantizer import LEAST_OPSET
+from graphopt.compression.quantizer import LEAST_OPSET
+from graphopt.feeds.data import Dataset
 
 MOST = 300
 """Samples for ranges."""

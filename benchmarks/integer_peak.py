@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from graphopt import api
-from graphopt.layers import Layer, LayerTimes
-from graphopt.report import markdown
+from graphopt.cli.report import markdown
+from graphopt.timing.layers import Layer, LayerTimes
 
 RUNS, REPEATS = 200, 3
 RNG = np.random.default_rng(0)

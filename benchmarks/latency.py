@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api, building
-from graphopt.bench import Benchmark, Measurement, Schedule
+from graphopt import api
+from graphopt.accuracy.islands import quantised_values
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
 from graphopt.errors import GraphoptError
-from graphopt.islands import quantised_values
-from graphopt.measuring import OURS
-from graphopt.report import markdown
-from graphopt.tuning import Budget, Tuning
+from graphopt.timing.bench import Benchmark, Measurement, Schedule
+from graphopt.timing.measuring import OURS
+from graphopt.timing.tuning import Budget, Tuning
 from measured_models import CLASSIFIERS, batched, binding, model_paths
 
 PEERS = ("onnxruntime", "openvino")

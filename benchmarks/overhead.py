@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from graphopt import api
-from graphopt.report import markdown
+from graphopt.cli.report import markdown
 
 
 def chain(length: int, size: int) -> onnx.ModelProto:

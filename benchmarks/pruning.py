@@ -17,15 +17,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from graphopt import api, building
-from graphopt.bench import Schedule, default_threads, measure
+from graphopt import api
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
+from graphopt.compression.pruning import Target, prune
 from graphopt.errors import GraphoptError
-from graphopt.measuring import BackendLoader
+from graphopt.feeds.random_feeds import random_feeds
 from graphopt.model import normalise, save, statistics
-from graphopt.pruning import Target, prune
-from graphopt.random_feeds import random_feeds
-from graphopt.report import markdown
-from graphopt.variants import Binding, make_variants
+from graphopt.model.variants import Binding, make_variants
+from graphopt.timing.bench import Schedule, default_threads, measure
+from graphopt.timing.measuring import BackendLoader
 from int8_data import CASES, Case, datasets
 from measured_models import binding, model_paths
 

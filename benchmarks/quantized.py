@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api, building
+from graphopt import api
+from graphopt.accuracy.islands import verify_islands
+from graphopt.accuracy.verify import reference
 from graphopt.backends.targets import find_target
-from graphopt.data import load_dataset
-from graphopt.islands import verify_islands
-from graphopt.judging import part_compiler
-from graphopt.report import markdown
-from graphopt.variants import Binding, make_variants
-from graphopt.verify import reference
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
+from graphopt.compiling.judging import part_compiler
+from graphopt.feeds.data import load_dataset
+from graphopt.model.variants import Binding, make_variants
 
 MODELS = {"mobilenet_v2_1.0_224_qdq": "signed", "shufflenet-v2-12-int8": "imagenet"}
 """Model -> how its images are prepared."""

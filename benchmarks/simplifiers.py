@@ -21,7 +21,7 @@ def graphopt_o2() -> Simplifier:
 
     from graphopt.model import normalise, proto
     from graphopt.passes import preset
-    from graphopt.pipeline import run
+    from graphopt.rewriting.pipeline import run
 
     def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         inner = ir.from_proto(model)

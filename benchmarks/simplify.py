@@ -21,9 +21,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from graphopt.random_feeds import random_feeds
-from graphopt.report import markdown, write_text
-from graphopt.verify import Verdict, reference, verify
+from graphopt.accuracy.verify import Verdict, reference, verify
+from graphopt.cli.report import markdown, write_text
+from graphopt.feeds.random_feeds import random_feeds
 from light import DEFAULT_FOLDER, light_models
 from simplifiers import SIMPLIFIERS
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from graphopt import api
 from graphopt.backends.codegen.toolchain import companion
 from graphopt.backends.targets import find_target
-from graphopt.report import markdown
+from graphopt.cli.report import markdown
 from light import light_models
 from measured_models import binding
 

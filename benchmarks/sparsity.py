@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import artifact, manifest
 from graphopt import model as models
+from graphopt.artifacts import artifact
 from graphopt.backends.compiler import compile_models
 from graphopt.backends.execution import open_build
 from graphopt.backends.kernels.core import Core
@@ -31,10 +31,11 @@ from graphopt.backends.schedules.choice import FAMILIES, Rules, Usable
 from graphopt.backends.schedules.sparse import is_sparse
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.targets import native
-from graphopt.data import Dataset
-from graphopt.pipeline import Report
-from graphopt.report import markdown
-from graphopt.sparsifying import sparsify
+from graphopt.cli.report import markdown
+from graphopt.compiling import manifest
+from graphopt.compression.sparsifying import sparsify
+from graphopt.feeds.data import Dataset
+from graphopt.rewriting.pipeline import Report
 from int8_data import CASES, Case, datasets, part
 
 MODELS = ("cifar10_resnet20", "cifar10_resnet56", "squeezenet1.1_ncnnfp16", "minilm_l6_v2")

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.data import Dataset
-from graphopt.model import normalise
-from graphopt.pipeline import Context
-from graphopt.presets import run_preset
-from graphopt.quantizing import quantize
+from graphopt.compiling.presets import run_preset
+from graphopt.compression.quantizing import quantize
+from graphopt.feeds.data import Dataset
+from graphopt.model import edit, normalise
+from graphopt.rewriting.pipeline import Context
 
 OPSET, IR_VERSION = 21, 10
 """Which know integers of four bits."""

@@ -24,11 +24,11 @@ from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.search import Search, State, short
 from graphopt.backends.tune.session import flush_bytes
 from graphopt.backends.tune.tasks import extract
-from graphopt.pipeline import Context
-from graphopt.presets import run_preset
-from graphopt.report import markdown
-from graphopt.tuning import Budget
-from graphopt.variants import Binding, make_variants
+from graphopt.cli.report import markdown
+from graphopt.compiling.presets import run_preset
+from graphopt.model.variants import Binding, make_variants
+from graphopt.rewriting.pipeline import Context
+from graphopt.timing.tuning import Budget
 from measured_models import binding, model_paths
 
 CPUS = len(os.sched_getaffinity(0))
@@ -50,7 +50,7 @@ class Run:
 
 def tune(path: Path, seconds: float, folder: Path) -> tuple[Run, list[State]]:
     """graphopt's search over all tasks of a model."""
-    from graphopt import building
+    from graphopt.compiling import building
 
     options = binding(path)
     models = make_variants(building.read(path), Binding(options["dims"], options["input_shapes"], {})).models

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphopt import api, building
-from graphopt.data import Dataset
-from graphopt.evaluation import Judge
-from graphopt.quantizing import quantize
-from graphopt.report import markdown
+from graphopt import api
+from graphopt.accuracy.evaluation import Judge
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
+from graphopt.compression.quantizing import quantize
+from graphopt.feeds.data import Dataset
 
 MODEL, TOKENS, INPUT = "stories260K_llama", "stories260K_sampled_32x256.npy", "tokens"
 CALIBRATION = 8

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from graphopt import api, building
-from graphopt.bench import Schedule
+from graphopt import api
+from graphopt.accuracy.islands import quantised_values
+from graphopt.cli.report import markdown
+from graphopt.compiling import building
 from graphopt.errors import GraphoptError, UnsupportedError, VerificationError
-from graphopt.islands import quantised_values
-from graphopt.report import markdown
+from graphopt.timing.bench import Schedule
 from measured_models import binding, model_paths
 
 HEADINGS = (

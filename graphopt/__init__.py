@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphopt.api import compare, compile, load, optimize
+    from graphopt.compression.quantizing import quantize
     from graphopt.errors import GraphoptError
-    from graphopt.quantizing import quantize
 
 __all__ = ["GraphoptError", "compare", "compile", "load", "optimize", "quantize"]
 
@@ -19,7 +19,7 @@ _HOMES = {
     "compile": "api",
     "load": "api",
     "optimize": "api",
-    "quantize": "quantizing",
+    "quantize": "compression.quantizing",
 }
 
 

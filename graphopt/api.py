@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import artifact, bench
+from graphopt.accuracy.verify import Verdict
 from graphopt.arrays import Feeds
-from graphopt.building import (
+from graphopt.artifacts import artifact
+from graphopt.compiling.building import (
     COMPILE_PRESET,
     Compilation,
     Model,
@@ -24,28 +25,28 @@ from graphopt.building import (
     read,
     require_hosted,
 )
-from graphopt.departures import Departures, departures, expose_tensors
-from graphopt.errors import GraphoptError, TargetError, VerificationError
-from graphopt.generating import search
-from graphopt.judging import (
+from graphopt.compiling.generating import search
+from graphopt.compiling.judging import (
     blame_pass,
     unchecked,
     verification_feeds,
     verify_rewrite,
 )
-from graphopt.layers import LayerTimes, beside_peer, measure_layers
-from graphopt.matching import match_feeds
-from graphopt.measuring import OURS, loader, reference_outputs
+from graphopt.compiling.presets import run_preset
+from graphopt.errors import GraphoptError, TargetError, VerificationError
+from graphopt.feeds.matching import match_feeds
+from graphopt.feeds.random_feeds import random_feeds
 from graphopt.model import Statistics, bind_dims, frozen_notice, normalise, save, statistics
-from graphopt.pipeline import Context, Hook, Report
-from graphopt.presets import run_preset
-from graphopt.random_feeds import random_feeds
-from graphopt.tuning import Tuning, TuningReport
-from graphopt.variants import Binding, Sizes, make_variants
-from graphopt.verify import Verdict
+from graphopt.model.variants import Binding, Sizes, make_variants
+from graphopt.rewriting.pipeline import Context, Hook, Report
+from graphopt.timing import bench
+from graphopt.timing.departures import Departures, departures, expose_tensors
+from graphopt.timing.layers import LayerTimes, beside_peer, measure_layers
+from graphopt.timing.measuring import OURS, loader, reference_outputs
+from graphopt.timing.tuning import Tuning, TuningReport
 
 if TYPE_CHECKING:
-    from graphopt.bench import Benchmark, Schedule
+    from graphopt.timing.bench import Benchmark, Schedule
     from graphopt_runtime import CompiledModel
 
 OPTIMIZE_PRESET = "O2"

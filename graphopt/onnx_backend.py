@@ -15,8 +15,9 @@ import onnx_ir as ir
 from onnx.backend.base import Backend as OnnxBackend
 from onnx.backend.base import BackendRep
 
-from graphopt import api, edit
+from graphopt import api
 from graphopt.errors import InputError
+from graphopt.model import edit
 
 if TYPE_CHECKING:
     from graphopt_runtime import CompiledModel

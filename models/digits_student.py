@@ -9,8 +9,8 @@ import torch
 
 from digits import Split
 from digits_cnn import Net, export
-from graphopt.data import Dataset
-from graphopt.distilling import Distillation, distill
+from graphopt.compression.distilling import Distillation, distill
+from graphopt.feeds.data import Dataset
 from graphopt.model import proto
 from training import weights
 

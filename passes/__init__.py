@@ -10,7 +10,7 @@ from graphopt.passes.opset import ConvertOpset
 from graphopt.passes.precision import Precision
 from graphopt.passes.products import MergeProducts
 from graphopt.passes.shapes import Shapes
-from graphopt.pipeline import Pass, Repeat
+from graphopt.rewriting.pipeline import Pass, Repeat
 
 PASSES: dict[str, type[Pass]] = {
     "cleanup": Cleanup,

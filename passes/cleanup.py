@@ -6,14 +6,15 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes import movement, partitions, ranks, transposes
 from graphopt.passes.dead_code import remove_dead_code
 from graphopt.passes.sharing import share_initializers, share_subexpressions
 from graphopt.passes.states import drop_zero_states
-from graphopt.pattern import Const, Number, Op, attribute
-from graphopt.pipeline import Context, Outcome
-from graphopt.rewrite import Match, Refuse, Replacement, Rule, apply_rules
+from graphopt.rewriting.pattern import Const, Number, Op
+from graphopt.rewriting.pipeline import Context, Outcome
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule, apply_rules
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pipeline import Context, Outcome
+from graphopt.model import edit
+from graphopt.rewriting.pipeline import Context, Outcome
 
 CODES = frozenset({ir.DataType.UINT4, ir.DataType.UINT8})
 

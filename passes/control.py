@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import attribute
-from graphopt.pipeline import Context, Outcome
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pipeline import Context, Outcome
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pipeline import Outcome
-from graphopt.rewrite import is_removable
+from graphopt.model import edit
+from graphopt.rewriting.pipeline import Outcome
+from graphopt.rewriting.rewrite import is_removable
 
 
 def remove_dead_code(model: ir.Model) -> Outcome:

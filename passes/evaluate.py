@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute, opset
 from graphopt.passes import indexing
-from graphopt.pattern import attribute, opset
 
 NIBBLES = ("int4", "uint4")
 """Types to which numpy itself has no name; all of their values are int8 too."""

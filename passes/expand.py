@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.fuse.emit import DOMAIN, SINCE
-from graphopt.pattern import Op, attribute
-from graphopt.pipeline import Context, Outcome
-from graphopt.rewrite import Match, Refuse, Replacement, Rule, apply_rules
+from graphopt.rewriting.pattern import Op
+from graphopt.rewriting.pipeline import Context, Outcome
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule, apply_rules
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.codes import is_codes
 from graphopt.passes.evaluate import BY_REFERENCE, FUNCTIONS, evaluate
-from graphopt.pipeline import Context, Outcome
+from graphopt.rewriting.pipeline import Context, Outcome
 
 GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Range", "Tile", "EyeLike"})
 """Operators whose result can be far larger than their inputs, so it is estimated before it is computed."""

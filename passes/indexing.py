@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.pattern import attribute, opset
+from graphopt.model.attributes import attribute, opset
 
 Arrays = Sequence[Any]
 

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute, opset
 from graphopt.model.inference import DATA, is_news, refine, refine_shape
 from graphopt.passes.symbolic import UNKNOWN, Entry, Symbol, entries, to_dims
-from graphopt.pattern import attribute, opset
 
 Known = Mapping[ir.Value, np.ndarray]
 

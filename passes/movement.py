@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.evaluate import axes_of
-from graphopt.pattern import Const, Op, Var, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Const, Op, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators that keep the elements in order and change the shape only."""

@@ -7,10 +7,10 @@ from typing import ClassVar
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import ModelError
+from graphopt.model import edit
 from graphopt.model.inference import without_weights
-from graphopt.pipeline import Context, Outcome
+from graphopt.rewriting.pipeline import Context, Outcome
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import Const, Op, attribute
-from graphopt.rewrite import Match, Replacement, Rule
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pattern import Const, Op
+from graphopt.rewriting.rewrite import Match, Replacement, Rule
 
 CONCAT = Op("Concat", ..., shared=True)
 

@@ -15,8 +15,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pipeline import Context, Outcome
+from graphopt.model import edit
+from graphopt.rewriting.pipeline import Context, Outcome
 
 ANCHORS = ("Conv", "Gemm", "MatMul")
 WEIGHT_INPUT = 1

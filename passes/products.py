@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pipeline import Context, Outcome
+from graphopt.model import edit
+from graphopt.rewriting.pipeline import Context, Outcome
 
 MOVEMENT = frozenset({"Attention", "Reshape", "Transpose"})
 """Operators that read a part of a wider result as easily as a result of its own; elementwise ones would cost a kernel then."""

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.evaluate import axes_of
 from graphopt.passes.movement import RESHAPES
 from graphopt.passes.transposes import REDUCTIONS
-from graphopt.pattern import Const, Op, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Const, Op
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 INNER = Op("Unsqueeze", "x", ..., shared=True)
 

@@ -13,13 +13,13 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.fold import Folder
 from graphopt.passes.inference import infer
 from graphopt.passes.symbolic import Symbol, evaluate_symbolic, from_constant, is_known, shape_of
 from graphopt.passes.targets import static_target
-from graphopt.pattern import attribute
-from graphopt.pipeline import Context, Outcome
+from graphopt.rewriting.pipeline import Context, Outcome
 
 LARGEST = 256
 """Elements of the largest tensor that is taken for shape data."""

@@ -6,10 +6,10 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import COMMUTATIVE
-from graphopt.pipeline import Outcome
-from graphopt.rewrite import is_removable
+from graphopt.model import edit
+from graphopt.rewriting.pattern import COMMUTATIVE
+from graphopt.rewriting.pipeline import Outcome
+from graphopt.rewriting.rewrite import is_removable
 
 RANDOM = frozenset(
     {

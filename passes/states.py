@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import attribute
-from graphopt.pipeline import Outcome
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pipeline import Outcome
 
 STATES = {"GRU": (5,), "LSTM": (5, 6), "RNN": (5,)}
 """Where they are among the inputs."""

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.evaluate import FUNCTIONS, Arrays
-from graphopt.pattern import attribute
 
 
 class Unknown:

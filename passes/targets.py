@@ -3,8 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.symbolic import Entry, Symbol, Unknown, entries
-from graphopt.pattern import attribute
 
 
 def static_target(node: ir.Node, wanted: np.ndarray) -> np.ndarray | None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.evaluate import axes_of
-from graphopt.pattern import Op, attribute
-from graphopt.rewrite import Match, Replacement, Rule
+from graphopt.rewriting.pattern import Op
+from graphopt.rewriting.rewrite import Match, Replacement, Rule
 
 UNARY = (
     *("Abs", "Cast", "Ceil", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from graphopt.pipeline import Context, Outcome, Pass
+from graphopt.rewriting.pipeline import Context, Outcome, Pass
 
 ZOO = Path(os.environ["GRAPHOPT_ZOO"]) if "GRAPHOPT_ZOO" in os.environ else None
 ZOO_MODELS = sorted((ZOO / "models").glob("*.onnx")) if ZOO is not None else []

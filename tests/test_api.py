@@ -15,7 +15,7 @@ import graphopt
 from graphopt import api
 from graphopt.errors import GraphoptError, InputError, ModelError, ShapeError, VerificationError
 from graphopt.model import save
-from graphopt.pipeline import Context, Outcome
+from graphopt.rewriting.pipeline import Context, Outcome
 from graphopt_runtime import CompiledModel, cpu
 from graphopt_runtime.artifact import open_artifact
 from tests.conftest import make_model

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bad_cases import CASES, Case
 from bad_inputs import NOT_OURS, Result, faults, files, try_case
-from graphopt.cli import main
+from graphopt.cli.main import main
 
 
 def needs_process(case: Case) -> bool:

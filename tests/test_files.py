@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphopt import artifact
+from graphopt.artifacts import artifact
 from graphopt.errors import OutputError
 from graphopt.model import save
 from tests.cli.conftest import invoke

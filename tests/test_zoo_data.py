@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.data import load_dataset
-from graphopt.islands import verify_islands
-from graphopt.random_feeds import random_feeds
-from graphopt.verify import reference, verify
+from graphopt.accuracy.islands import verify_islands
+from graphopt.accuracy.verify import reference, verify
+from graphopt.feeds.data import load_dataset
+from graphopt.feeds.random_feeds import random_feeds
 from tests.conftest import ZOO_MODELS
 
 pytestmark = pytest.mark.zoo

@@ -9,9 +9,9 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from graphopt.calibration import batch_size
-from graphopt.data import Dataset
+from graphopt.accuracy.calibration import batch_size
 from graphopt.errors import DataError, GraphoptError
+from graphopt.feeds.data import Dataset
 from graphopt.training.executor.module import TorchModel
 
 Progress = Callable[[str], None]

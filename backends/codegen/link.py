@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphopt.artifact import replacing
+from graphopt.artifacts.artifact import replacing
 from graphopt.backends.codegen.toolchain import (
     DEFAULT_CC,
     SOURCES,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphopt.artifacts.coding import Segment
 from graphopt.backends.codegen.program import ALIGNMENT, Branch, Buffer, Kernel, Loop, Program, Role, Step
-from graphopt.coding import Segment
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from tvm import tirx
 
+    from graphopt.artifacts.coding import Origin
     from graphopt.backends.schedules.workload import Workload
-    from graphopt.coding import Origin
 
 ALIGNMENT = 64
 """Bytes; every buffer starts on such a boundary (a cache line, and one AVX-512 register)."""

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from graphopt.artifact import replacing
+from graphopt.artifacts.artifact import replacing
 from graphopt.backends.codegen.link import LINK_FLAGS, write_objects
 from graphopt.backends.codegen.toolchain import (
     BARE,

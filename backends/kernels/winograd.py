@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from graphopt.artifacts.coding import Origin
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.combine import combine
@@ -37,7 +38,6 @@ from graphopt.backends.kernels.window import split_index
 from graphopt.backends.kernels.winograd_transforms import TAPS, Transforms
 from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Tensor
-from graphopt.coding import Origin
 from graphopt_runtime.expansion import Expansion
 
 CHUNK_BYTES = 3 << 19

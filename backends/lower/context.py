@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from tvm import tirx
 
+from graphopt.artifacts.coding import Origin
 from graphopt.backends import tensor as tensors
 from graphopt.backends.codegen.builder import INDEX, Family, KernelBuilder
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
@@ -25,7 +26,6 @@ from graphopt.backends.lower.placement import Home
 from graphopt.backends.schedules.choice import Rules, Schedules, Usable
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.tensor import Storage, Tensor, stored
-from graphopt.coding import Origin
 
 CHEAP = 2
 """Operations per element that are better repeated than stored."""

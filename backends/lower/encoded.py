@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.kernels.encoded import EncodedPanels, pack_levels
 from graphopt.backends.kernels.gemm import GemmKernel, Store, choose_tile
@@ -19,6 +18,7 @@ from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.operator import attribute
 from graphopt.backends.lower.views import reshape
 from graphopt.backends.tensor import Tensor, constant, unravel
+from graphopt.model import edit
 
 Array = np.ndarray[Any, Any]
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.backends.codegen.program import Kernel, Step
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.inference import evaluate, infer_outputs, note_shapes
 from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Pointwise, Refused, refuse_bfloat16
 from graphopt.backends.lower.pointwise import lower_pointwise
 from graphopt.errors import UnsupportedNode
+from graphopt.model import edit
 from graphopt.model.statistics import is_integer, macs
 
 

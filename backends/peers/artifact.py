@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.arrays import Feeds
-from graphopt.worker import Runner
+from graphopt.timing.worker import Runner
 
 
 @dataclass(frozen=True)

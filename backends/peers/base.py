@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Protocol
 
-from graphopt.worker import Runner
+from graphopt.timing.worker import Runner
 
 
 class Backend(Protocol):

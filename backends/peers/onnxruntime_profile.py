@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.arrays import Feeds
-from graphopt.layers import NodeTime
+from graphopt.timing.layers import NodeTime
 
 SUFFIX = "_kernel_time"
 WARMUP_RUNS = 3

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphopt.arrays import Feeds
 from graphopt.backends.peers.base import missing
-from graphopt.worker import Runner
+from graphopt.timing.worker import Runner
 
 # OpenVINO's names of element types -> numpy's.
 PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}

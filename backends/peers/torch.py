@@ -10,7 +10,7 @@ import onnx
 
 from graphopt.arrays import Feeds
 from graphopt.backends.peers.base import missing
-from graphopt.worker import Runner
+from graphopt.timing.worker import Runner
 
 
 @dataclass(frozen=True)

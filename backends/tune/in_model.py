@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import artifact
+from graphopt.artifacts import artifact
 from graphopt.backends.compiler import Library, compile_models
 from graphopt.backends.schedules.choice import FAMILIES, Measured
 from graphopt.backends.schedules.workload import Config, Workload
 from graphopt.backends.targets import Target
 from graphopt.backends.tune.database import Database, Trial, versions
 from graphopt.backends.tune.places import Place
-from graphopt.random_feeds import random_feeds
+from graphopt.feeds.random_feeds import random_feeds
 
 WARMUP_ROUNDS, LEAST_ROUNDS, SECONDS = 2, 10, 3.0
 """Every build runs once a round; rounds are repeated for so long, but no fewer."""

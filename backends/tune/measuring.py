@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from graphopt.backends.tune.protocol import Answer, Built, Request
-from graphopt.child import Child, ChildDied
+from graphopt.timing.child import Child, ChildDied
 
 MODULE = "graphopt.backends.tune.runner"
 

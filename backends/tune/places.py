@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import graphopt_runtime
+from graphopt.artifacts.devices import Device
 from graphopt.backends.tune.measuring import Measurer
 from graphopt.backends.tune.protocol import Answer, Built
 from graphopt.backends.tune.remote import RemoteMeasurer
 from graphopt.backends.tune.shared import SharedMeasurer
-from graphopt.devices import Device
 
 
 class Timer(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from graphopt.artifacts.device import Session
 from graphopt.backends.tune.protocol import FLUSH, Answer, Built
 from graphopt.backends.tune.runner import measure
-from graphopt.device import Session
 from graphopt.errors import DeviceError
 
 CONNECTIONS = 3

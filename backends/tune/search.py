@@ -24,7 +24,7 @@ from graphopt.backends.tune.database import DIGITS, Database, Trial, versions
 from graphopt.backends.tune.places import Place, Timer
 from graphopt.backends.tune.protocol import Answer, Built
 from graphopt.backends.tune.tasks import Task
-from graphopt.tuning import Budget
+from graphopt.timing.tuning import Budget
 
 BATCH = 16
 """Candidates that are built into one library."""

@@ -15,7 +15,7 @@ from graphopt.backends.tune.places import Place
 from graphopt.backends.tune.ray_builders import RayBuilders
 from graphopt.backends.tune.search import Search, State, short
 from graphopt.backends.tune.tasks import Tasks, extract
-from graphopt.tuning import Budget, TunedTask, TuningReport
+from graphopt.timing.tuning import Budget, TunedTask, TuningReport
 
 LEAST_FLUSH, MOST_FLUSH = 1 << 21, 48 << 20
 """Bounds of what is read between two runs of a candidate: as many bytes as the model has weights."""

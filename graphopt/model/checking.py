@@ -3,8 +3,8 @@
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import ModelError
+from graphopt.model import edit
 from graphopt.model.inference import without_weights
 
 

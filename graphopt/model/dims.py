@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import InputError, ShapeError
+from graphopt.model import edit
 
 
 def free_dims(model: ir.Model) -> dict[str, list[str]]:

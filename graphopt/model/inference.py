@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 
 SMALL = 1024
 """Initializers up to this many bytes go along, since shapes may depend on their data."""

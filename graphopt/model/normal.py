@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
-from graphopt import edit
 from graphopt.errors import ModelError
+from graphopt.model import edit
 from graphopt.model.inference import infer_shapes
 from graphopt.model.tensors import held
 

@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from graphopt import edit
 from graphopt.errors import ModelError
+from graphopt.model import edit
 
 SMALL_EXTERNAL = 1 << 16
 """Bytes up to which external data is read at once: it may hold shapes, and messages to ONNX's functions carry it."""

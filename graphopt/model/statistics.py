@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import attribute
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 
 
 @dataclass(frozen=True)

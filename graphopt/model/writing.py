@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import OutputError
 from graphopt.files import require_replaceable
+from graphopt.model import edit
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Weights beyond this many bytes go to a file of their own; protobuf messages end at 2 GiB."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.pattern import attribute
+from graphopt.model.attributes import attribute
 
 LARGEST = 2304
 """Rows of a matrix whose products of all pairs are kept."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import ModelError
-from graphopt.pattern import attribute
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 
 WEIGHTS: Mapping[str, tuple[int, ...]] = {
     "Conv": (1,),

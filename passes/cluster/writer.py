@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.cluster.coded import Coded
 from graphopt.passes.quantize.writer import Writer
 

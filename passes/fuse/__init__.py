@@ -20,8 +20,8 @@ from graphopt.passes.fuse import (
     quantized,
 )
 from graphopt.passes.fuse.emit import standard_only
-from graphopt.pipeline import Context, Outcome
-from graphopt.rewrite import Rule, apply_rules
+from graphopt.rewriting.pipeline import Context, Outcome
+from graphopt.rewriting.rewrite import Rule, apply_rules
 
 RECOGNISE: list[Rule] = [
     *normalisations.RULES,

@@ -15,8 +15,8 @@ from graphopt.passes.fuse.terms import (
     scalar,
     square,
 )
-from graphopt.pattern import Either, Op, Pattern, Var
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Either, Op, Pattern, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 X = Var("x", where=lambda value: value.dtype in FLOATS)

@@ -3,9 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.fuse.weights import ANCHORS, Anchor, Channels, in_dtype, new_weight
-from graphopt.pattern import Const, Op, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Const, Op
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 SMALL = 1 << 20
 C = Const("c", max_size=SMALL, where=lambda array: array.dtype.kind == "f")

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.fuse.emit import emit
 from graphopt.passes.fuse.terms import Product, coefficient_between, scalar
-from graphopt.pattern import Either, Op, Var, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Either, Op, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.fuse.terms import scalar
-from graphopt.pattern import Op, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Op
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from graphopt.pattern import Op, attribute
-from graphopt.rewrite import Match, Replacement, Rule
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pattern import Op
+from graphopt.rewriting.rewrite import Match, Replacement, Rule
 
 
 def _begin_with_another(match: Match) -> Replacement:

@@ -3,10 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.fuse.weights import in_dtype, new_weight
-from graphopt.pattern import Const, Op
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Const, Op
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 SMALL = 1 << 20
 CHEAP = 1 << 10

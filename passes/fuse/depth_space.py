@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from graphopt.pattern import Op, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pattern import Op
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 SPLIT = Op("Reshape", "x", "split_shape")
 MOVED = Op("Transpose", SPLIT)

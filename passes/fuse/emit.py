@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 DOMAIN = "graphopt"
 

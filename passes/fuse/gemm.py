@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.fuse.weights import CHEAP, in_dtype
-from graphopt.pattern import Op, Var, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Op, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 

@@ -3,12 +3,12 @@
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.evaluate import axes_of
 from graphopt.passes.fuse.emit import DOMAIN, emit
 from graphopt.passes.fuse.terms import Scalar, inverse_root, keeps_rank, over_root, scalar, square
-from graphopt.pattern import Const, Op, Var
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Const, Op, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 X = Var("x", where=lambda value: value.dtype in FLOATS)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import Op, Var, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pattern import Op, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.evaluate import axes_of
-from graphopt.pattern import Op, Var, attribute
-from graphopt.rewrite import Match, Replacement, Rule
+from graphopt.rewriting.pattern import Op, Var
+from graphopt.rewriting.rewrite import Match, Replacement, Rule
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 IMAGE = Var(

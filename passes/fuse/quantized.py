@@ -10,10 +10,11 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.fuse.bounds import Bounds, bounds
-from graphopt.pattern import Const, Either, Op, Pattern, Var, attribute
-from graphopt.rewrite import Match, Refuse, Replacement, Rule
+from graphopt.rewriting.pattern import Const, Either, Op, Pattern, Var
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule
 
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 

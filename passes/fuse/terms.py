@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import EMPTY, Bindings, Either, Op, Pattern
-from graphopt.rewrite import Match
+from graphopt.model import edit
+from graphopt.rewriting.pattern import EMPTY, Bindings, Either, Op, Pattern
+from graphopt.rewriting.rewrite import Match
 
 EXACTNESS: dict[ir.DataType, float] = {
     ir.DataType.FLOAT: 2e-4,

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.pattern import Const, Op, attribute
-from graphopt.rewrite import Match, Refuse, Replacement
+from graphopt.model.attributes import attribute
+from graphopt.rewriting.pattern import Const, Op
+from graphopt.rewriting.rewrite import Match, Refuse, Replacement
 
 CHEAP = 1 << 16
 """Bytes of a weight that may be copied although others keep using it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.prune.labels import Block, Labels, covered, tight
 
 if TYPE_CHECKING:

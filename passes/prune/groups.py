@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.prune.flow import Flow, Link, label
 from graphopt.passes.prune.labels import Block, line
 from graphopt.passes.prune.rules.table import RULES

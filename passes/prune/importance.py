@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.prune.elimination import Reader, eliminate
 from graphopt.passes.prune.groups import GONE, Group, Place, Slot
 from graphopt.passes.prune.moments import Histograms, Moments

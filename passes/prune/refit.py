@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize.correct import subtract
-from graphopt.pattern import attribute
 
 Rows = NDArray[np.float32]
 

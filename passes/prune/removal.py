@@ -8,8 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import edit
-from graphopt.model import infer_shapes
+from graphopt.model import edit, infer_shapes
 from graphopt.passes.prune.groups import Group, Structure
 from graphopt.passes.prune.labels import line
 from graphopt.passes.prune.rules.table import RULES

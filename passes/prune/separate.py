@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 
 LARGEST = 1 << 12
 """Elements of the largest constant that is copied; what is shared and larger is meant to be."""

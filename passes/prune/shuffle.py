@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.dead_code import remove_dead_code
 from graphopt.passes.prune.flow import Dims, dims, rank
-from graphopt.pattern import attribute
 
 MARK = "graphopt.shuffle"
 """In `meta` of a Gather that was a shuffle."""

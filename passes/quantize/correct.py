@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import attribute
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 
 CORRECTABLE = ("Conv", "Gemm")
 """Operators with a bias as third input; that of a MatMul is the Add behind it."""

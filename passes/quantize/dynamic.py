@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize.plan import Plan
 from graphopt.passes.quantize.weights import store_by_channel
 from graphopt.passes.quantize.writer import Writer, channel_axis, is_transposed
-from graphopt.pattern import attribute
 
 
 def dynamic_products(model: ir.Model, plan: Plan) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize.plan import Plan
-from graphopt.pattern import attribute
 
 HOMOGENEOUS = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Relu")
 """Operators on each channel by itself whose result is multiplied by a positive factor when their input is."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.calibration import Observer
+from graphopt.accuracy.calibration import Observer
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize.observers import Channels, Seen, joined
 from graphopt.passes.quantize.plan import Plan
-from graphopt.pattern import attribute
 
 Place = tuple[str, int]
 """A value by name, and the axis along which its channels lie."""

@@ -1,4 +1,4 @@
-"""What is kept of values while data passes: observers for `graphopt.calibration`."""
+"""What is kept of values while data passes: observers for `graphopt.accuracy.calibration`."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import attribute
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 
 WEIGHT_INPUT = 1
 ANCHORS = ("Conv", "Gemm", "MatMul")

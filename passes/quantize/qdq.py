@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize import correct
 from graphopt.passes.quantize.plan import Plan
 from graphopt.passes.quantize.ranges import Parameters
 from graphopt.passes.quantize.writer import Writer, along, by_channel, channel_axis
-from graphopt.pattern import attribute
 
 LARGEST_BIAS = 2**30
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize.observations import Place
 from graphopt.passes.quantize.observers import Channels
 from graphopt.passes.quantize.plan import Plan
 from graphopt.passes.quantize.ranges import LEVELS
 from graphopt.passes.quantize.writer import LARGEST, is_transposed
-from graphopt.pattern import attribute
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of a channel's range that may go into the weights, as exponents."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.pattern import attribute
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 
 
 def untie(model: ir.Model, wanted: Callable[[ir.Node], bool]) -> int:

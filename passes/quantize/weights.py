@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.quantize import blocks
 from graphopt.passes.quantize.plan import Plan
 from graphopt.passes.quantize.writer import Writer, channel_axis, is_transposed, weight_rank

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.quantize.observers import Channels, Gram
 from graphopt.passes.sparsify.layers import Layer
-from graphopt.pattern import attribute
 
 PATCHES = 1024
 """Places of a window that are looked at in one image."""

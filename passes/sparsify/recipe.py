@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import GraphoptError
+from graphopt.model import edit
 from graphopt.passes.quantize.correct import has_bias, subtract
 from graphopt.passes.sparsify.compensate import compensated
 from graphopt.passes.sparsify.criteria import CRITERIA, Criterion, centred, comparable

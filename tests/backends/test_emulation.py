@@ -9,13 +9,13 @@ import onnx_ir as ir
 import pytest
 
 from graphopt import api
+from graphopt.artifacts.device import RemoteModel, Session
 from graphopt.backends import emulation, execution
 from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.emulation import emulated
 from graphopt.backends.execution import cannot_run, emulator_of, open_anywhere
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.targets import TARGETS, Target, find_target, native
-from graphopt.device import RemoteModel, Session
 from graphopt.errors import ArtifactError, DeviceError, TargetError
 from graphopt_runtime.artifact import last_build
 from tests.conftest import make_model

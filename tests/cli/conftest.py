@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
-from graphopt.cli import main
+from graphopt.cli.main import main
 from graphopt.model import save
 from tests.conftest import make_model
 

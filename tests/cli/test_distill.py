@@ -67,7 +67,7 @@ def test_options_that_make_no_sense(files: Path, more: list[object], message: st
 def test_without_torch_it_says_what_to_install(files: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from graphopt.cli import main\nmain([str(each) for each in sys.argv[1:]])"
+        "from graphopt.cli.main import main\nmain([str(each) for each in sys.argv[1:]])"
     )
     command = [sys.executable, "-P", "-c", code, *map(str, arguments(files, "--epochs", 1))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

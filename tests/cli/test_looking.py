@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graphopt import api
-from graphopt.cli import main
+from graphopt.cli.main import main
 from tests.cli.conftest import invoke, invoke_json
 
 

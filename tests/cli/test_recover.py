@@ -74,7 +74,7 @@ def test_bad_requests(
 def test_without_torch_it_says_what_to_install(calib: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from graphopt.cli import main\nmain([str(each) for each in sys.argv[1:]])"
+        "from graphopt.cli.main import main\nmain([str(each) for each in sys.argv[1:]])"
     )
     given = map(str, arguments("cluster", tmp_path, "--calib", calib, "--recover", 1))
     done = subprocess.run(

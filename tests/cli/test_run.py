@@ -45,7 +45,7 @@ def imported_by(code: str, *arguments: object) -> set[str]:
 
 
 def test_run_needs_neither_tvm_nor_a_reference(artifact: Path) -> None:
-    code = "from graphopt.cli import main\nmain(['run', *__import__('sys').argv[1:]], standalone_mode=False)"
+    code = "from graphopt.cli.main import main\nmain(['run', *__import__('sys').argv[1:]], standalone_mode=False)"
     modules = imported_by(code, artifact)
     assert "graphopt_runtime" in modules
     assert not FOREIGN & modules

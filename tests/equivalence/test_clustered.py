@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphopt import api, verify
-from graphopt.clustering import cluster
+from graphopt import api
+from graphopt.accuracy import verify
+from graphopt.accuracy.verify import coarsest_tolerance, compare, self_difference
+from graphopt.compression.clustering import cluster
 from graphopt.model import statistics
 from graphopt.passes import preset
 from graphopt.passes.codes import Decode
-from graphopt.pipeline import Context, run
-from graphopt.verify import coarsest_tolerance, compare, self_difference
+from graphopt.rewriting.pipeline import Context, run
 from tests.conftest import reference
 from tests.equivalence.test_zoo import RUNNABLE, bound, feeds_for
 

@@ -7,7 +7,7 @@ import pytest
 
 from graphopt.model import normalise
 from graphopt.passes import preset
-from graphopt.pipeline import run
+from graphopt.rewriting.pipeline import run
 from tests.conftest import random_feeds, reference
 from tests.equivalence.exporters import GRAPHS, Graph, operators
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from graphopt import api
+from graphopt.accuracy.verify import reference
 from graphopt.backends.targets import find_target, runs_here
-from graphopt.building import read
-from graphopt.data import load_dataset
+from graphopt.compiling.building import read
+from graphopt.feeds.data import load_dataset
 from graphopt.model import bind_first_dims
-from graphopt.verify import reference
 
 pytestmark = pytest.mark.zoo
 

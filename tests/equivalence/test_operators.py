@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphopt.accuracy.verify import ReferenceFailed, reference
 from graphopt.model import bind_values, load, normalise
 from graphopt.passes import preset
-from graphopt.pipeline import run
-from graphopt.verify import ReferenceFailed, reference
+from graphopt.rewriting.pipeline import run
 
 pytestmark = [pytest.mark.conformance, pytest.mark.filterwarnings("ignore")]
 

@@ -11,7 +11,7 @@ import pytest
 
 from graphopt.model import bind_dims, bind_first_dims, free_dims, load, normalise, statistics, validate
 from graphopt.passes import preset
-from graphopt.pipeline import run
+from graphopt.rewriting.pipeline import run
 from tests.conftest import ZOO_MODELS, reference
 
 pytestmark = pytest.mark.zoo

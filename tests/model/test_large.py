@@ -21,7 +21,7 @@ OPTIMISE = """
 import resource, sys
 from graphopt.model import load, normalise, save
 from graphopt.passes import preset
-from graphopt.pipeline import run
+from graphopt.rewriting.pipeline import run
 
 model = load(sys.argv[1])
 normalise(model)

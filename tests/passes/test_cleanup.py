@@ -5,7 +5,7 @@ import pytest
 
 from graphopt.model import infer_shapes, normalise
 from graphopt.passes.cleanup import Cleanup
-from graphopt.pipeline import Context
+from graphopt.rewriting.pipeline import Context
 from tests.conftest import apply_and_check, make_model, ops, reference
 
 F2 = "agraph (float[2] x) => (float[2] y)"

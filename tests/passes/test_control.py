@@ -5,7 +5,7 @@ import pytest
 
 from graphopt.model import normalise
 from graphopt.passes.control import InlineIf
-from graphopt.pipeline import Context
+from graphopt.rewriting.pipeline import Context
 from tests.conftest import apply_and_check, make_model, ops
 
 TEXT = """agraph (float[2] x) => (float[2] r, float[2] q) { n = Neg(x)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.passes.evaluate import BY_REFERENCE, FUNCTIONS, evaluate
 from tests.conftest import make_model, reference
 

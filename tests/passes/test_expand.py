@@ -7,7 +7,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from graphopt.passes.expand import EXPANSIONS, Expand
-from graphopt.pipeline import Context
+from graphopt.rewriting.pipeline import Context
 from tests.conftest import make_model, random_feeds, reference
 
 CALLS = {

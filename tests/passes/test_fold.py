@@ -4,7 +4,7 @@ import numpy as np
 
 from graphopt.model import normalise
 from graphopt.passes.fold import LARGEST_GROWTH, LEAST_GROWTH, Fold, allowance
-from graphopt.pipeline import Context
+from graphopt.rewriting.pipeline import Context
 from tests.conftest import apply_and_check, make_model, ops
 
 W = np.arange(6, dtype=np.float32).reshape(2, 3)

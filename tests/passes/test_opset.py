@@ -5,7 +5,7 @@ import pytest
 
 from graphopt.errors import ModelError
 from graphopt.passes.opset import ConvertOpset
-from graphopt.pipeline import Context
+from graphopt.rewriting.pipeline import Context
 from tests.conftest import apply_and_check, make_model, reference
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.passes.precision import RULE, Precision
-from graphopt.pipeline import Context, Outcome
+from graphopt.rewriting.pipeline import Context, Outcome
 from tests.conftest import make_model, ops, random_feeds, reference
 
 RNG = np.random.default_rng(3)

@@ -3,7 +3,7 @@
 import pytest
 
 from graphopt.passes import PASSES, PRESETS, preset
-from graphopt.pipeline import run
+from graphopt.rewriting.pipeline import run
 from tests.conftest import make_model, ops
 
 

@@ -4,11 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt import edit
-from graphopt.model import bind_dims, normalise
+from graphopt.model import bind_dims, edit, normalise
 from graphopt.passes.cleanup import Cleanup
 from graphopt.passes.shapes import Shapes
-from graphopt.pipeline import Context
+from graphopt.rewriting.pipeline import Context
 from tests.conftest import apply_and_check, make_model, ops
 
 

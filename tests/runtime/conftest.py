@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphopt import artifact
+from graphopt.artifacts import artifact
 from graphopt.backends.codegen.link import link
 from graphopt_runtime import CompiledModel, Tensor, load
 from graphopt_runtime.library import Handle, Library

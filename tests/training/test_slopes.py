@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from graphopt.data import Dataset
+from graphopt.compression.pruning import Target, prune
+from graphopt.feeds.data import Dataset
 from graphopt.passes.prune.groups import find_groups
 from graphopt.passes.prune.importance import IMPORTANCE, Evidence
-from graphopt.pruning import Target, prune
 from graphopt.training.slopes import BATCHES, slopes
 from tests.conftest import make_model, reference
 from tests.passes.prune.checking import random, ready

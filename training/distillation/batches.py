@@ -12,8 +12,8 @@ from multiprocessing import get_context
 import numpy as np
 
 from graphopt.arrays import Array
-from graphopt.data import Dataset
 from graphopt.errors import DataError
+from graphopt.feeds.data import Dataset
 from graphopt.training.distillation.augmentation import Images, augment
 from graphopt.training.distillation.teacher import Teacher, samples_of
 

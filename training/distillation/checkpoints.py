@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from graphopt.artifact import replacing
+from graphopt.artifacts.artifact import replacing
 from graphopt.errors import DataError
 
 FORMAT = 1

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.training.executor.operator import Tensor
 from graphopt.training.executor.quantisation import LEVELS, round_through
 from graphopt.training.rounding.grid import Grid, constant_levels, floats_of, grid_of

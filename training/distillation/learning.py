@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from graphopt.data import Dataset
 from graphopt.errors import GraphoptError
+from graphopt.feeds.data import Dataset
 from graphopt.training.distillation.augmentation import Images, suitable
 from graphopt.training.distillation.batches import Source, in_order, stream
 from graphopt.training.distillation.checkpoints import Checkpoint

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from graphopt.errors import GraphoptError
-from graphopt.pattern import attribute
+from graphopt.model.attributes import attribute
 from graphopt.training.distillation.features import match_features
 from graphopt.training.distillation.losses import LOSSES
 from graphopt.training.distillation.recipe import AUTO, Goal

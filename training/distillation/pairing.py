@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from graphopt import edit
 from graphopt.errors import GraphoptError
+from graphopt.model import edit
 
 
 def paired(teacher: ir.Model, student: ir.Model) -> ir.Model:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.accuracy.calibration import exposing
+from graphopt.accuracy.verify import ReferenceFailed, Runner, reference
 from graphopt.arrays import Array, Feeds
-from graphopt.calibration import exposing
 from graphopt.errors import DataError, GraphoptError
 from graphopt.model import save
-from graphopt.verify import ReferenceFailed, Runner, reference
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from graphopt import edit
 from graphopt.errors import UnsupportedError, UnsupportedNode
-from graphopt.pattern import opset
+from graphopt.model import edit
+from graphopt.model.attributes import opset
 from graphopt.training.executor.control import captured
 from graphopt.training.executor.operator import DTYPES, Node, Refused, Tensor, torch_dtype
 from graphopt.training.executor.program import ABSENT, Program, Step

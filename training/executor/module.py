@@ -8,9 +8,8 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from graphopt import edit
 from graphopt.errors import InputError, ModelError
-from graphopt.model import normalise
+from graphopt.model import edit, normalise
 from graphopt.training.executor.building import build, to_tensor
 from graphopt.training.executor.operator import Tensor
 from graphopt.training.executor.weights import decode, encode, statistics, weights

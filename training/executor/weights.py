@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import onnx_ir as ir
 from torch import nn
 
-from graphopt import edit
+from graphopt.model import edit
 
 FEWEST = 2
 """Elements from which a constant may be a weight."""

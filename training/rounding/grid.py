@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
-from graphopt import edit
-from graphopt.pattern import attribute
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.training.executor.building import to_tensor
 from graphopt.training.executor.operator import Tensor
 from graphopt.training.executor.quantisation import LEVELS, spread

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from graphopt.pattern import attribute
+from graphopt.model.attributes import attribute
 from graphopt.training.executor.operator import Tensor
 from graphopt.training.rounding.grid import Grid, constant_levels, floats_of, grid_of
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from graphopt.calibration import batch_size
-from graphopt.data import Dataset
+from graphopt.accuracy.calibration import batch_size
 from graphopt.errors import DataError
+from graphopt.feeds.data import Dataset
 from graphopt.training.executor import TorchModel
 from graphopt.training.executor.operator import Tensor
 from graphopt.training.rounding.adaround import Run, Samples, error, learn

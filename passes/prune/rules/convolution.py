@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Flow, label
 from graphopt.passes.prune.labels import Block, along
 from graphopt.passes.prune.rules.rule import Removal, Rule, parameter
-from graphopt.pattern import attribute
 
 CHANNELS = 1
 

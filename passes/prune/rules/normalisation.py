@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Flow, dims, label, rank
 from graphopt.passes.prune.labels import Block, covered
 from graphopt.passes.prune.rules.rule import Removal, Rule, argument, combine, lifted
-from graphopt.pattern import attribute
 
 CHANNELS = 1
 

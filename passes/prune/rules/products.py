@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Dims, Flow, label, rank
 from graphopt.passes.prune.labels import Block
 from graphopt.passes.prune.rules.rule import Rule, combine, lifted, parameter
-from graphopt.pattern import attribute
 
 Operand = tuple[Sequence[Block], Dims]
 

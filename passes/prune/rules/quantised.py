@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Flow, dims, label, rank
 from graphopt.passes.prune.rules.elementwise import broadcast, through
 from graphopt.passes.prune.rules.rule import Rule, combine, lifted
-from graphopt.pattern import attribute
 
 
 def linear(flow: Flow, node: ir.Node) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Flow, label, rank
 from graphopt.passes.prune.labels import Block, along
 from graphopt.passes.prune.rules.rule import Removal, Rule, parameter
-from graphopt.pattern import attribute
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

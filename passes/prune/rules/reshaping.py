@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Dims, Flow, dims, label
 from graphopt.passes.prune.labels import Block, covered
 from graphopt.passes.prune.rules.rule import Removal, Rule, argument
-from graphopt.pattern import attribute
 
 Part = tuple[range, range]
 """Axes before, and the axes after that hold the same elements in the same order."""

@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Dims, Flow, dims, label
 from graphopt.passes.prune.labels import Block, covered
-from graphopt.pattern import attribute
 
 
 class Removal(Protocol):

@@ -8,11 +8,11 @@ from itertools import accumulate, pairwise
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import edit
+from graphopt.model import edit
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.flow import Flow, dims, label, rank
 from graphopt.passes.prune.labels import Block, along, covered
 from graphopt.passes.prune.rules.rule import Removal, Rule, argument, combine, set_argument
-from graphopt.pattern import attribute
 
 Cut = tuple[int, int, int, int]
 """Axis, start, end and step."""

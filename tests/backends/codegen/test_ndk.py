@@ -14,8 +14,8 @@ from graphopt.backends.codegen import ndk
 from graphopt.backends.codegen.toolchain import companion, missing_compiler
 from graphopt.backends.compiler import compile_models
 from graphopt.backends.targets import find_target, runs_here
+from graphopt.cli.inspection import target_rows
 from graphopt.errors import TargetError
-from graphopt.inspection import target_rows
 from graphopt_runtime import cpu
 from tests.conftest import make_model
 

@@ -13,7 +13,7 @@ from graphopt import api
 from graphopt.backends.cuda import nvcc
 from graphopt.backends.targets import TARGETS, Target, find_target, find_targets, native
 from graphopt.errors import ArtifactError, TargetError
-from graphopt.tuning import Budget, Tuning
+from graphopt.timing.tuning import Budget, Tuning
 from graphopt_runtime.gpu import DRIVER
 from tests.backends.cuda import emulation
 

@@ -11,7 +11,7 @@ import pytest
 from graphopt.backends.codegen.toolchain import WITHOUT_FORKS, csrc
 from graphopt.backends.export.emit import WEIGHTS, Export
 from graphopt.backends.targets import find_target, runs_here
-from graphopt.building import Options, make
+from graphopt.compiling.building import Options, make
 from tests.conftest import make_model
 
 STRESS = Path(__file__).with_name("stress.c")

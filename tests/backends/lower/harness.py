@@ -11,13 +11,14 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 
-from graphopt import artifact, manifest
 from graphopt import model as models
+from graphopt.artifacts import artifact
 from graphopt.backends.compiler import compile_models
 from graphopt.backends.execution import open_anywhere
 from graphopt.backends.schedules.choice import Schedules
 from graphopt.backends.targets import Target, native
-from graphopt.pipeline import Report
+from graphopt.compiling import manifest
+from graphopt.rewriting.pipeline import Report
 from tests.conftest import reference
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}

@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 
 import graphopt_runtime
+from graphopt.accuracy.verify import verify
 from graphopt.backends.peers import BACKENDS
 from graphopt.backends.peers.base import missing
 from graphopt.backends.peers.onnxruntime import weight_dtype
-from graphopt.random_feeds import random_feeds
-from graphopt.verify import verify
+from graphopt.feeds.random_feeds import random_feeds
 
 MODELS = Path(__file__).parents[3] / "models"
 

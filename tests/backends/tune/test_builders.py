@@ -17,7 +17,7 @@ from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.search import Search
 from graphopt.backends.tune.tasks import Task
-from graphopt.tuning import Budget
+from graphopt.timing.tuning import Budget
 
 WORKLOAD = gemm.workload(1, 16, 32, 8, True)
 POISON = {"rows": 3, "vectors": 1}

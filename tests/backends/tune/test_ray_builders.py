@@ -26,7 +26,7 @@ from graphopt.backends.tune.ray_builders import RayBuilders, build_here, portabl
 from graphopt.backends.tune.search import Search
 from graphopt.backends.tune.tasks import Task
 from graphopt.errors import TargetError, TuningError
-from graphopt.tuning import Budget
+from graphopt.timing.tuning import Budget
 
 pytest.importorskip("ray")
 

@@ -20,7 +20,7 @@ from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.protocol import Built
 from graphopt.backends.tune.search import BATCH, Search
 from graphopt.backends.tune.tasks import Task
-from graphopt.tuning import Budget
+from graphopt.timing.tuning import Budget
 
 TASKS = [Task(gemm.workload(1, 16, 32, 8, True), 3), Task(gemm.workload(2, 5, 48, 8, False), 1)]
 

@@ -13,7 +13,7 @@ from graphopt.passes.cluster.coded import Coded, encode
 from graphopt.passes.cluster.plan import make_plan
 from graphopt.passes.cluster.writer import NARROW_OPSET, write_codes
 from graphopt.passes.codes import Decode, is_codes
-from graphopt.pipeline import Context, run
+from graphopt.rewriting.pipeline import Context, run
 from tests.conftest import make_model, ops, reference
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from graphopt.model.inference import infer_shapes
 from graphopt.passes.expand import Expand
 from graphopt.passes.fuse import Fuse
-from graphopt.pipeline import Context, Outcome
+from graphopt.rewriting.pipeline import Context, Outcome
 from tests.conftest import apply_and_check, random_feeds, reference
 
 

@@ -125,7 +125,7 @@ def test_refusals(case: tuple[str, str, str]) -> None:
         assert reasons(fuse(graph, 1e-4), rule) == [reason]
     else:
         from graphopt.passes.fuse import Fuse
-        from graphopt.pipeline import Context
+        from graphopt.rewriting.pipeline import Context
 
         assert reasons(Fuse().apply(graph, Context()), rule) == [reason]
     assert ops(graph) == before

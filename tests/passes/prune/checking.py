@@ -7,14 +7,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphopt import edit
-from graphopt.model import infer_shapes
+from graphopt.model import edit, infer_shapes
+from graphopt.model.attributes import attribute
 from graphopt.passes.prune.groups import Group, Place, Slot, Structure, find_groups
 from graphopt.passes.prune.labels import line
 from graphopt.passes.prune.removal import Kept, remove
 from graphopt.passes.prune.separate import separate
 from graphopt.passes.prune.shuffle import close_shuffles, open_shuffles
-from graphopt.pattern import attribute
 from tests.conftest import make_model, random_feeds, reference
 
 

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("torch")
 
 from architectures import COMPACT, export
-from graphopt.building import read
+from graphopt.compiling.building import read
+from graphopt.compression.pruner import prepare
 from graphopt.model import normalise
-from graphopt.pruner import prepare
 from tests.conftest import random_feeds
 from tests.passes.prune.checking import check_exact
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.building import read
+from graphopt.compiling.building import read
+from graphopt.compression.pruner import prepare
 from graphopt.model import normalise
-from graphopt.pruner import prepare
 from light import light_models
 from tests.conftest import ZOO_MODELS, random_feeds
 from tests.passes.prune.checking import check_exact

@@ -4,8 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt import edit
-from graphopt.model import infer_shapes
+from graphopt.model import edit, infer_shapes
 from graphopt.passes.prune.refit import Layer, Places, fit, inputs, layers
 from tests.conftest import make_model, random_feeds, reference
 from tests.passes.prune.checking import random

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt import edit
+from graphopt.model import edit
 from graphopt.model.inference import infer_shapes
 from graphopt.passes.quantize import correct
 from graphopt.passes.quantize.equalise import equalise, pairs

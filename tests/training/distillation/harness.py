@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from sklearn.datasets import load_digits
 
-from graphopt.data import Dataset
+from graphopt.feeds.data import Dataset
 from graphopt.model import load, normalise
 from graphopt.training.distillation import Goal, Learned, Plan, distil, paired, run_size, split
 from tests.conftest import make_model

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphopt.data import Dataset
 from graphopt.errors import DataError, GraphoptError
+from graphopt.feeds.data import Dataset
 from graphopt.training.distillation import batches, split
 from graphopt.training.distillation.augmentation import Images
 from graphopt.training.distillation.batches import Batch, Source, in_order, stream

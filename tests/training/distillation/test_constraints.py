@@ -5,10 +5,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphopt import edit
-from graphopt.data import Dataset
-from graphopt.model import normalise, proto
-from graphopt.quantizing import quantize
+from graphopt.compression.quantizing import quantize
+from graphopt.feeds.data import Dataset
+from graphopt.model import edit, normalise, proto
 from graphopt.training.distillation import Goal
 from tests.conftest import make_model, reference
 from tests.training.distillation.harness import digits, disturbed, floats, learn, put, shipped

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphopt.data import Dataset
+from graphopt.accuracy.evaluation import Judge
 from graphopt.errors import DataError, GraphoptError
-from graphopt.evaluation import Judge
+from graphopt.feeds.data import Dataset
 from graphopt.training.distillation import Checkpoint, Goal, Plan, distil, paired, split
 from graphopt.training.distillation.batches import Batch
 from graphopt.training.distillation.loop import Learner

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphopt.accuracy.evaluation import Judge
 from graphopt.errors import GraphoptError
-from graphopt.evaluation import Judge
 from graphopt.training.distillation import Goal, learning
 from graphopt.training.distillation.objective import make_objective
 from graphopt.training.distillation.stages import Stage, make_stages, stage_at

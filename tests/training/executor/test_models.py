@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from graphopt.accuracy.verify import compare, reference
+from graphopt.compiling.presets import run_preset
+from graphopt.feeds.random_feeds import random_feeds
 from graphopt.model import load, normalise, save
-from graphopt.pipeline import Context
-from graphopt.presets import run_preset
-from graphopt.random_feeds import random_feeds
+from graphopt.rewriting.pipeline import Context
 from graphopt.training.executor import TorchModel, write_back
-from graphopt.verify import compare, reference
 from tests.conftest import ZOO_MODELS
 from tests.training.executor.harness import run
 

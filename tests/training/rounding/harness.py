@@ -6,11 +6,10 @@ import numpy as np
 import onnx_ir as ir
 from sklearn.datasets import load_digits
 
-from graphopt import edit
-from graphopt.data import Dataset
-from graphopt.model import load, normalise
-from graphopt.pipeline import Context
-from graphopt.presets import run_preset
+from graphopt.compiling.presets import run_preset
+from graphopt.feeds.data import Dataset
+from graphopt.model import edit, load, normalise
+from graphopt.rewriting.pipeline import Context
 
 MODELS = Path(__file__).parents[3] / "models"
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphopt.data import Dataset
+from graphopt.accuracy.evaluation import Judge
 from graphopt.errors import DataError
-from graphopt.evaluation import Judge
+from graphopt.feeds.data import Dataset
 from graphopt.training.rounding import LayerRounding, learn_rounding, learning
 from tests.training.rounding.harness import digits, levels, optimised, with_few_bits
 

@@ -1,0 +1,284 @@
+"""How models lose channels from the command line: the options, and the tables that show what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt.cli import lossy_options, options, parameters
+from graphopt.cli.commands import example
+from graphopt.cli.lossy_steps import Progress, Step
+from graphopt.cli.options import Command, Decorator
+from graphopt.cli.printing import announce, progress_display, publish
+from graphopt.errors import GraphoptError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from graphopt.cli.report import Table
+    from graphopt.compression.pruning import PruningResult, Target
+    from graphopt.passes.prune.groups import Group, Whole
+
+TARGETS = ("ratio", "macs", "params", "size")
+
+IMPORTANCES = ("correlation", "entropy", "l1", "l2", "median", "random", "taylor", "variance")
+
+ROUND_TO = 8
+
+_TARGETS: Sequence[Decorator] = (
+    click.option("--ratio", type=float, metavar="R", help="Share of the channels of each group that goes."),
+    click.option("--macs", type=float, metavar="S", help="Share of the multiply-adds that is left."),
+    click.option("--params", type=float, metavar="S", help="Share of the parameters that is left."),
+    click.option("--size", type=float, metavar="S", help="Share of the bytes of weights that is left."),
+)
+
+_MANNER: Sequence[Decorator] = (
+    click.option(
+        "--global",
+        "compete",
+        is_flag=True,
+        help="Groups compete: channels go where they are worth least for what they cost.",
+    ),
+    click.option(
+        "--importance",
+        type=click.Choice(IMPORTANCES),
+        help="What a channel is worth: correlation with --calib, l2 without. taylor needs torch.",
+    ),
+    click.option(
+        "--round-to",
+        type=int,
+        default=ROUND_TO,
+        show_default=True,
+        metavar="N",
+        help="Widths become multiples of N, where they are wide enough: kernels work on vectors.",
+    ),
+    click.option(
+        "--protect",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave whole what has this name or operator.",
+    ),
+    click.option(
+        "--steps",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Reach the target in so many steps, each of which is made up for.",
+    ),
+    click.option(
+        "--correct/--no-correct",
+        default=True,
+        show_default=True,
+        help="Let the layers that are left make up for what is gone, by least squares on --calib.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
+)
+
+_LOOKING: Sequence[Decorator] = (
+    click.option("--groups", "only_groups", is_flag=True, help="Only show which channels go together."),
+    click.option(
+        "--picture", type=parameters.OUTPUT, metavar="F.dot", help="Groups as a graph for Graphviz."
+    ),
+)
+
+
+@example("graphopt prune model.onnx --macs 0.7 --calib images/ --preprocess imagenet -o smaller.onnx")
+@click.command()
+@click.argument("model", type=parameters.ONNX_MODEL)
+@click.option("-o", "--output", type=parameters.OUTPUT, help="The smaller model.")
+@lossy_options.listed(
+    *_TARGETS,
+    *_MANNER,
+    *_LOOKING,
+    *lossy_options.LEARNING,
+    *lossy_options.RECOVERING,
+    *lossy_options.JUDGING,
+)
+@options.json_file
+def prune(
+    model: Path,
+    output: Path | None,
+    json_file: str | None,
+    only_groups: bool,
+    picture: Path | None,
+    **chosen: Any,
+) -> None:
+    """Remove channels, attention heads and cells of MODEL.onnx that matter least.
+
+    The result is a smaller dense model in standard ONNX; its inputs and outputs keep their shapes. What it cost is measured on --eval,
+    or else on --calib.
+    """
+    if only_groups:
+        _show_groups(model, tuple(chosen["protect"]), picture, json_file)
+        return
+    if output is None:
+        raise GraphoptError("name the smaller model with -o, or ask for --groups")
+    settings = _settings(chosen)
+    with progress_display(json_file) as progress:
+        from graphopt.compression import pruning
+
+        done = pruning.prune(model, _target(chosen), output=output, progress=progress, **settings)
+        if picture is not None:
+            _draw(pruning.groups(model, settings["protect"])[0], picture)
+    announce(done.warnings)
+    publish(json_file, done.to_json(), *tables(done), line=f"{output}: {summary(done)}")
+
+
+_PRUNE = click.option(
+    "--prune",
+    "pruned_ratio",
+    type=float,
+    metavar="R",
+    help="Remove this share of channels first, as `graphopt prune --ratio` does.",
+)
+
+
+def pruning_option(command: Command) -> Command:
+    """`compile --prune`."""
+    return _PRUNE(command)
+
+
+def compile_step(chosen: dict[str, Any]) -> Step | None:
+    """Pruning in compile, None without --prune. Raises GraphoptError for a ratio that is none."""
+    ratio = chosen["pruned_ratio"]
+    if ratio is None:
+        return None
+    shared = lossy_options.shared_settings(chosen)
+    target, protect = _channels(ratio), tuple(shared.pop("exclude"))
+
+    def run(model: Path | ir.Model, progress: Progress) -> PruningResult:
+        from graphopt.compression import pruning
+
+        return pruning.prune(model, target, progress=progress, protect=protect, round_to=ROUND_TO, **shared)
+
+    return Step("pruned", run, summary, tables)
+
+
+def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `pruning.prune`."""
+    names = ("importance", "round_to", "correct", "seed", "steps")
+    shared = lossy_options.shared_settings({"exclude": (), **chosen})
+    del shared["exclude"]
+    return {
+        **shared,
+        **{name: chosen[name] for name in names},
+        "schedule": "global" if chosen["compete"] else "uniform",
+        "protect": tuple(chosen["protect"]),
+        "recover_minutes": chosen["recover"],
+    }
+
+
+def _target(chosen: dict[str, Any]) -> Target:
+    """What is to be left. Raises GraphoptError unless exactly one is named."""
+    from graphopt.compression.pruning import Target
+
+    given = [name for name in TARGETS if chosen[name] is not None]
+    if len(given) != 1:
+        raise GraphoptError(f"say how much: give one of {', '.join(f'--{name}' for name in TARGETS)}")
+    name, number = given[0], chosen[given[0]]
+    if name != "ratio":
+        return Target(name, number)
+    return _channels(number)
+
+
+def _channels(ratio: float) -> Target:
+    """A share of channels that goes, as one that stays."""
+    from graphopt.compression.pruning import Target
+
+    if not 0 <= ratio < 1:
+        raise GraphoptError(
+            f"a ratio of {ratio:g}: give at least 0 and less than 1, some channels have to stay"
+        )
+    return Target("channels", 1 - ratio)
+
+
+def _show_groups(model: Path, protect: tuple[str, ...], picture: Path | None, json_file: str | None) -> None:
+    with progress_display(json_file):
+        from graphopt.compression import pruning
+
+        groups, whole = pruning.groups(model, protect)
+        if picture is not None:
+            _draw(groups, picture)
+    content = {
+        "groups": [
+            {"name": group.name, "channels": group.size, "nodes": group.nodes, "inexact": group.inexact}
+            for group in groups
+        ],
+        "whole": [vars(each) for each in whole],
+    }
+    channels = sum(group.size for group in groups)
+    line = f"{channels} channels in {len(groups)} groups may go; {len(whole)} weights stay whole"
+    publish(json_file, content, *_group_tables(groups, whole), line=line)
+
+
+def _draw(groups: Sequence[Group], picture: Path) -> None:
+    from graphopt.compression.picture import write_picture
+
+    write_picture(groups, picture)
+
+
+def _group_tables(groups: Sequence[Group], whole: Sequence[Whole]) -> list[Table]:
+    from graphopt.cli import report
+
+    found = []
+    if groups:
+        rows = [
+            [group.name, str(group.size), _shortened(group.nodes), group.inexact or ""] for group in groups
+        ]
+        found.append(report.table(["group", "channels", "nodes that make or read them", "note"], rows))
+    if whole:
+        rows = [[each.name, str(each.size), each.reason] for each in whole]
+        found.append(report.table(["stays whole", "channels", "because"], rows))
+    return found
+
+
+SHOWN = 4
+"""Names of nodes of a group in the table."""
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def summary(done: PruningResult) -> str:
+    """One line."""
+    first, last = done.steps["original"].statistics, list(done.steps.values())[-1]
+    left, cost = last.statistics, last.evaluation
+    shares = ", ".join(
+        f"{100 * after / max(before, 1):.1f} % of {what}"
+        for what, before, after in (
+            ("multiply-adds", first.macs, left.macs),
+            ("parameters", first.params, left.params),
+        )
+    )
+    return f"{shares} left by {done.importance}; {'not evaluated: no data' if cost is None else cost}"
+
+
+def tables(done: PruningResult) -> list[Table]:
+    """What each step left, and the widths of groups."""
+    from graphopt.cli import report
+
+    rows = [
+        [
+            name,
+            f"{step.statistics.macs / 1e6:.1f}",
+            f"{step.statistics.params / 1e6:.3f}",
+            f"{step.statistics.bytes / 1e6:.2f}",
+            "" if step.evaluation is None else str(step.evaluation),
+        ]
+        for name, step in done.steps.items()
+    ]
+    return [
+        report.table(
+            ["group", "channels", "left"], [[n, str(a), str(b)] for n, (a, b) in done.groups.items()]
+        ),
+        report.table(["step", "M multiply-adds", "M parameters", "MB", "next to the original"], rows),
+    ]
+
+
+COMMANDS: Sequence[click.Command] = (prune,)

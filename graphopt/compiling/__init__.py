@@ -1,0 +1,1 @@
+"""From a model to what is written: passes for a target, kernels, and the verdict."""
