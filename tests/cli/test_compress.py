@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_compressing import Stopwatch, stopwatch
 
 from graphopt.compression import compressing
 from graphopt.compression.compressing import Plan
 from graphopt.errors import GraphoptError
 from tests.cli.conftest import invoke, invoke_json
 from tests.cli.test_quantize import MODEL, calib
+from tests.compression.test_compressing import Stopwatch, stopwatch
 
 __all__ = ["calib", "stopwatch"]
 

@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tests.test_quantizing import MODELS, NAMES, data_for, normal
 
 import graphopt
 from graphopt.accuracy.verify import reference
@@ -17,6 +16,7 @@ from graphopt.compression.clustering import SIZES, cluster, search
 from graphopt.compression.quantizing import quantize
 from graphopt.errors import DataError, GraphoptError, ModelError
 from graphopt.feeds.data import Dataset
+from tests.compression.test_quantizing import MODELS, NAMES, data_for, normal
 from tests.conftest import make_model, ops
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tests.test_quantizing import MODELS, NAMES, data_for, normal
 
 import graphopt
 from graphopt.accuracy.verify import reference
@@ -18,6 +17,7 @@ from graphopt.errors import GraphoptError
 from graphopt.feeds.data import Dataset
 from graphopt.passes.sparsify.criteria import CRITERIA
 from graphopt.passes.sparsify.recipe import MOST_ROWS
+from tests.compression.test_quantizing import MODELS, NAMES, data_for, normal
 from tests.conftest import make_model
 
 WIDE = [name for name in NAMES if name != "digits_depthwise"]
