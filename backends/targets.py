@@ -22,6 +22,7 @@ from graphopt.backends.kernels.core import (
     SSE,
     SVE512,
     Core,
+    HalfDot,
 )
 from graphopt.backends.kernels.speed import (
     CORTEX_A53,
@@ -135,7 +136,7 @@ class Target:
     @property
     def simulated_cpu(self) -> str:
         """The core whose model LLVM has for this target; plain names of instruction sets have none."""
-        names = SIMULATED if self.core.half is None else {**SIMULATED, **SIMULATED_HALVES}
+        names = SIMULATED if not isinstance(self.core.half, HalfDot) else {**SIMULATED, **SIMULATED_HALVES}
         return names.get(self.cpu, self.cpu)
 
     @property
@@ -174,7 +175,7 @@ class Target:
 _AVX2 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _ARMV8_2 = ("neon", "fullfp16", "dotprod")
-_SVE = (*_ARMV8_2, "sve", "i8mm", "bf16")
+_SVE = (*_ARMV8_2, "fp16fml", "sve", "i8mm", "bf16")
 
 # LLVM takes multiply-adds apart for Cortex-A7, which the emulator is and whose instructions Cortex-A15 has too.
 _ARMV7_CPU = "cortex-a15"

@@ -22,7 +22,7 @@ from graphopt.matching import match_feeds
 from graphopt.model import Statistics, statistics, validate
 from graphopt.model import load as load_model
 from graphopt.pipeline import Context, Hook, Report
-from graphopt.precision import make_room, prepare, require_known
+from graphopt.precision import make_room, multiplying, prepare, require_known
 from graphopt.presets import run_preset
 from graphopt.tuning import Tuning
 from graphopt.variants import Binding, Sizes, Variants, make_variants
@@ -55,7 +55,7 @@ class Options:
     profile: bool = False
     tuning: Tuning | None = None
     precision: str = "fp32"
-    """Of what convolutions and products multiply, for targets that gain from it: fp32 or bf16."""
+    """Of what convolutions and products multiply, for targets that gain from it: fp32, bf16 or fp16."""
     keep_float: Sequence[str] = ()
     """Patterns of names and operators that stay float32."""
     progress: Progress = lambda stage: None
@@ -172,7 +172,7 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
     watch, tuning, seed, preset = Stopwatch(options.progress), options.tuning, options.seed, options.preset
     require_known(options.precision, options.keep_float)
     watch.stage("load")
-    targets = find_targets(target)
+    targets = [multiplying(one, options.precision) for one in find_targets(target)]
     variants = make_variants(read(model), options.binding)
     inputs = [match_feeds(variants.models, feeds) for feeds in options.inputs]
     before = statistics(variants.models[0])

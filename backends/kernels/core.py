@@ -63,6 +63,22 @@ class HalfDot:
     """LLVM's name of it."""
     element: str = "bfloat"
     """LLVM's name of the type of a half."""
+    dtype: str = "bfloat16"
+    """Of a half."""
+
+
+@dataclass(frozen=True)
+class NarrowSum:
+    """How a core multiplies float16 and adds in float16, in vectors of twice as many lanes; after `terms` products at most sums are added
+    to others of float32."""
+
+    instruction: str
+    widening: str = ""
+    """The instruction that adds products of float16 to float32; without, sums are converted first."""
+    terms: int = 72
+    dtype: str = "float16"
+    """Of a half."""
+
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,10 @@ class Core:
     speed: Speed = ZEN5
     dot: Dot | None = None
     """None where products of bytes are computed as those of float32 or int32."""
-    half: HalfDot | None = None
-    """None where products of bfloat16 are computed as those of float32."""
+    half: HalfDot | NarrowSum | None = None
+    """None where products of halves are computed as those of float32."""
+    float16: NarrowSum | None = None
+    """What takes the place of `half` where float16 is asked for."""
 
     @property
     def by_lane(self) -> bool:
@@ -94,8 +112,11 @@ AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pma
 AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
 AVX512_BF16 = replace(AVX512_VNNI, half=HalfDot("vdpbf16ps zmm", "llvm.x86.avx512bf16.dpbf16ps.512"))
 NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, speed=CORTEX_A72)
+NARROW = NarrowSum("fmla v.8h, by lane")
+NARROW_FML = replace(NARROW, widening="fmlal", terms=40)
 NEON_DOT = replace(
     NEON,
+    float16=NARROW,
     dot=Dot(
         "sdot v, by lane",
         "llvm.aarch64.neon.sdot.v4i32.v16i8",
@@ -106,6 +127,7 @@ NEON_DOT = replace(
 )
 NEON_I8MM = replace(
     NEON,
+    float16=NARROW_FML,
     dot=MatrixDot(
         "smmla v, usmmla v",
         "llvm.aarch64.neon.smmla.v4i32.v16i8",
