@@ -15,6 +15,8 @@ class Scalars(Enum):
     """Each is broadcast as it is loaded."""
     LANES = auto()
     """As lanes of registers, each of which has those of one row or pixel for several steps."""
+    LOW_LANES = auto()
+    """The same, where instructions reach the lanes of half of the registers alone."""
     RUNS = auto()
     """As lanes of registers, each of which has those of several pixels for one step."""
     PAIRS = auto()

@@ -18,7 +18,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, broadcast, cast, const
 from graphopt.backends.codegen.inline import widening_sum
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.kernels.core import Core, NarrowSum
+from graphopt.backends.kernels.core import Core, NarrowSum, Scalars
 
 LARGEST = 16.0
 """Weights are scaled so that no sum exceeds so many times the largest activation, and activations up to 4094 no float16."""
@@ -26,7 +26,7 @@ LARGEST = 16.0
 
 def wide_core(core: Core) -> Core:
     """The core as it is to kernels of float16."""
-    return replace(core, lanes=2 * core.lanes)
+    return replace(core, lanes=2 * core.lanes, scalars=Scalars.LOW_LANES)
 
 
 def scale_of(weights: np.ndarray[Any, Any], terms: int) -> float:
