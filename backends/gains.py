@@ -38,6 +38,11 @@ class InHalves:
     core: Core
     factor: float
 
+    def cycles(self, estimated: float, weights: int) -> float:
+        """Of an estimate that brings in a float32 for each of `weights / unit`, which are halves."""
+        bringing = weights_cycles(weights) / self.unit
+        return (estimated - bringing) * self.factor + weights_cycles(weights) / 2
+
 
 def _in_halves(core: Core) -> InHalves:
     narrow = isinstance(core.half, NarrowSum)
@@ -75,7 +80,8 @@ def _conv(node: ir.Node, core: Core) -> float:
         return 0.0
     flat, as_halves = flatten_pointwise(shape), _in_halves(core)
     units = in_units(flat, as_halves.unit)
-    halves = direct_cycles(units, choose_tile(units, as_halves.core), as_halves.core) * as_halves.factor
+    halves = direct_cycles(units, choose_tile(units, as_halves.core), as_halves.core)
+    halves = as_halves.cycles(halves, math.prod(weight))
     return _float_conv(node, flat, core) - halves - ROUND * math.prod(x)
 
 
@@ -101,7 +107,8 @@ def _product(node: ir.Node, core: Core) -> float:
     as_halves = _in_halves(core)
     if k % as_halves.unit or n <= FEW or not rows * k:
         return 0.0
-    of_halves = _product_cycles(rows, n, k // as_halves.unit, as_halves.core) * as_halves.factor
+    of_halves = _product_cycles(rows, n, k // as_halves.unit, as_halves.core)
+    of_halves = as_halves.cycles(of_halves, n * k)
     return _product_cycles(rows, n, k, core) - of_halves - ROUND * rows * k
 
 

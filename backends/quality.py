@@ -153,8 +153,14 @@ def _simulate(kernel: str, nest: Nest, machine: Machine, target: Target) -> Loop
         sum(machine.stack in line for line in loop),
         round(cycles, 2),
         round(repeats * macs / all_cycles / peak, 3),
-        Counter(line.split()[0] for line in loop),
+        Counter(_name(line, most) for line in loop),
     )
+
+
+def _name(line: str, most: Multiply) -> str:
+    """The name of an instruction, with its lanes where these tell it from the same one of float32."""
+    name = line.split()[0]
+    return f"{name}.8h" if most.widening is not None and most.of(line) else name
 
 
 def _widening(nest: Nest, most: Multiply, machine: Machine, target: Target) -> tuple[int, list[str]]:

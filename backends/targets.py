@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graphopt.backends.codegen import ndk
+from graphopt.backends.kernels import caches
 from graphopt.backends.kernels.core import (
     ARM32,
     AVX2,
@@ -227,17 +228,17 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "cortex-a53",
             ("neon",),
-            replace(NEON, speed=CORTEX_A53),
+            replace(NEON, speed=CORTEX_A53, cache=caches.CORTEX_A53),
             "Raspberry Pi 3",
             "cortex-a53",
         ),
-        Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), NEON, "Raspberry Pi 4", "cortex-a72"),
+        Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), replace(NEON, cache=caches.CORTEX_A72), "Raspberry Pi 4", "cortex-a72"),
         Target(
             "aarch64:cortex-a76",
             AARCH64,
             "cortex-a76",
             _ARMV8_2,
-            replace(NEON_DOT, speed=NEOVERSE_N1),
+            replace(NEON_DOT, speed=NEOVERSE_N1, cache=caches.CORTEX_A76),
             "Raspberry Pi 5",
             "cortex-a76",
         ),
@@ -246,7 +247,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-n1",
             _ARMV8_2,
-            replace(NEON_DOT, speed=NEOVERSE_N1),
+            replace(NEON_DOT, speed=NEOVERSE_N1, cache=caches.NEOVERSE),
             "Graviton 2, Altra",
             "neoverse-n1",
         ),
@@ -255,7 +256,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-v1",
             _SVE,
-            replace(NEON_BF16, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2, cache=caches.NEOVERSE),
             "Graviton 3, with SVE",
         ),
         Target(
@@ -263,7 +264,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "a64fx",
             ("neon", "fullfp16", "sve"),
-            SVE512,
+            replace(SVE512, cache=caches.A64FX),
             "Fugaku, with SVE of 512 bits",
             "a64fx",
             512,
@@ -273,7 +274,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-n2",
             (*_SVE, "sve2"),
-            replace(NEON_BF16, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2, cache=caches.NEOVERSE),
             "with SVE2",
         ),
         Target(
@@ -281,7 +282,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-v2",
             (*_SVE, "sve2"),
-            replace(NEON_BF16, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2, cache=caches.NEOVERSE),
             "Graviton 4, Grace",
         ),
         Target("aarch64-android", ANDROID, "generic", ("neon",), NEON, "any 64-bit Android, from 10 on"),
@@ -290,7 +291,7 @@ TARGETS: Mapping[str, Target] = {
             ANDROID,
             "cortex-a76",
             _ARMV8_2,
-            replace(NEON_DOT, speed=NEOVERSE_N1),
+            replace(NEON_DOT, speed=NEOVERSE_N1, cache=caches.CORTEX_A76),
             "Android phones from 2019 on",
         ),
         Target(

@@ -76,6 +76,13 @@ class Prepared:
         return rounded_tolerance(original, standard, self.layers, feeds, self.rounding.terms)
 
     @property
+    def hint(self) -> str:
+        """What a user may do where results differ too much, empty where nothing was rounded to float16."""
+        if self.rounding is None or not self.layers or self.rounding.dtype != "float16":
+            return ""
+        return "; float16 ends at 65504: --keep-float leaves a node with larger activations in float32"
+
+    @property
     def notice(self) -> str:
         """What a user is told, empty where nothing was asked for."""
         if self.rounding is None:

@@ -83,6 +83,10 @@ class NarrowSum:
 
 
 
+DEFAULT_CACHE = 1 << 20
+"""Of cores without an entry of their own: that of Zen 5, for which kernels were measured."""
+
+
 @dataclass(frozen=True)
 class Core:
     """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
@@ -100,6 +104,8 @@ class Core:
     """None where products of halves are computed as those of float32."""
     float16: NarrowSum | None = None
     """What takes the place of `half` where float16 is asked for."""
+    cache: int = DEFAULT_CACHE
+    """Bytes of a second-level cache that a core has to itself, by which kernels cut what they read again and again."""
 
     @property
     def by_lane(self) -> bool:
