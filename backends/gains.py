@@ -30,6 +30,7 @@ WIDENED = 1.18
 ROUND = 0.5
 """Cycles to round an activation where no kernel does it in passing."""
 
+
 @dataclass(frozen=True)
 class InHalves:
     """What kernels of halves are to the estimates: steps of `unit` channels, a core, and a factor."""

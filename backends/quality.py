@@ -73,7 +73,11 @@ _X86_PAIRS = Multiply([(re.compile(r"vdpbf16ps\s.*%zmm"), 32)], "vdpbf16ps %zmm3
 
 def _arm(floats: Sequence[tuple[re.Pattern[str], int]], independent: str) -> Machine:
     branch = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*\b0x([0-9a-f]+)")
-    return Machine(branch, [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS, _NEON_PAIRS, _NEON_NARROW], "[sp")
+    return Machine(
+        branch,
+        [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS, _NEON_PAIRS, _NEON_NARROW],
+        "[sp",
+    )
 
 
 def _sve(lanes: int) -> Machine:
@@ -253,7 +257,9 @@ def _nests(instructions: Sequence[tuple[int, str]], machine: Machine) -> list[Ne
 
 def _around(lines: list[str], inner: tuple[int, int], spans: Sequence[tuple[int, int]]) -> list[list[str]]:
     start, end = inner
-    outer = sorted((s for s in spans if s != inner and s[0] <= start and end <= s[1]), key=lambda s: s[1] - s[0])
+    outer = sorted(
+        (s for s in spans if s != inner and s[0] <= start and end <= s[1]), key=lambda s: s[1] - s[0]
+    )
     return [lines[first:start] + lines[end + 1 : last + 1] for first, last in outer]
 
 

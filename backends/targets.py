@@ -232,7 +232,15 @@ TARGETS: Mapping[str, Target] = {
             "Raspberry Pi 3",
             "cortex-a53",
         ),
-        Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), replace(NEON, cache=caches.CORTEX_A72), "Raspberry Pi 4", "cortex-a72"),
+        Target(
+            "aarch64:cortex-a72",
+            AARCH64,
+            "cortex-a72",
+            ("neon",),
+            replace(NEON, cache=caches.CORTEX_A72),
+            "Raspberry Pi 4",
+            "cortex-a72",
+        ),
         Target(
             "aarch64:cortex-a76",
             AARCH64,

@@ -18,7 +18,16 @@ from pathlib import Path
 from graphopt.report import markdown
 from measured_models import binding, model_paths
 
-HEADINGS = ("model", "target", "result", "multiply halves", "max rel err", "tolerance", "library KB", "seconds")
+HEADINGS = (
+    "model",
+    "target",
+    "result",
+    "multiply halves",
+    "max rel err",
+    "tolerance",
+    "library KB",
+    "seconds",
+)
 
 
 def judge(path: Path, target: str, precision: str, seconds: float) -> list[str]:
@@ -31,7 +40,13 @@ def judge(path: Path, target: str, precision: str, seconds: float) -> list[str]:
         return [path.stem, target, f"took longer than {seconds:g} s", *[""] * 5]
     spent = f"{time.monotonic() - started:.0f}"
     if done.returncode:
-        return [path.stem, target, (done.stderr.strip().splitlines() or ["failed"])[-1][:90], *[""] * 4, spent]
+        return [
+            path.stem,
+            target,
+            (done.stderr.strip().splitlines() or ["failed"])[-1][:90],
+            *[""] * 4,
+            spent,
+        ]
     return [path.stem, target, *done.stdout.split("|"), spent]
 
 

@@ -111,7 +111,9 @@ def multiplying(target: Target, precision: str) -> Target:
         return target
     if target.core.float16 is None:
         able = ", ".join(name for name, each in TARGETS.items() if each.core.float16 is not None)
-        raise GraphoptError(f"--precision fp16: {target.name} has no arithmetic on float16; these have: {able}")
+        raise GraphoptError(
+            f"--precision fp16: {target.name} has no arithmetic on float16; these have: {able}"
+        )
     return replace(target, core=replace(target.core, half=target.core.float16))
 
 

@@ -49,7 +49,9 @@ class Precision:
         chosen = [node for node, reason in reasons.items() if not reason]
         refused = Counter((RULE, reason) for reason in reasons.values() if reason)
         if chosen and model.opset_imports.get("", 0) < LEAST_OPSET:
-            return Outcome(refused=Counter({(RULE, f"opset {LEAST_OPSET} brings {self.half.name.lower()}"): len(chosen)}))
+            return Outcome(
+                refused=Counter({(RULE, f"opset {LEAST_OPSET} brings {self.half.name.lower()}"): len(chosen)})
+            )
         writer = _Writer(model, self.half)
         for value, readers in _by_operand(chosen).items():
             writer.round(value, readers)

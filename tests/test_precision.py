@@ -131,7 +131,9 @@ def test_tolerance_of_sums_in_float16() -> None:
 
 @pytest.mark.parametrize("name", ["x86-64-v4-bf16", "aarch64", "aarch64:cortex-a72", "cuda:sm_90"])
 def test_float16_is_refused_where_there_is_none(name: str, tmp_path: Path) -> None:
-    message = "--precision fp16: .* has no arithmetic on float16; these have: aarch64:cortex-a76, .*neoverse-n2"
+    message = (
+        "--precision fp16: .* has no arithmetic on float16; these have: aarch64:cortex-a76, .*neoverse-n2"
+    )
     with pytest.raises(GraphoptError, match=message):
         api.build(model(), tmp_path / "m.gopt", f"aarch64:neoverse-n1,{name}", precision="fp16")
     assert not (tmp_path / "m.gopt").exists()

@@ -30,6 +30,7 @@ from graphopt.backends.tensor import Tensor
 PARALLEL_MACS = 200_000
 """Multiply-adds below which a convolution stays on one thread."""
 
+
 def pack_weights(
     weights: np.ndarray[Any, Any], shape: ConvShape, tile: ConvTile, lanes: int
 ) -> np.ndarray[Any, Any]:

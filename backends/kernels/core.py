@@ -82,7 +82,6 @@ class NarrowSum:
     """Of a half."""
 
 
-
 DEFAULT_CACHE = 1 << 20
 """Of cores without an entry of their own: that of Zen 5, for which kernels were measured."""
 

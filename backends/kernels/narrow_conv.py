@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.kernels.conv import Place, Tap

