@@ -38,7 +38,7 @@ class Rounding:
     def terms(self) -> int:
         """Products that are added up in halves at most."""
         half = self.target.core.half
-        return half.terms if half is not None and half.dtype == self.dtype == "float16" else 0
+        return half.terms if half is not None and half.dtype == self.dtype else 0
 
     def apply(self, model: ir.Model) -> Report:
         """Change an optimised model in place."""

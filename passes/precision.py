@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -72,7 +71,9 @@ class Precision:
             return "weights of another type"
         if edit.tensor(node.inputs[0]) is not None:
             return "a constant input"
-        if np.abs(weight.numpy()).max(initial=0) > float(ml_dtypes.finfo(self.half.numpy()).max):
+        with np.errstate(over="ignore"):
+            rounded = weight.numpy().astype(self.half.numpy())
+        if not np.isfinite(rounded).all():
             return f"weights beyond {self.half.name.lower()}"
         return "" if context.gains(node) else "nothing to gain"
 

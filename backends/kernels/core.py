@@ -67,6 +67,8 @@ class HalfDot:
     """LLVM's name of the type of a half."""
     dtype: str = "bfloat16"
     """Of a half."""
+    terms: int = 0
+    """Products that are added in halves at most."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def halves_of(ctx: Lowering, node: ir.Node, weights: Array | None, filters: int)
 def holds(dtype: str, weights: Array) -> bool:
     """Whether weights are what rounding made of them."""
     with np.errstate(over="ignore"):
-        return np.array_equal(weights.astype(ml_dtypes.finfo(dtype).dtype).astype(np.float32), weights)
+        return np.array_equal(weights.astype(np.dtype(dtype)).astype(np.float32), weights)
 
 
 def _pairs(ctx: Lowering, source: ir.Value, weights: Array, filters: int) -> Halves:
@@ -111,7 +111,7 @@ def lower_half_conv(
     after = epilogue(ctx, node, ctx.lanes)
     out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, ctx.lanes))
     weights = pack_unit_filters(halves.weights, shape, tile, arithmetic, source.block)
-    make = NarrowConvKernel if isinstance(arithmetic, Narrow) else PairConvKernel
+    make: type[PairConvKernel] = NarrowConvKernel if isinstance(arithmetic, Narrow) else PairConvKernel
     kernel = make(
         shape,
         tile,
