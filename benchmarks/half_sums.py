@@ -68,7 +68,9 @@ def real_operands(path: Path, data: Path) -> Iterator[tuple[str, Array, Array]]:
     """Activations and weights of a few pointwise convolutions."""
     model = onnx.load(path)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    shapes = {node.input[1]: weights[node.input[1]].shape for node in model.graph.node if node.op_type == "Conv"}
+    shapes = {
+        node.input[1]: weights[node.input[1]].shape for node in model.graph.node if node.op_type == "Conv"
+    }
     nodes = [
         node
         for node in model.graph.node

@@ -21,7 +21,10 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.core import Core, NarrowSum, Scalars
 
 LARGEST = 16.0
-"""Weights are scaled so that no sum exceeds so many times the largest activation, and activations up to 4094 no float16."""
+"""Weights are scaled so that no sum exceeds so many times the largest activation, and sums of activations up to 3900 no float16."""
+
+SCALES = -14, 15
+"""Least and largest exponent of a scale, which float16 has to hold."""
 
 
 def wide_core(core: Core) -> Core:
@@ -34,7 +37,8 @@ def scale_of(weights: np.ndarray[Any, Any], terms: int) -> float:
     at most."""
     rows = np.sort(np.abs(weights.reshape(len(weights), -1).astype(np.float64)), 1)
     largest = float(rows[:, -terms:].sum(1).max(initial=0.0))
-    return 2.0 ** math.ceil(math.log2(largest / LARGEST)) if largest else 1.0
+    least, most = SCALES
+    return 2.0 ** min(max(math.ceil(math.log2(largest / LARGEST)), least), most) if largest else 1.0
 
 
 @dataclass(frozen=True)
