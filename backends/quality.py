@@ -1,7 +1,8 @@
 """How good the innermost loops of kernels are, without running them: LLVM's model of the core says what they could reach.
 
 Libraries keep the names of their kernels, so a disassembler finds them. Of each kernel the loop that consists of
-multiply-adds most is simulated by llvm-mca. Simulated cycles rank code for one core; they are not times: caches and
+multiply-adds most is simulated by llvm-mca; one whose sums are widened in a loop around it together with that, after as many products as
+the core adds up at most. Simulated cycles rank code for one core; they are not times: caches and
 memory are perfect there.
 """
 
@@ -41,6 +42,8 @@ class Multiply:
     """The widest, with operands that no other one writes; {} is its accumulator."""
     accumulators: int
     """So many of them follow each other without waiting."""
+    widening: re.Pattern[str] | None = None
+    """Where sums become wider now and then: what does so for a vector of them."""
 
     def of(self, line: str) -> int:
         """Multiply-accumulates of an instruction."""
@@ -62,12 +65,19 @@ _NEON_OCTETS = Multiply([(re.compile(r"(?:s|us)mmla\s+v\d+\.4s"), 32)], "smmla v
 
 
 _NEON_PAIRS = Multiply([(re.compile(r"bfdot\s+v\d+\.4s"), 8)], "bfdot v{}.4s, v30.8h, v31.2h[0]", 24)
+_NEON_NARROW = Multiply(
+    [(re.compile(r"fml[as]\s+v\d+\.8h"), 8)], "fmla v{}.8h, v30.8h, v1.h[0]", 24, re.compile(r"fcvtl2|fmlal2")
+)
 _X86_PAIRS = Multiply([(re.compile(r"vdpbf16ps\s.*%zmm"), 32)], "vdpbf16ps %zmm30, %zmm31, %zmm{}", 24)
 
 
 def _arm(floats: Sequence[tuple[re.Pattern[str], int]], independent: str) -> Machine:
-    branch = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*?0x([0-9a-f]+)")
-    return Machine(branch, [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS, _NEON_PAIRS], "[sp")
+    branch = re.compile(r"(?:b\.?\w*|cbn?z|tbn?z)\s.*\b0x([0-9a-f]+)")
+    return Machine(
+        branch,
+        [Multiply(floats, independent, 24), _NEON_QUADS, _NEON_OCTETS, _NEON_PAIRS, _NEON_NARROW],
+        "[sp",
+    )
 
 
 def _sve(lanes: int) -> Machine:
@@ -125,26 +135,49 @@ def judge(library: bytes, target: Target) -> list[Loop]:
     machine = MACHINES[target.arch, target.lanes]
     found = []
     for kernel, instructions in _disassemble(library, target).items():
-        loops = [loop for loop in _innermost(instructions, machine) if _macs(loop, machine) >= LEAST_MACS]
-        if loops:
-            best = max(loops, key=lambda loop: _macs(loop, machine) / len(loop))
+        nests = [nest for nest in _nests(instructions, machine) if _macs(nest.loop, machine) >= LEAST_MACS]
+        if nests:
+            best = max(nests, key=lambda nest: _macs(nest.loop, machine) / len(nest.loop))
             found.append(_simulate(kernel, best, machine, target))
     return found
 
 
-def _simulate(kernel: str, loop: Sequence[str], machine: Machine, target: Target) -> Loop:
+def _simulate(kernel: str, nest: Nest, machine: Machine, target: Target) -> Loop:
+    loop = nest.loop
     body = [line for line in loop if not machine.branch.match(line)]
     cycles, macs = _cycles(tuple(body), target), _macs(loop, machine)
     most = max(machine.multiplies, key=lambda multiply: sum(map(multiply.of, loop)))
+    repeats, rest = _widening(nest, most, machine, target)
+    all_cycles = _cycles((*body * repeats, *rest), target) if rest else cycles
+    peak = _peak(most.independent, most.accumulators, most.patterns[0][1], target)
     return Loop(
         kernel,
         len(loop),
         macs,
         sum(machine.stack in line for line in loop),
         round(cycles, 2),
-        round(macs / cycles / _peak(most.independent, most.accumulators, most.patterns[0][1], target), 3),
-        Counter(line.split()[0] for line in loop),
+        round(repeats * macs / all_cycles / peak, 3),
+        Counter(_name(line, most) for line in loop),
     )
+
+
+def _name(line: str, most: Multiply) -> str:
+    """The name of an instruction, with its lanes where these tell it from the same one of float32."""
+    name = line.split()[0]
+    return f"{name}.8h" if most.widening is not None and most.of(line) else name
+
+
+def _widening(nest: Nest, most: Multiply, machine: Machine, target: Target) -> tuple[int, list[str]]:
+    """How often a loop runs before its sums are widened, at most, and the instructions that do so; none where they are not."""
+    half = target.core.float16
+    if most.widening is None or half is None:
+        return 1, []
+    for around in nest.around:
+        vectors = sum(most.widening.match(line) is not None for line in around)
+        if vectors:
+            steps = sum(most.of(line) > 0 for line in nest.loop) // vectors
+            return max(half.terms // max(steps, 1), 1), [x for x in around if not machine.branch.match(x)]
+    return 1, []
 
 
 @lru_cache
@@ -200,8 +233,16 @@ def _plain(line: str) -> str:
     return re.sub(r"\s*(<[^>]*>|//.*|# .*)$", "", line.replace("\t", " ")).strip()
 
 
-def _innermost(instructions: Sequence[tuple[int, str]], machine: Machine) -> list[list[str]]:
-    """From the target of a backward branch to the branch, where there is no other such loop within."""
+@dataclass(frozen=True)
+class Nest:
+    """An innermost loop, and what else the loops around it hold, from the smallest on."""
+
+    loop: list[str]
+    around: list[list[str]]
+
+
+def _nests(instructions: Sequence[tuple[int, str]], machine: Machine) -> list[Nest]:
+    """Loops from the target of a backward branch to the branch, where there is no other such loop within."""
     places = {address: i for i, (address, _) in enumerate(instructions)}
     spans = []
     for i, (_, line) in enumerate(instructions):
@@ -209,8 +250,17 @@ def _innermost(instructions: Sequence[tuple[int, str]], machine: Machine) -> lis
         start = places.get(int(branch.group(1), 16)) if branch else None
         if start is not None and start <= i:
             spans.append((start, i))
+    lines = [line for _, line in instructions]
     inner = [s for s in spans if not any(t != s and s[0] <= t[0] and t[1] <= s[1] for t in spans)]
-    return [[line for _, line in instructions[start : end + 1]] for start, end in inner]
+    return [Nest(lines[start : end + 1], _around(lines, (start, end), spans)) for start, end in inner]
+
+
+def _around(lines: list[str], inner: tuple[int, int], spans: Sequence[tuple[int, int]]) -> list[list[str]]:
+    start, end = inner
+    outer = sorted(
+        (s for s in spans if s != inner and s[0] <= start and end <= s[1]), key=lambda s: s[1] - s[0]
+    )
+    return [lines[first:start] + lines[end + 1 : last + 1] for first, last in outer]
 
 
 def _macs(loop: Sequence[str], machine: Machine) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graphopt.backends.codegen import ndk
+from graphopt.backends.kernels import caches
 from graphopt.backends.kernels.core import (
     ARM32,
     AVX2,
@@ -22,6 +23,7 @@ from graphopt.backends.kernels.core import (
     SSE,
     SVE512,
     Core,
+    HalfDot,
 )
 from graphopt.backends.kernels.speed import (
     CORTEX_A53,
@@ -135,7 +137,7 @@ class Target:
     @property
     def simulated_cpu(self) -> str:
         """The core whose model LLVM has for this target; plain names of instruction sets have none."""
-        names = SIMULATED if self.core.half is None else {**SIMULATED, **SIMULATED_HALVES}
+        names = SIMULATED if not isinstance(self.core.half, HalfDot) else {**SIMULATED, **SIMULATED_HALVES}
         return names.get(self.cpu, self.cpu)
 
     @property
@@ -174,7 +176,7 @@ class Target:
 _AVX2 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _ARMV8_2 = ("neon", "fullfp16", "dotprod")
-_SVE = (*_ARMV8_2, "sve", "i8mm", "bf16")
+_SVE = (*_ARMV8_2, "fp16fml", "sve", "i8mm", "bf16")
 
 # LLVM takes multiply-adds apart for Cortex-A7, which the emulator is and whose instructions Cortex-A15 has too.
 _ARMV7_CPU = "cortex-a15"
@@ -226,17 +228,25 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "cortex-a53",
             ("neon",),
-            replace(NEON, speed=CORTEX_A53),
+            replace(NEON, speed=CORTEX_A53, cache=caches.CORTEX_A53),
             "Raspberry Pi 3",
             "cortex-a53",
         ),
-        Target("aarch64:cortex-a72", AARCH64, "cortex-a72", ("neon",), NEON, "Raspberry Pi 4", "cortex-a72"),
+        Target(
+            "aarch64:cortex-a72",
+            AARCH64,
+            "cortex-a72",
+            ("neon",),
+            replace(NEON, cache=caches.CORTEX_A72),
+            "Raspberry Pi 4",
+            "cortex-a72",
+        ),
         Target(
             "aarch64:cortex-a76",
             AARCH64,
             "cortex-a76",
             _ARMV8_2,
-            replace(NEON_DOT, speed=NEOVERSE_N1),
+            replace(NEON_DOT, speed=NEOVERSE_N1, cache=caches.CORTEX_A76),
             "Raspberry Pi 5",
             "cortex-a76",
         ),
@@ -245,7 +255,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-n1",
             _ARMV8_2,
-            replace(NEON_DOT, speed=NEOVERSE_N1),
+            replace(NEON_DOT, speed=NEOVERSE_N1, cache=caches.NEOVERSE),
             "Graviton 2, Altra",
             "neoverse-n1",
         ),
@@ -254,7 +264,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-v1",
             _SVE,
-            replace(NEON_BF16, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2, cache=caches.NEOVERSE),
             "Graviton 3, with SVE",
         ),
         Target(
@@ -262,7 +272,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "a64fx",
             ("neon", "fullfp16", "sve"),
-            SVE512,
+            replace(SVE512, cache=caches.A64FX),
             "Fugaku, with SVE of 512 bits",
             "a64fx",
             512,
@@ -272,7 +282,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-n2",
             (*_SVE, "sve2"),
-            replace(NEON_BF16, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2, cache=caches.NEOVERSE),
             "with SVE2",
         ),
         Target(
@@ -280,7 +290,7 @@ TARGETS: Mapping[str, Target] = {
             AARCH64,
             "neoverse-v2",
             (*_SVE, "sve2"),
-            replace(NEON_BF16, speed=NEOVERSE_N2),
+            replace(NEON_BF16, speed=NEOVERSE_N2, cache=caches.NEOVERSE),
             "Graviton 4, Grace",
         ),
         Target("aarch64-android", ANDROID, "generic", ("neon",), NEON, "any 64-bit Android, from 10 on"),
@@ -289,7 +299,7 @@ TARGETS: Mapping[str, Target] = {
             ANDROID,
             "cortex-a76",
             _ARMV8_2,
-            replace(NEON_DOT, speed=NEOVERSE_N1),
+            replace(NEON_DOT, speed=NEOVERSE_N1, cache=caches.CORTEX_A76),
             "Android phones from 2019 on",
         ),
         Target(

@@ -259,6 +259,11 @@ CASES: tuple[Case, ...] = (
     Case("value that is no number", _compile("--bind", "x=one"), "neither numbers"),
     Case("value of another shape", _compile("--bind", "x=1,2"), "does not fit"),
     Case("unknown target", _dense("--target", "z80"), "unknown target 'z80'"),
+    Case(
+        "float16 for a core without it",
+        _dense("--target", "aarch64", "--precision", "fp16"),
+        "--precision fp16: aarch64 has no arithmetic on float16",
+    ),
     Case("unknown preset", _dense("--preset", "O9"), "O9"),
     Case(
         "unknown backend",

@@ -1,6 +1,6 @@
-"""Rounds what convolutions and products multiply to bfloat16, in standard operators that any runtime reads.
+"""Rounds what convolutions and products multiply to halves, bfloat16 or float16, in standard operators that any runtime reads.
 
-Cast to bfloat16 and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay float32.
+Cast to halves and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -34,22 +33,25 @@ RULE = "round operands"
 
 @dataclass(frozen=True)
 class Precision:
-    """Rounds activations and constant weights of convolutions and products to bfloat16, where the target gains from it.
+    """Rounds activations and constant weights of convolutions and products to `half`, where the target gains from it.
 
     `exclude` are patterns of names and operators that stay float32.
     """
 
     name: ClassVar[str] = "precision"
     exclude: tuple[str, ...] = ()
+    half: ir.DataType = ir.DataType.BFLOAT16
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Works on the main graph; loops and branches stay float32."""
-        reasons = {node: self._why_not(node, context) for node in model.graph if _is_anchor(node)}
+        reasons = {node: self._why_not(node, context) for node in model.graph if self._is_anchor(node)}
         chosen = [node for node, reason in reasons.items() if not reason]
         refused = Counter((RULE, reason) for reason in reasons.values() if reason)
         if chosen and model.opset_imports.get("", 0) < LEAST_OPSET:
-            return Outcome(refused=Counter({(RULE, f"opset {LEAST_OPSET} brings bfloat16"): len(chosen)}))
-        writer = _Writer(model)
+            return Outcome(
+                refused=Counter({(RULE, f"opset {LEAST_OPSET} brings {self.half.name.lower()}"): len(chosen)})
+            )
+        writer = _Writer(model, self.half)
         for value, readers in _by_operand(chosen).items():
             writer.round(value, readers)
         for node in chosen:
@@ -69,19 +71,21 @@ class Precision:
             return "weights of another type"
         if edit.tensor(node.inputs[0]) is not None:
             return "a constant input"
+        with np.errstate(over="ignore"):
+            rounded = weight.numpy().astype(self.half.numpy())
+        if not np.isfinite(rounded).all():
+            return f"weights beyond {self.half.name.lower()}"
         return "" if context.gains(node) else "nothing to gain"
 
+    def _is_anchor(self, node: ir.Node) -> bool:
+        """Whether a node could have its operands rounded, and has not yet."""
+        return node.op_type in ANCHORS and node.domain == "" and not self._is_rounded(node.inputs[0])
 
-def _is_anchor(node: ir.Node) -> bool:
-    """Whether a node could have its operands rounded, and has not yet."""
-    return node.op_type in ANCHORS and node.domain == "" and not _is_rounded(node.inputs[0])
-
-
-def _is_rounded(value: ir.Value | None) -> bool:
-    cast = None if value is None else value.producer()
-    if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
-        return False
-    return cast.inputs[0].dtype == ir.DataType.BFLOAT16
+    def _is_rounded(self, value: ir.Value | None) -> bool:
+        cast = None if value is None else value.producer()
+        if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
+            return False
+        return cast.inputs[0].dtype == self.half
 
 
 def _by_operand(nodes: Sequence[ir.Node]) -> dict[ir.Value, list[ir.Node]]:
@@ -107,6 +111,7 @@ class _Writer:
     """Adds nodes and constants to the main graph of a model."""
 
     model: ir.Model
+    half: ir.DataType
     halves: dict[ir.Value, ir.Value] = field(default_factory=dict)
     weights: dict[ir.Value, ir.Value] = field(default_factory=dict)
     names: edit.Names = field(init=False)
@@ -123,13 +128,13 @@ class _Writer:
             user.replace_input_with(i, rounded)
 
     def round_weights(self, node: ir.Node) -> None:
-        """Give a node weights that bfloat16 holds."""
+        """Give a node weights that halves hold."""
         weight = node.inputs[WEIGHT_INPUT]
         assert weight is not None
         if weight not in self.weights:
             array = edit.constant(weight)
             assert array is not None
-            rounded = array.astype(ml_dtypes.bfloat16).astype(np.float32)
+            rounded = array.astype(self.half.numpy()).astype(np.float32)
             name = self.names.fresh(f"{weight.name}_rounded")
             self.weights[weight] = edit.add_constant(self.model.graph, rounded, name)
         node.replace_input_with(WEIGHT_INPUT, self.weights[weight])
@@ -137,7 +142,7 @@ class _Writer:
             edit.drop_initializer(weight)
 
     def _halves_of(self, value: ir.Value, readers: Sequence[ir.Node]) -> ir.Value:
-        """A value as bfloat16. What only moves elements for these readers moves halves from now on."""
+        """A value as halves. What only moves elements for these readers moves halves from now on."""
         if value not in self.halves:
             moved = _moved(value, readers)
             for i, source in moved:
@@ -145,8 +150,8 @@ class _Writer:
                 assert mover is not None
                 mover.replace_input_with(i, self._halves_of(source, [mover]))
             if moved:
-                value.type = ir.TensorType(ir.DataType.BFLOAT16)
-            self.halves[value] = value if moved else self._cast(value, ir.DataType.BFLOAT16)
+                value.type = ir.TensorType(self.half)
+            self.halves[value] = value if moved else self._cast(value, self.half)
         return self.halves[value]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:

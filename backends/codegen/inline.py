@@ -19,6 +19,19 @@ define <{lanes} x float> @{name}(<{lanes} x float> %sums, <{lanes} x float> %lef
 declare <{lanes} x float> @{intrinsic}(<{lanes} x float>, <{halves} x {element}>, <{halves} x {element}>)
 """
 
+_WIDENING = """
+define <{lanes} x float> @{name}(<{lanes} x float> %sums, <{lanes} x half> %left, <{lanes} x half> %right) alwaysinline {{
+  %low = shufflevector <{lanes} x float> %sums, <{lanes} x float> poison, <{half} x i32> <{lower}>
+  %high = shufflevector <{lanes} x float> %sums, <{lanes} x float> poison, <{half} x i32> <{upper}>
+  %a = call <{half} x float> @llvm.aarch64.neon.{instruction}.v{half}f32.v{lanes}f16(<{half} x float> %low, <{lanes} x half> %left, <{lanes} x half> %right)
+  %b = call <{half} x float> @llvm.aarch64.neon.{instruction}2.v{half}f32.v{lanes}f16(<{half} x float> %high, <{lanes} x half> %left, <{lanes} x half> %right)
+  %total = shufflevector <{half} x float> %a, <{half} x float> %b, <{lanes} x i32> <{lower}, {upper}>
+  ret <{lanes} x float> %total
+}}
+declare <{half} x float> @llvm.aarch64.neon.{instruction}.v{half}f32.v{lanes}f16(<{half} x float>, <{lanes} x half>, <{lanes} x half>)
+declare <{half} x float> @llvm.aarch64.neon.{instruction}2.v{half}f32.v{lanes}f16(<{half} x float>, <{lanes} x half>, <{lanes} x half>)
+"""
+
 
 @dataclass(frozen=True)
 class Inline:
@@ -34,3 +47,12 @@ def pair_products(intrinsic: str, element: str, lanes: int) -> Inline:
     name = f"graphopt_pairs_{element}_x{lanes}"
     facts = {"name": name, "intrinsic": intrinsic, "element": element, "lanes": lanes, "halves": PAIR * lanes}
     return Inline(name, _PAIRS.format(**facts))
+
+
+def widening_sum(instruction: str, lanes: int) -> Inline:
+    """`(sums, left, right)` to the sums with the products of float16 lanes, by an instruction for the lower lanes and one, whose name
+    ends in 2, for the upper ones."""
+    name, half = f"graphopt_widened_x{lanes}", lanes // 2
+    lower, upper = (", ".join(f"i32 {i}" for i in part) for part in (range(half), range(half, lanes)))
+    facts = {"name": name, "instruction": instruction, "lanes": lanes, "half": half}
+    return Inline(name, _WIDENING.format(**facts, lower=lower, upper=upper))

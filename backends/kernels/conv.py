@@ -30,9 +30,6 @@ from graphopt.backends.tensor import Tensor
 PARALLEL_MACS = 200_000
 """Multiply-adds below which a convolution stays on one thread."""
 
-CACHED = 1 << 19
-"""Bytes of input or of weights that stay in a core's second-level cache while they are read again and again."""
-
 
 def pack_weights(
     weights: np.ndarray[Any, Any], shape: ConvShape, tile: ConvTile, lanes: int
@@ -165,10 +162,15 @@ class ConvKernel:
         Single tiles where the weights stay in the cache: threads then share out the image, as they do in the kernels
         before and after, and read what they have written themselves.
         """
-        if 4 * self.shape.filters * self.shape.depth <= CACHED:
+        if 4 * self.shape.filters * self.shape.depth <= self._cached:
             return tiles
         read = math.prod(min(axis.input, axis.output * axis.kernel) for axis in self.shape.window.axes)
-        return min(-(-4 * self.shape.channels * read // CACHED), tiles)
+        return min(-(-4 * self.shape.channels * read // self._cached), tiles)
+
+    @property
+    def _cached(self) -> int:
+        """Bytes of input or of weights that stay in a core's second-level cache while they are read again and again."""
+        return self.core.cache // 2
 
     def _tile(self, k: KernelBuilder, place: Place) -> None:
         sums = k.local(place.vectors * self.lanes, self.dtype)

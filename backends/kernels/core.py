@@ -15,6 +15,8 @@ class Scalars(Enum):
     """Each is broadcast as it is loaded."""
     LANES = auto()
     """As lanes of registers, each of which has those of one row or pixel for several steps."""
+    LOW_LANES = auto()
+    """The same, where instructions reach the lanes of half of the registers alone."""
     RUNS = auto()
     """As lanes of registers, each of which has those of several pixels for one step."""
     PAIRS = auto()
@@ -63,6 +65,27 @@ class HalfDot:
     """LLVM's name of it."""
     element: str = "bfloat"
     """LLVM's name of the type of a half."""
+    dtype: str = "bfloat16"
+    """Of a half."""
+    terms: int = 0
+    """Products that are added in halves at most."""
+
+
+@dataclass(frozen=True)
+class NarrowSum:
+    """How a core multiplies float16 and adds in float16, in vectors of twice as many lanes; after `terms` products at most sums are added
+    to others of float32."""
+
+    instruction: str
+    widening: str = ""
+    """The instruction that adds products of float16 to float32; without, sums are converted first."""
+    terms: int = 72
+    dtype: str = "float16"
+    """Of a half."""
+
+
+DEFAULT_CACHE = 1 << 20
+"""Of cores without an entry of their own: that of Zen 5, for which kernels were measured."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +101,12 @@ class Core:
     speed: Speed = ZEN5
     dot: Dot | None = None
     """None where products of bytes are computed as those of float32 or int32."""
-    half: HalfDot | None = None
-    """None where products of bfloat16 are computed as those of float32."""
+    half: HalfDot | NarrowSum | None = None
+    """None where products of halves are computed as those of float32."""
+    float16: NarrowSum | None = None
+    """What takes the place of `half` where float16 is asked for."""
+    cache: int = DEFAULT_CACHE
+    """Bytes of a second-level cache that a core has to itself, by which kernels cut what they read again and again."""
 
     @property
     def by_lane(self) -> bool:
@@ -94,8 +121,11 @@ AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pma
 AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
 AVX512_BF16 = replace(AVX512_VNNI, half=HalfDot("vdpbf16ps zmm", "llvm.x86.avx512bf16.dpbf16ps.512"))
 NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, speed=CORTEX_A72)
+NARROW = NarrowSum("fmla v.8h, by lane")
+NARROW_FML = replace(NARROW, widening="fmlal", terms=40)
 NEON_DOT = replace(
     NEON,
+    float16=NARROW,
     dot=Dot(
         "sdot v, by lane",
         "llvm.aarch64.neon.sdot.v4i32.v16i8",
@@ -106,6 +136,7 @@ NEON_DOT = replace(
 )
 NEON_I8MM = replace(
     NEON,
+    float16=NARROW_FML,
     dot=MatrixDot(
         "smmla v, usmmla v",
         "llvm.aarch64.neon.smmla.v4i32.v16i8",

@@ -172,18 +172,23 @@ class GemmKernel:
 
     def accumulate(self, k: KernelBuilder, tile: Tile, copies: int) -> None:
         """Add up all products of a tile; `copies` of its sums, one behind the other, take turns."""
+        self.add_products(k, tile, copies, 0, self.depth)
+
+    def add_products(self, k: KernelBuilder, tile: Tile, copies: int, start: Expr, count: int) -> None:
+        """Those of `count` steps from `start`."""
         vectors = self.held_rows(tile.rows) * len(tile.widths)
         at_once = self.lanes if self.reads_along_depth else copies
-        steps = self.depth // at_once
+        steps = count // at_once
         with k.loop(steps, "serial", "k") as step:
-            first = step * at_once
+            first = start + step * at_once
             scalars = self.load_lanes(k, tile, first) if self.reads_along_depth else None
             for i in range(at_once):
                 self.multiply(
                     k, tile, i % copies * vectors, first + i, None if scalars is None else scalars[i]
                 )
-        for depth in range(steps * at_once, self.depth):
-            self.multiply(k, tile, 0, const(depth, INDEX), None)
+        for rest in range(steps * at_once, count):
+            depth = start + rest
+            self.multiply(k, tile, 0, const(depth, INDEX) if isinstance(depth, int) else depth, None)
 
     @property
     def reads_along_depth(self) -> bool:

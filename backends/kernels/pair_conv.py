@@ -8,6 +8,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.kernels.conv import ConvKernel, Place, Tap
 from graphopt.backends.kernels.lanes import lane_of
+from graphopt.backends.kernels.narrow import Narrow
 from graphopt.backends.kernels.pairs import Pairs
 from graphopt.backends.layout import Blocked
 
@@ -19,7 +20,7 @@ Pixel = tuple[int, int]
 class PairConvKernel(ConvKernel):
     """`weights` are packed by `pack_unit_filters`; each group starts on a whole block of the input's channels."""
 
-    pairs: Pairs
+    pairs: Pairs | Narrow
 
     @property
     def dtype(self) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.kernels.gemm import GemmKernel, Tile
 from graphopt.backends.kernels.lanes import Scalar, lane_of
+from graphopt.backends.kernels.narrow import Narrow
 from graphopt.backends.kernels.pairs import Pairs
 from graphopt.backends.kernels.panels import Panels
 from graphopt.backends.layout import Strided
@@ -19,7 +20,7 @@ class PairGemmKernel(GemmKernel):
     """`left [m, k]` has its k next to each other, a multiple of a pair's elements; `right` are the panels of `pack_unit_panels`,
     whose lanes are elements. Zero points are left to the caller."""
 
-    pairs: Pairs
+    pairs: Pairs | Narrow
 
     @property
     def depth(self) -> int:

@@ -29,7 +29,7 @@ class Pairs:
     @classmethod
     def of(cls, core: Core) -> Pairs:
         """Those of a core that has the instruction."""
-        assert core.half is not None
+        assert isinstance(core.half, HalfDot)
         return cls(core.half, core.lanes, core.by_lane)
 
     @property

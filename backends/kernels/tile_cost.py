@@ -39,10 +39,16 @@ class Supply:
     """Scalars that cost as much as one."""
     weights: int = 1
     """Loads of a vector of weights."""
+    most: int | None = None
+    """Scalars of a tile."""
 
     def products(self, vectors: int, scalars: int) -> int:
         """Vectors of sums, and multiply-adds of a step."""
         return vectors * -(-scalars // self.together) * self.together
+
+
+MOST_LOW = 8
+"""Registers with scalars where instructions reach 16 of them, and LLVM loads those of the next steps early."""
 
 
 def _runs(scalars: int, lanes: int) -> int:
@@ -59,6 +65,12 @@ SUPPLIES: Mapping[Scalars, Supply] = {
         loads=lambda scalars, lanes: scalars / lanes,
         moves=lambda scalars, lanes: 0,
         registers=lambda vectors, scalars, lanes: scalars + 2 * vectors + 2,
+    ),
+    Scalars.LOW_LANES: Supply(
+        loads=lambda scalars, lanes: 2 * scalars / lanes,
+        moves=lambda scalars, lanes: 0,
+        registers=lambda vectors, scalars, lanes: scalars + 2 * vectors + 4,
+        most=MOST_LOW,
     ),
     Scalars.RUNS: Supply(
         loads=_runs,
@@ -102,6 +114,8 @@ def step_cycles(vectors: int, scalars: int, depth: int, core: Core) -> float:
 def fits(vectors: int, scalars: int, core: Core) -> bool:
     """Whether a tile's sums stay in registers next to what one step loads, and to the scalars of several steps."""
     supply = SUPPLIES[core.scalars]
+    if supply.most is not None and scalars > supply.most:
+        return False
     rest = supply.registers(vectors, scalars, core.lanes)
     return supply.products(vectors, scalars) + rest <= core.registers
 

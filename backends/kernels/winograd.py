@@ -40,9 +40,6 @@ from graphopt.backends.layout import Blocked
 from graphopt.backends.tensor import Tensor
 from graphopt_runtime.expansion import Expansion
 
-CHUNK_BYTES = 3 << 19
-"""Transformed input that is held at a time: what the second-level caches of two cores hold."""
-
 PARALLEL_MACS = 400_000
 """Multiply-adds of the direct convolution below which it stays on one thread."""
 
@@ -98,8 +95,8 @@ class WinogradShape:
 
     @property
     def groups_in_chunk(self) -> int:
-        """Groups held at a time, spread evenly over the chunks."""
-        most = max(CHUNK_BYTES // (4 * self.group_size), 2)
+        """Groups held at a time, spread evenly over the chunks: as much transformed input as the second-level caches of two cores hold."""
+        most = max(3 * self.core.cache // 2 // (4 * self.group_size), 2)
         chunks = -(-self.groups // most)
         return -(-self.groups // chunks)
 

@@ -51,10 +51,16 @@ def convert(x: Expr, target: str) -> Expr:
 
 
 def _choose_cast(node: ir.Node) -> Operator:
-    """bfloat16 becomes another type where it is read, so that it is what kernels store; to it anything goes through float32."""
-    if is_bfloat16(node.inputs[0]):
+    """Halves become another type where they are read, so that they are what kernels store; to bfloat16 anything goes through float32."""
+    if is_bfloat16(node.inputs[0]) or _is_widened(node):
         return Lowered(_widen)
     return Pointwise(_round if is_bfloat16(node.outputs[0]) else _cast)
+
+
+def _is_widened(node: ir.Node) -> bool:
+    """Whether a node makes float32 of float16."""
+    source, value = node.inputs[0], node.outputs[0]
+    return source is not None and (source.dtype, value.dtype) == (ir.DataType.FLOAT16, ir.DataType.FLOAT)
 
 
 def _widen(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
@@ -66,8 +72,10 @@ def _widen(ctx: Lowering, node: ir.Node) -> Sequence[Tensor]:
     x, dtype = ctx.tensor(source), dtype_of_value(value)
 
     def read(k: KernelBuilder, index: Index) -> Expr:
-        bits = x.read(k, index)
-        return bits if is_bfloat16(value) else convert(k.bind(from_bfloat16(bits)), dtype)
+        half = x.read(k, index)
+        if is_bfloat16(value) or not is_bfloat16(source):
+            return convert(half, dtype)
+        return convert(k.bind(from_bfloat16(half)), dtype)
 
     return [lazy(x.shape, dtype, read, x.cost + 1, x.block)]
 

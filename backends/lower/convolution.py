@@ -147,7 +147,7 @@ def _halves(ctx: Lowering, node: ir.Node, convolution: Convolution) -> Halves | 
         return None
     if not suits_pairs(direct_shape(convolution.geometry), ctx.lanes):
         return None
-    return halves_of(ctx, node, as_images(convolution.weights))
+    return halves_of(ctx, node, as_images(convolution.weights), filters=0)
 
 
 def direct_shape(geometry: Geometry) -> ConvShape:

@@ -102,8 +102,8 @@ def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
 
 
 def _half_product(ctx: Lowering, node: ir.Node, right: Tensor) -> Callable[[gemm.Store], GemmKernel] | None:
-    """The kernel of pairs, where the node's operands are halves and the result has columns enough."""
-    halves = halves_of(ctx, node, right.constant)
+    """The kernel of halves, where the node's operands are halves and the result has columns enough."""
+    halves = halves_of(ctx, node, right.constant, filters=-1)
     return None if halves is None or right.shape[-1] <= FEW else half_product(ctx, halves)
 
 

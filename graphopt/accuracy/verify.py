@@ -3,7 +3,7 @@
 A float result passes if ``max|a - b| / max|b|`` stays under the tolerance of its dtype or, where that is
 larger, under three times the difference between ONNX Runtime's own optimised and unoptimised runs of the same
 model. What a model computes in half precision has the tolerance of half precision, whatever it is converted to; what is
-compiled to multiply bfloat16 in a float32 model that of ``rounded_tolerance``.
+compiled to multiply halves in a float32 model that of ``rounded_tolerance``.
 """
 
 import tempfile
@@ -30,8 +30,9 @@ from graphopt.model.writing import PROTOBUF_LIMIT
 
 HALF_PRECISION = {"FLOAT16": np.dtype(np.float16), "BFLOAT16": np.dtype(ml_dtypes.bfloat16)}
 
-BFLOAT16_ROUNDOFF = 2.0**-9
-"""Largest relative error of rounding to the eight significant bits of bfloat16."""
+BFLOAT16_ROUNDOFF, FLOAT16_ROUNDOFF = 2.0**-9, 2.0**-12
+"""Relative errors of rounding to the 8 significant bits of bfloat16 and the 11 of float16: half of the largest, and about their root mean
+square."""
 
 DEVIATIONS = 4.0
 
@@ -137,14 +138,19 @@ def coarsest_tolerance(model: ir.Model) -> float:
     return max((TOLERANCES[HALF_PRECISION[name]] for name in names & HALF_PRECISION.keys()), default=0.0)
 
 
-def rounded_tolerance(model: ir.Model, rounded: ir.Model, layers: int, feeds: Iterable[Feeds]) -> float:
-    """The tolerance for a float32 model of which ``layers`` nodes multiply operands rounded to bfloat16, as in ``rounded``.
+def rounded_tolerance(
+    model: ir.Model, rounded: ir.Model, layers: int, feeds: Iterable[Feeds], terms: int = 0
+) -> float:
+    """The tolerance for a float32 model of which ``layers`` nodes multiply operands rounded to halves, as in ``rounded``: bfloat16
+    with float32 sums, or float16 with sums of up to ``terms`` products in float16.
 
-    Either operand of a product is off by at most the unit roundoff u. The errors of a sum's products are independent, so the
-    sum is off by about u * sqrt(2) of what it amounts to, and layers in a row add up as the root of their number. ``DEVIATIONS``
-    such standard deviations are allowed or, where that is larger, three times what the same rounding costs in ONNX Runtime.
+    Either operand of a product is off by some roundoff u. The errors of a sum's products are independent, so the
+    sum is off by about u * sqrt(2) of what it amounts to. Adding n terms in float16 costs u * sqrt(n / 2) more, and layers in a row add
+    up as the root of their number. ``DEVIATIONS`` such standard deviations are allowed or, where that is larger, three times what the
+    same rounding costs in ONNX Runtime.
     """
-    expected_of = float(DEVIATIONS * BFLOAT16_ROUNDOFF * np.sqrt(2 * layers))
+    roundoff = FLOAT16_ROUNDOFF if terms else BFLOAT16_ROUNDOFF
+    expected_of = float(DEVIATIONS * roundoff * np.sqrt((2 + terms / 2) * layers))
     if not layers:
         return 0.0
     try:

@@ -13,6 +13,7 @@ from graphopt.model import Statistics, load, normalise, statistics
 from graphopt_runtime.artifact import CODING
 
 if TYPE_CHECKING:
+    from graphopt.backends.kernels.core import Core
     from graphopt.backends.quality import Loop
     from graphopt.backends.targets import Target
     from graphopt.cli.report import Table
@@ -201,11 +202,18 @@ def target_rows() -> list[dict[str, str]]:
             "for": target.description,
             "builds here": _builds(target),
             "runs here": _runs(target),
-            "kernels use": f"{target.core.multiply} ({target.lanes} x float32)",
+            "kernels use": _instructions(target.core),
             "needs": " ".join(target.demands),
         }
         for target in TARGETS.values()
     ]
+
+
+def _instructions(core: Core) -> str:
+    """Those of float32, and those of each type that has its own."""
+    named = {"int8": core.dot, "bf16": core.half, "fp16": core.float16}
+    more = [f"; {name}: {each.instruction}" for name, each in named.items() if each is not None]
+    return f"{core.multiply} ({core.lanes} x float32){''.join(more)}"
 
 
 def _builds(target: Target) -> str:

@@ -19,7 +19,7 @@ from graphopt.artifacts import artifact
 from graphopt.compiling import manifest
 from graphopt.compiling.generating import generate, search
 from graphopt.compiling.judging import require_agreement, severity
-from graphopt.compiling.precision import make_room, prepare, require_known
+from graphopt.compiling.precision import make_room, multiplying, prepare, require_known
 from graphopt.compiling.presets import run_preset
 from graphopt.errors import ModelError, TargetError
 from graphopt.feeds.matching import match_feeds
@@ -56,7 +56,7 @@ class Options:
     profile: bool = False
     tuning: Tuning | None = None
     precision: str = "fp32"
-    """Of what convolutions and products multiply, for targets that gain from it: fp32 or bf16."""
+    """Of what convolutions and products multiply, for targets that gain from it: fp32, bf16 or fp16."""
     keep_float: Sequence[str] = ()
     """Patterns of names and operators that stay float32."""
     progress: Progress = lambda stage: None
@@ -173,7 +173,7 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
     watch, tuning, seed, preset = Stopwatch(options.progress), options.tuning, options.seed, options.preset
     require_known(options.precision, options.keep_float)
     watch.stage("load")
-    targets = find_targets(target)
+    targets = [multiplying(one, options.precision) for one in find_targets(target)]
     variants = make_variants(read(model), options.binding)
     inputs = [match_feeds(variants.models, feeds) for feeds in options.inputs]
     before = statistics(variants.models[0])

@@ -65,7 +65,7 @@ def require_agreement(
     if verdict.verified and not verdict.passed:
         differs = originals[verdicts.index(verdict)]
         allowed = max(output.tolerance for output in verdict.outputs) if prepared.layers else 0.0
-        raise VerificationError(explain(differs, verdict, compiler, seed, allowed))
+        raise VerificationError(explain(differs, verdict, compiler, seed, allowed) + prepared.hint)
     return verdict
 
 

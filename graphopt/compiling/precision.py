@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -20,22 +20,32 @@ from graphopt.rewriting.pipeline import Context, Report
 if TYPE_CHECKING:
     from graphopt.backends.targets import Target
 
-PRECISIONS: Mapping[str, str] = {"fp32": "float32", "bf16": "bfloat16"}
+PRECISIONS: Mapping[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Name -> dtype of what convolutions and products multiply, where the target gains from it."""
+
+SHORT = " or ".join(name for name in PRECISIONS if name != "fp32")
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """Rounds operands to bfloat16 for a target; nodes whose name or operator matches `keep_float` stay float32."""
+    """Rounds operands for a target; nodes whose name or operator matches `keep_float` stay float32."""
 
     target: Target
     keep_float: tuple[str, ...] = ()
+    dtype: str = "bfloat16"
+
+    @property
+    def terms(self) -> int:
+        """Products that are added up in halves at most."""
+        half = self.target.core.half
+        return half.terms if half is not None and half.dtype == self.dtype else 0
 
     def apply(self, model: ir.Model) -> Report:
         """Change an optimised model in place."""
         from graphopt.backends.gains import gains
 
-        return pipeline.run(model, [Precision(self.keep_float)], (), Context(gains=gains(self.target.core)))
+        rounding = Precision(self.keep_float, ir.DataType[self.dtype.upper()])
+        return pipeline.run(model, [rounding], (), Context(gains=gains(self.target.core)))
 
 
 @dataclass(frozen=True)
@@ -56,14 +66,21 @@ class Prepared:
     @property
     def precision(self) -> str:
         """The shortest dtype that is multiplied."""
-        return PRECISIONS["bf16"] if self.layers else PRECISIONS["fp32"]
+        return self.rounding.dtype if self.rounding is not None and self.layers else PRECISIONS["fp32"]
 
     def tolerance(self, variant: int, original: ir.Model, feeds: Sequence[Feeds]) -> float:
         """What rounding may cost a variant, relative to the largest result."""
-        if not self.layers:
+        if self.rounding is None or not self.layers:
             return 0.0
         Expand().apply(standard := self.models[variant].clone(), Context())
-        return rounded_tolerance(original, standard, self.layers, feeds)
+        return rounded_tolerance(original, standard, self.layers, feeds, self.rounding.terms)
+
+    @property
+    def hint(self) -> str:
+        """What a user may do where results differ too much, empty where nothing was rounded to float16."""
+        if self.rounding is None or not self.layers or self.rounding.dtype != "float16":
+            return ""
+        return "; float16 ends at 65504: --keep-float leaves a node with larger activations in float32"
 
     @property
     def notice(self) -> str:
@@ -72,9 +89,9 @@ class Prepared:
             return ""
         name = self.rounding.target.name
         if self.rounding.target.core.half is None:
-            return f"{name}: all of it in float32, as this target does not multiply bfloat16"
+            return f"{name}: all of it in float32, as this target does not multiply {self.rounding.dtype}"
         count = self.layers + sum(number for (rule, _), number in self.report.refused.items() if rule == RULE)
-        return f"{name}: {self.layers} of {count} convolutions and products multiply bfloat16"
+        return f"{name}: {self.layers} of {count} convolutions and products multiply {self.rounding.dtype}"
 
 
 def require_known(precision: str, keep_float: Sequence[str]) -> None:
@@ -82,7 +99,22 @@ def require_known(precision: str, keep_float: Sequence[str]) -> None:
     if precision not in PRECISIONS:
         raise GraphoptError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if keep_float and precision == "fp32":
-        raise GraphoptError("--keep-float: only with --precision bf16")
+        raise GraphoptError(f"--keep-float: only with --precision {SHORT}")
+
+
+def multiplying(target: Target, precision: str) -> Target:
+    """A target whose kernels multiply in a precision. Raises GraphoptError where float16 is asked of one that does not calculate with
+    it; what cannot multiply bfloat16 stays float32."""
+    from graphopt.backends.targets import TARGETS
+
+    if precision != "fp16":
+        return target
+    if target.core.float16 is None:
+        able = ", ".join(name for name, each in TARGETS.items() if each.core.float16 is not None)
+        raise GraphoptError(
+            f"--precision fp16: {target.name} has no arithmetic on float16; these have: {able}"
+        )
+    return replace(target, core=replace(target.core, half=target.core.float16))
 
 
 def make_room(models: Sequence[ir.Model], precision: str) -> None:
@@ -98,7 +130,7 @@ def prepare(
     """Optimised models for a target; they themselves are not changed."""
     if precision == "fp32":
         return Prepared(models)
-    rounding = Rounding(target, tuple(keep_float))
+    rounding = Rounding(target, tuple(keep_float), PRECISIONS[precision])
     copies = [model.clone() for model in models]
     reports = [rounding.apply(copy) for copy in copies]
     return Prepared(copies, rounding, reports[0])

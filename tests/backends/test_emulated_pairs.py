@@ -13,6 +13,7 @@ from graphopt.backends import execution
 from graphopt.backends.codegen.toolchain import missing_compiler
 from graphopt.backends.execution import cannot_run, open_anywhere
 from graphopt.backends.targets import find_target
+from graphopt_runtime.artifact import open_artifact
 from tests.backends.lower.harness import Nodes, assert_same, fixed
 from tests.conftest import make_model, reference
 
@@ -75,6 +76,23 @@ def test_bytes(dtype: type, tmp_path: Path) -> None:
         scales = fixed(np.full(21, 0.01, np.float32)), fixed(np.zeros(21, np.int8))
         nodes.add("QLinearMatMul", x, scale, zero, weights, *scales, fixed(np.float32(0.9)), zero)
     check(nodes, "aarch64:cortex-a76", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("aarch64:neoverse-n1", 8.6e-3), ("aarch64:neoverse-n2", 6.5e-3)]
+)
+@pytest.mark.parametrize("model", ["digits_student", "digits_cnn", "digits_transformer"])
+def test_shipped_models_in_float16(model: str, name: str, allowed: float, tmp_path: Path) -> None:
+    """With sums of float16 up to 72 products long, and, with `fmlal`, 40; the tolerances are those of two layers."""
+    target = find_target(name)
+    if (reason := cannot_run(target) or missing_compiler(target.compiler)) is not None:
+        pytest.skip(reason)
+    path = Path(__file__).parents[2] / "models" / f"{model}.onnx"
+    done = api.build(path, tmp_path / "m.gopt", name, precision="fp16")
+    assert done.verdict.passed
+    assert 0 < done.verdict.max_rel_err < allowed
+    assert done.verdict.where == "under qemu-aarch64"
+    assert open_artifact(tmp_path / "m.gopt").manifest["precision"] == "float16"
 
 
 @pytest.mark.parametrize("emulated", [True, False])

@@ -1,5 +1,7 @@
 """Which nodes are worth rounding."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -8,6 +10,8 @@ from graphopt.backends.gains import gains
 from graphopt.backends.targets import TARGETS
 from tests.conftest import make_model
 
+N1 = TARGETS["aarch64:neoverse-n1"].core
+FP16 = replace(N1, half=N1.float16)
 BF16 = TARGETS["x86-64-v4-bf16"].core
 RNG = np.random.default_rng(0)
 
@@ -53,6 +57,20 @@ def test_nothing_to_gain(node: ir.Node) -> None:
 def test_winograd_beats_halves() -> None:
     """Four times fewer products, where they are accurate enough, are better than products twice as fast."""
     assert not gains(BF16)(convolution(64, 64, 56, 3))
+
+
+@pytest.mark.parametrize("node", [convolution(64, 64, 28, 1), product(128, 385, 384), product(1, 512, 1000)])
+def test_gains_in_float16(node: ir.Node) -> None:
+    """Any depth will do."""
+    assert gains(FP16)(node)
+    assert not gains(N1)(node)
+
+
+@pytest.mark.parametrize(
+    "node", [convolution(3, 32, 28, 3), convolution(64, 64, 28, 3, groups=64), convolution(64, 64, 56, 3)]
+)
+def test_nothing_to_gain_in_float16(node: ir.Node) -> None:
+    assert not gains(FP16)(node)
 
 
 def test_free_shapes_gain_nothing() -> None:

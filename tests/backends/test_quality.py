@@ -19,6 +19,7 @@ from graphopt.backends.schedules.choice import FAMILIES
 from graphopt.backends.schedules.workload import Workload
 from graphopt.backends.targets import find_target
 from graphopt.backends.tune.building import Candidate, build
+from graphopt.compiling.precision import multiplying
 from graphopt.errors import TargetError
 from graphopt.model import normalise
 from tests.backends.lower.harness import Nodes, fixed
@@ -154,6 +155,46 @@ def test_products_of_halves_do_not_spill(name: str, bar: float) -> None:
     assert loop.spills == 0
     assert bar <= loop.of_peak <= 1.01
     assert any(name in loop.mix for name in ("vdpbf16ps", "bfdot"))
+
+
+def halved(weights: tuple[int, ...], x: tuple[int, ...], op: str, **attributes: object) -> Nodes:
+    """A node whose operands were rounded to float16."""
+    nodes = Nodes()
+    short = nodes.add("Cast", np.ones(x, np.float32), to=TensorProto.FLOAT16)
+    values = fixed(np.round(RNG.standard_normal(weights)).astype(np.float32))
+    nodes.add(op, nodes.add("Cast", short, to=TensorProto.FLOAT), values, **attributes)
+    return nodes
+
+
+NARROW: Mapping[str, Callable[[], Nodes]] = {
+    "gemm": lambda: halved((384, 384), (128, 384), "MatMul"),
+    "pointwise": lambda: halved((128, 128, 1, 1), (1, 128, 28, 28), "Conv"),
+    "3 x 3": lambda: halved((64, 64, 3, 3), (1, 64, 28, 28), "Conv", pads=[1, 1, 1, 1]),
+    "strided": lambda: halved((64, 64, 3, 3), (1, 64, 56, 56), "Conv", pads=[1, 1, 1, 1], strides=[2, 2]),
+}
+
+NARROW_BARS = {
+    "aarch64:neoverse-n1": (0.84, 0.77),
+    "aarch64:neoverse-n2": (0.88, 0.88),
+    "aarch64:neoverse-v1": (0.88, 0.88),
+    "aarch64:neoverse-v2": (0.80, 0.80),
+}
+"""Shares of the peak of `fmla v.8h`, with all that widening takes; of strided convolutions, for which LLVM adds up addresses."""
+
+
+@pytest.mark.parametrize("name", NARROW_BARS)
+@pytest.mark.parametrize("template", NARROW)
+def test_products_of_float16_reach_the_peak_of_eight_lanes(template: str, name: str) -> None:
+    target = multiplying(find_target(name), "fp16")
+    if (reason := cannot_judge(target) or missing_compiler(target.compiler)) is not None:
+        pytest.skip(reason)
+    model = ir.from_proto(NARROW[template]().proto())
+    normalise(model)
+    loops = judge(compile_models([model], target).shared, target)
+    [loop] = [loop for loop in loops if "gemm" in loop.kernel or "half_conv" in loop.kernel]
+    assert loop.mix["fmla.8h"] * 8 == loop.macs
+    assert loop.spills == 0
+    assert NARROW_BARS[name][template == "strided"] <= loop.of_peak <= 1.01
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

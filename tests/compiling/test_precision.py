@@ -1,4 +1,4 @@
-"""Compiling in bfloat16: what is told of it, what it may cost, and who is refused."""
+"""Compiling in halves: what is told of it, what it may cost, and who is refused."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,9 @@ import pytest
 from graphopt import api
 from graphopt.accuracy.verify import rounded_tolerance
 from graphopt.backends.targets import find_target, runs_here
-from graphopt.compiling.precision import Rounding, make_room, prepare
+from graphopt.compiling.precision import Rounding, make_room, multiplying, prepare
 from graphopt.errors import GraphoptError, VerificationError
+from graphopt.model import normalise
 from graphopt.passes.precision import Precision
 from graphopt_runtime.artifact import open_artifact
 from tests.conftest import make_model, random_feeds
@@ -95,12 +96,12 @@ def test_nodes_that_are_kept(tmp_path: Path) -> None:
     prepared = prepare([model()], find_target(TARGET), "bf16", ["MatMul"])
     assert prepared.precision == "float32"
     assert prepared.notice == f"{TARGET}: 0 of 2 convolutions and products multiply bfloat16"
-    with pytest.raises(GraphoptError, match="--keep-float: only with --precision bf16"):
+    with pytest.raises(GraphoptError, match="--keep-float: only with --precision bf16 or fp16"):
         api.build(model(), tmp_path / "m.gopt", keep_float=["MatMul"])
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphoptError, match="unknown precision 'fp8'; choose one of fp32, bf16"):
+    with pytest.raises(GraphoptError, match="unknown precision 'fp8'; choose one of fp32, bf16, fp16"):
         api.build(model(), tmp_path / "m.gopt", precision="fp8")
 
 
@@ -115,6 +116,49 @@ def test_tolerance_grows_with_the_root_of_the_layers() -> None:
     [bias] = [value for value in rounded.graph.initializers.values() if value.name == "d"]
     bias.const_value = ir.tensor(WEIGHTS["d"] + 1000)
     assert rounded_tolerance(source, rounded, 2, feeds) > 1
+
+
+def test_tolerance_of_sums_in_float16() -> None:
+    """Less than that of bfloat16, and more the more products they have."""
+    source = model()
+    target = multiplying(find_target("aarch64:neoverse-n1"), "fp16")
+    Rounding(target, dtype="float16").apply(rounded := source.clone())
+    feeds = [random_feeds(source)]
+    assert rounded_tolerance(source, rounded, 2, feeds, 72) == pytest.approx(2**-10 * np.sqrt(38 * 2))
+    assert rounded_tolerance(source, rounded, 2, feeds, 40) == pytest.approx(2**-10 * np.sqrt(22 * 2))
+    assert rounded_tolerance(source, rounded, 2, feeds, 72) < rounded_tolerance(source, rounded, 2, feeds)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v4-bf16", "aarch64", "aarch64:cortex-a72", "cuda:sm_90"])
+def test_float16_is_refused_where_there_is_none(name: str, tmp_path: Path) -> None:
+    message = (
+        "--precision fp16: .* has no arithmetic on float16; these have: aarch64:cortex-a76, .*neoverse-n2"
+    )
+    with pytest.raises(GraphoptError, match=message):
+        api.build(model(), tmp_path / "m.gopt", f"aarch64:neoverse-n1,{name}", precision="fp16")
+    assert not (tmp_path / "m.gopt").exists()
+
+
+def test_what_is_told_of_float16() -> None:
+    target = multiplying(find_target("aarch64:neoverse-n1"), "fp16")
+    normalise(source := model())
+    prepared = prepare([source], target, "fp16", ())
+    assert prepared.precision == "float16"
+    assert prepared.notice == f"{target.name}: 2 of 2 convolutions and products multiply float16"
+    assert "65504" in prepared.hint
+    assert prepare([model()], find_target(TARGET), "bf16", ()).hint == ""
+
+
+def test_activations_beyond_float16_are_an_error(tmp_path: Path) -> None:
+    """They become infinite, as ONNX has it; where no emulator is, too."""
+    text = "g (float[16,128] x) => (float[16,96] y) { a = MatMul(x, v) y = MatMul(a, w) }"
+    large = make_model(text, v=np.full((128, 128), 3e4, np.float32), w=WEIGHTS["w"])
+    with pytest.raises(VerificationError, match="65504: --keep-float"):
+        api.build(large, tmp_path / "m.gopt", "aarch64:neoverse-n1", precision="fp16")
+    assert not (tmp_path / "m.gopt").exists()
+    kept = large.graph[1].name = "second"
+    done = api.build(large, tmp_path / "m.gopt", "aarch64:neoverse-n1", precision="fp16", keep_float=[kept])
+    assert done.verdict.passed
 
 
 def test_a_model_that_onnx_runtime_cannot_run_has_the_expected_tolerance() -> None:

@@ -161,3 +161,22 @@ def test_a_model_without_products_is_left_alone() -> None:
         Precision().apply(make_model("g (float[2] x) => (float[2] y) { y = Relu(x) }"), Context())
         == Outcome()
     )
+
+
+def test_float16() -> None:
+    """The same with other halves; what was rounded already is known again."""
+    model = conv()
+    weights = model.graph.initializers["w"].const_value
+    assert weights is not None
+    assert applied(model, Precision(half=ir.DataType.FLOAT16)).applied == {RULE: 1}
+    assert dtypes(model, "Cast") == ["FLOAT16", "FLOAT"]
+    rounded = model.graph.initializers["w_rounded"].const_value
+    assert rounded is not None
+    np.testing.assert_array_equal(rounded.numpy(), weights.numpy().astype(np.float16).astype(np.float32))
+
+
+def test_weights_that_float16_does_not_hold_stay_float() -> None:
+    model = make_model(CONV, w=floats(8, 4, 1, 1) * 1e5, b=floats(8))
+    outcome = applied(model, Precision(half=ir.DataType.FLOAT16))
+    assert outcome.refused == {(RULE, "weights beyond float16"): 1}
+    assert applied(model).applied == {RULE: 1}
