@@ -14,7 +14,7 @@ from graphopt import edit
 from graphopt.building import Model, read
 from graphopt.calibration import FEW, Observer, collect
 from graphopt.data import Data, Dataset
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UnreachableError
 from graphopt.evaluation import Evaluation, Splits
 from graphopt.metrics import find_metric
 from graphopt.model import normalise, save
@@ -143,7 +143,7 @@ def _layers(
     layers, left_out = find_layers(model.graph, excluded)
     if not layers:
         reasons = ", ".join(sorted(set(left_out.values()))) or "it has neither convolutions nor products"
-        raise GraphoptError(f"nothing in this model can have zeros: {reasons}")
+        raise UnreachableError(f"nothing in this model can have zeros: {reasons}")
     return layers, left_out
 
 

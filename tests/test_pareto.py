@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from graphopt.compressing import Compression, Plan, Point
+from graphopt.compressing import Compression, Point
 from graphopt.pareto import COLUMNS, HEIGHT, MARGIN, WIDTH, plots, rows
+from graphopt.plans import Plan
 
 POINTS = [
     Point(Plan(), 0.0, 2_000_000, 1.0),

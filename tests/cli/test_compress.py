@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from graphopt import compressing
-from graphopt.compressing import Plan
 from graphopt.errors import GraphoptError
+from graphopt.plans import Plan
 from tests.cli.conftest import invoke, invoke_json
 from tests.cli.test_quantize import MODEL, calib
 from tests.test_compressing import Stopwatch, stopwatch
