@@ -1,5 +1,6 @@
 """The search for the smallest or fastest artifact: what it tries, what it chooses, and how it goes on where it was."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,6 +260,35 @@ def test_latencies_are_measured_next_to_the_model_as_it_was(
     latencies = [point.latency for point in done.points]
     assert latencies[0] == 1
     assert all(latency is not None and latency > 0 for latency in latencies)
+
+
+@pytest.mark.parametrize("way", [Plan(clusters=4), Plan(scheme="int8", clusters=4)], ids=str)
+def test_what_was_chosen_learns_at_the_end(
+    way: Plan, stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(compressing.WAYS, "size", (way,))
+    monkeypatch.setattr(compressing, "SHARES", (1.0,))
+    monkeypatch.setattr(candidates, "CLUSTERED_BY", ())
+    done = compress(MLP, data, tmp_path / "a.gopt", max_drop=90, objective="size", recover_minutes=0.05)
+    assert done.recovery is not None
+    assert done.recovery.kept
+    before, after = done.points
+    assert after == done.chosen
+    assert after.plan == replace(way, recovered=True)
+    assert after.bytes == done.path.stat().st_size
+    assert after.bytes < 1.1 * (before.bytes or 0)
+    assert done.to_json()["recovery"]["kept"]
+
+
+def test_recovery_without_torch_is_refused(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "graphopt.training", raising=False)
+    with pytest.raises(GraphoptError, match=r"pip install 'graphopt\[torch\]'"):
+        compress(MLP, data, tmp_path / "a.gopt", max_drop=1, recover_minutes=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 FRONT = Point(Plan(), 0.0, 100, 1.0)
