@@ -69,8 +69,10 @@ class Maker:
             return quantizing.quantize(model, scheme=plan.scheme, calib=self._data, **self._shared).model
         assert plan.zeros is not None
         share, pattern = plan.zeros.share, plan.zeros.pattern
-        zeros = {"ratio": share, "pattern": pattern, "across": pattern is None}
-        return sparsifying.sparsify(model, **zeros, calib=self._data, **self._shared).model
+        done = sparsifying.sparsify(
+            model, self._data, ratio=share, pattern=pattern, across=pattern is None, **self._shared
+        )
+        return done.model
 
     def _clustered(self, model: ir.Model, clusters: int) -> ir.Model:
         """With techniques that are not tried one by one: the whole is judged."""

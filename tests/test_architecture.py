@@ -39,6 +39,7 @@ FRONT_DOOR = {
         "lossy_steps",
         "manifest",
         "measuring",
+        "merging",
         "onnx_backend",
         "options",
         "precision",
