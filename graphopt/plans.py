@@ -76,11 +76,11 @@ WAYS = {
         Plan(scheme="int8"),
     ),
     "size": (
-        *(Plan(clusters=clusters) for clusters in (64, 32, 16)),
-        *(Plan(zeros=Zeros(0.5), clusters=clusters) for clusters in (32, 16)),
+        *(Plan(clusters=clusters) for clusters in (64, 32, 16, 8)),
+        *(Plan(zeros=Zeros(0.5), clusters=clusters) for clusters in (32, 16, 8)),
         Plan(scheme="int8"),
-        *(Plan(scheme="int8", clusters=clusters) for clusters in (64, 32, 16)),
-        *(Plan(zeros=Zeros(0.5), scheme="int8", clusters=clusters) for clusters in (32, 16)),
+        *(Plan(scheme="int8", clusters=clusters) for clusters in (32, 16)),
+        Plan(zeros=Zeros(0.5), scheme="int8", clusters=16),
     ),
 }
 """What is combined with pruning for each objective, what goes less far first."""
