@@ -80,7 +80,8 @@ def pack_codes(codes: Array, bits: int, lanes: int) -> Array:
     panels = pack_panels(codes, VECTORS, lanes)
     by_word = panels.reshape(*panels.shape[:2], VECTORS // shared, shared, lanes).astype(np.uint32)
     shifts = (np.arange(shared, dtype=np.uint32) * np.uint32(bits))[:, None]
-    return np.bitwise_or.reduce(by_word << shifts, axis=-2).astype("<u4").view(np.uint8)
+    words = np.bitwise_or.reduce(by_word << shifts, axis=-2)
+    return np.asarray(words.astype("<u4").view(np.uint8))
 
 
 def lookup_tiles(m: int) -> list[GemmTile]:
