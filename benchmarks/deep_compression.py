@@ -1,6 +1,6 @@
 """What pruning, clustering and entropy coding save one after the other, on the digits models that we ship and on SqueezeNet.
 
-`[GRAPHOPT_ZOO=...] python benchmarks/deep_compression.py`
+`[GRAPHOPT_ZOO=...] PYTHONPATH=models python benchmarks/deep_compression.py [--samples N] [NAME...]`
 
 Channels go until a share of the parameters is left, the layers that remain are fitted, and weights get 32 values each; nothing is trained.
 Files are compared as `zip -9` packs them, as in Han et al., "Deep Compression", 2016.
@@ -8,11 +8,13 @@ Files are compared as `zip -9` packs them, as in Han et al., "Deep Compression",
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 import digits
@@ -79,23 +81,40 @@ def _accuracy(found: Evaluation) -> str:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, help="Most that are learned from, and judged on.")
+    parser.add_argument("names", nargs="*", help="Of models; all by default.")
+    chosen = parser.parse_args()
     found: list[list[str]] = []
     train, held_out = digits.load()
     for name, share in DIGITS.items():
-        value = load(MODELS / f"{name}.onnx").graph.inputs[0]
-        data = [_dataset(value, part) for part in (train, held_out)]
-        found += _shown(rows(MODELS / f"{name}.onnx", share, *data))
-    if "GRAPHOPT_ZOO" in os.environ:
+        if name in (chosen.names or DIGITS):
+            path = MODELS / f"{name}.onnx"
+            data = (_dataset(load(path), part) for part in (train, held_out))
+            found += _shown(rows(path, share, *_first(chosen.samples, data)))
+    if "GRAPHOPT_ZOO" in os.environ and SQUEEZENET in (chosen.names or [SQUEEZENET]):
         zoo = Path(os.environ["GRAPHOPT_ZOO"])
         case = next(case for case in CASES if case.model == SQUEEZENET)
-        found += _shown(rows(zoo / "models" / f"{SQUEEZENET}.onnx", SQUEEZENET_SHARE, *datasets(case, zoo)))
+        data = _first(chosen.samples, datasets(case, zoo))
+        found += _shown(rows(zoo / "models" / f"{SQUEEZENET}.onnx", SQUEEZENET_SHARE, *data))
     print(f"\n{markdown(HEADINGS, found)}")
 
 
-def _dataset(value: ir.Value, part: digits.Split) -> Dataset:
-    """Images in the rank of an input."""
-    rank = 4 if value.shape is None else len(value.shape)
-    return Dataset({value.name or "": part.images if rank == 4 else part.images[:, 0]}, part.labels)
+def _first(samples: int | None, parts: Iterable[Dataset]) -> list[Dataset]:
+    """As many samples of each part."""
+    return [part if samples is None else part.select(range(min(samples, len(part)))) for part in parts]
+
+
+def _dataset(model: ir.Model, part: digits.Split) -> Dataset:
+    """What a model of digits reads: images, rows of pixels, or pixels as tokens, all of which count."""
+    tokens = part.images.reshape(len(part.images), -1).astype(np.int64)
+    forms = {
+        "image": part.images,
+        "rows": part.images[:, 0],
+        "input_ids": tokens,
+        "attention_mask": np.ones_like(tokens),
+    }
+    return Dataset({value.name or "": forms[value.name or ""] for value in model.graph.inputs}, part.labels)
 
 
 def _shown(made: Iterator[list[str]]) -> Iterator[list[str]]:

@@ -89,6 +89,15 @@ DEFAULT_CACHE = 1 << 20
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """How a core looks float32 numbers up in registers: LLVM's names of what takes as many numbers as a vector has lanes, and twice as
+    many. Indices are int32, of which only as many low bits as are needed count."""
+
+    one: str
+    two: str
+
+
+@dataclass(frozen=True)
 class Core:
     """`lanes` is the number of float32 lanes of a vector register, and the block of blocked layouts."""
 
@@ -107,6 +116,8 @@ class Core:
     """What takes the place of `half` where float16 is asked for."""
     cache: int = DEFAULT_CACHE
     """Bytes of a second-level cache that a core has to itself, by which kernels cut what they read again and again."""
+    lookup: Lookup | None = None
+    """None where weights of few values are kept as floats."""
 
     @property
     def by_lane(self) -> bool:
@@ -117,8 +128,14 @@ class Core:
 SSE = Core(4, 16, "mulps, addps xmm")
 AVX2 = Core(8, 16, "vfmadd ymm", dot=Dot("vpmaddwd ymm", "llvm.x86.avx2.pmadd.wd", pairs=True))
 AVX_VNNI = Core(8, 16, "vfmadd ymm", dot=Dot("vpdpbusd ymm", "llvm.x86.avx512.vpdpbusd.256"))
-AVX512 = Core(16, 32, "vfmadd zmm", dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True))
-AVX512_VNNI = Core(16, 32, "vfmadd zmm", dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
+AVX512 = Core(
+    16,
+    32,
+    "vfmadd zmm",
+    dot=Dot("vpmaddwd zmm", "llvm.x86.avx512.pmaddw.d.512", pairs=True),
+    lookup=Lookup("llvm.x86.avx512.permvar.sf.512", "llvm.x86.avx512.vpermi2var.ps.512"),
+)
+AVX512_VNNI = replace(AVX512, dot=Dot("vpdpbusd zmm", "llvm.x86.avx512.vpdpbusd.512"))
 AVX512_BF16 = replace(AVX512_VNNI, half=HalfDot("vdpbf16ps zmm", "llvm.x86.avx512bf16.dpbf16ps.512"))
 NEON = Core(4, 32, "fmla v, by lane", scalars=Scalars.LANES, speed=CORTEX_A72)
 NARROW = NarrowSum("fmla v.8h, by lane")

@@ -21,12 +21,15 @@ from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.encoded import encoded_product, encoded_weights, is_worth_it
 from graphopt.backends.lower.fused_attention import find_attention, lower_attention
 from graphopt.backends.lower.halves import half_product, halves_of
+from graphopt.backends.lower.lookup import count_values, lookup_product
 from graphopt.backends.lower.operands import along_depth, columns_of, stride_of, transposed, with_shape
 from graphopt.backends.lower.operator import Anchor, Operator, Refused, attribute
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.lower.sparse import sparse_product
 from graphopt.backends.lower.views import reshape, transpose
+from graphopt.backends.schedules import lookup, sparse
 from graphopt.backends.schedules.gemm import tile_of, workload
+from graphopt.backends.schedules.lookup import looks_up
 from graphopt.backends.schedules.sparse import is_sparse
 from graphopt.backends.schedules.workload import Config
 from graphopt.backends.tensor import Tensor, broadcast_index, unravel
@@ -168,6 +171,9 @@ def kernel_of(
         left = along_depth(ctx, left, -1)
         return lambda store: DotKernel(left, right, shape, lanes, accumulator, store)
     config = _schedule(ctx, product, accumulator)
+    if config is not None and looks_up(config):
+        assert right.constant is not None
+        return lookup_product(ctx, left, right.constant, tile_of(config))
     if config is not None and is_sparse(config):
         assert right.constant is not None
         return sparse_product(ctx, left, panel_sections(right.constant, lanes), shape, tile_of(config))
@@ -184,10 +190,11 @@ def _schedule(ctx: Lowering, product: Product, accumulator: str) -> Config | Non
     if accumulator != "float32" or not math.prod((*product.shape, depth)):
         return None
     packed = stride_of(product.right, -1) != 1 or constant is not None
-    kept = 1.0
+    special: dict[str, int] = {}
     if constant is not None and len(product.shape) == 2:
-        kept = share_kept(constant, partial(panel_sections, lanes=ctx.lanes))
-    return ctx.schedule(workload(math.prod(batch), m, n, depth, packed, kept))
+        special |= sparse.fact(share_kept(constant, partial(panel_sections, lanes=ctx.lanes)))
+        special |= lookup.fact(m, count_values(constant, 2 * ctx.lanes), ctx.core)
+    return ctx.schedule(workload(math.prod(batch), m, n, depth, packed, special))
 
 
 def _merge_rows(ctx: Lowering, product: Product) -> Product:

@@ -151,7 +151,7 @@ def tables(done: Clustering) -> list[Table]:
     "--journal", type=parameters.OUTPUT, help="Where measurements are kept; OUTPUT.search by default."
 )
 @click.option("--html", type=parameters.OUTPUT, help="Write a page with plots.")
-@lossy_options.listed(*lossy_options.LEARNING, *lossy_options.JUDGING)
+@lossy_options.listed(*lossy_options.LEARNING, *lossy_options.RECOVERING, *lossy_options.JUDGING)
 @options.json_file
 def compress(
     model: Path,
@@ -163,10 +163,10 @@ def compress(
     json_file: str | None,
     **chosen: Any,
 ) -> None:
-    """Prune, cluster and quantise MODEL.onnx as far as a budget allows, and compile what is fastest or smallest.
+    """Prune, thin out, quantise and cluster MODEL.onnx as far as a budget allows, and compile what is fastest or smallest.
 
-    Everything is measured: what the metric loses on --eval, or else on --calib, and what each artifact takes. A search that was
-    interrupted goes on where it was.
+    Combinations are tried, and everything is measured: what the metric loses on --eval, or else on --calib, and what each artifact
+    takes. A search that was interrupted goes on where it was.
     """
     if chosen["calib"] is None or chosen["max_drop"] is None:
         raise GraphoptError("give --calib DATA to learn from, and what may be lost as --max-drop")
@@ -182,6 +182,7 @@ def compress(
             target=target,
             objective=objective,
             max_drop=chosen["max_drop"],
+            recover_minutes=chosen["recover"],
             journal=journal or output.with_name(f"{output.name}.search"),
             progress=progress,
             **settings,
@@ -206,7 +207,9 @@ def compress(
             margin=pareto.MARGIN,
         )
         report.write_text(page, str(html))
-    publish(json_file, done.to_json(), report.table(list(pareto.COLUMNS), rows), line=line)
+    announce(done.warnings)
+    found = [report.table(list(pareto.COLUMNS), rows), *lossy_options.recovery_tables(done.recovery)]
+    publish(json_file, done.to_json(), *found, line=line)
 
 
 COMMANDS: Sequence[click.Command] = (cluster, compress)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphopt.compression.pruning import PruningResult, Target
     from graphopt.passes.prune.groups import Group, Whole
 
-TARGETS = ("ratio", "macs", "params", "size")
+TARGETS = ("ratio", "macs", "params", "size", "share")
 
 IMPORTANCES = ("correlation", "entropy", "l1", "l2", "median", "random", "taylor", "variance")
 
@@ -33,6 +33,12 @@ _TARGETS: Sequence[Decorator] = (
     click.option("--macs", type=float, metavar="S", help="Share of the multiply-adds that is left."),
     click.option("--params", type=float, metavar="S", help="Share of the parameters that is left."),
     click.option("--size", type=float, metavar="S", help="Share of the bytes of weights that is left."),
+    click.option(
+        "--share",
+        type=float,
+        metavar="T",
+        help="Instead, merge channels that are multiples of others but for T of their size: by --calib, or by weights.",
+    ),
 )
 
 _MANNER: Sequence[Decorator] = (
@@ -78,6 +84,9 @@ _MANNER: Sequence[Decorator] = (
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
 )
 
+_RANKING = ("importance", "round_to", "correct", "seed", "steps", "schedule")
+"""Settings of how channels are chosen, which --share does not need."""
+
 _LOOKING: Sequence[Decorator] = (
     click.option("--groups", "only_groups", is_flag=True, help="Only show which channels go together."),
     click.option(
@@ -119,9 +128,14 @@ def prune(
         raise GraphoptError("name the smaller model with -o, or ask for --groups")
     settings = _settings(chosen)
     with progress_display(json_file) as progress:
-        from graphopt.compression import pruning
+        from graphopt.compression import merging, pruning
 
-        done = pruning.prune(model, _target(chosen), output=output, progress=progress, **settings)
+        target = _target(chosen)
+        if target is None:
+            shared = {name: each for name, each in settings.items() if name not in _RANKING}
+            done = merging.merge(model, chosen["share"], output=output, progress=progress, **shared)
+        else:
+            done = pruning.prune(model, target, output=output, progress=progress, **settings)
         if picture is not None:
             _draw(pruning.groups(model, settings["protect"])[0], picture)
     announce(done.warnings)
@@ -160,7 +174,7 @@ def compile_step(chosen: dict[str, Any]) -> Step | None:
 
 def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `pruning.prune`."""
-    names = ("importance", "round_to", "correct", "seed", "steps")
+    names = [name for name in _RANKING if name != "schedule"]
     shared = lossy_options.shared_settings({"exclude": (), **chosen})
     del shared["exclude"]
     return {
@@ -172,14 +186,16 @@ def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _target(chosen: dict[str, Any]) -> Target:
-    """What is to be left. Raises GraphoptError unless exactly one is named."""
+def _target(chosen: dict[str, Any]) -> Target | None:
+    """What is to be left, None with --share. Raises GraphoptError unless exactly one is named."""
     from graphopt.compression.pruning import Target
 
     given = [name for name in TARGETS if chosen[name] is not None]
     if len(given) != 1:
         raise GraphoptError(f"say how much: give one of {', '.join(f'--{name}' for name in TARGETS)}")
     name, number = given[0], chosen[given[0]]
+    if name == "share":
+        return None
     if name != "ratio":
         return Target(name, number)
     return _channels(number)

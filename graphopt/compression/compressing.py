@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
-from graphopt import api
 from graphopt.accuracy.evaluation import Judge, Splits
 from graphopt.accuracy.metrics import find_metric
 from graphopt.artifacts.artifact import replacing
-from graphopt.artifacts.running import random_feeds
-from graphopt.compiling.building import Model, Options, read
-from graphopt.compression import clustering, pruning, quantizing
+from graphopt.compiling.building import Model, read
+from graphopt.compression import pruning
+from graphopt.compression.candidates import Builder, Maker
+from graphopt.compression.plans import SHARES, WAYS, Plan
+from graphopt.compression.recovery import Lesson, Recovery, require_recoverable
 from graphopt.compression.sensitivity import Journal
 from graphopt.errors import GraphoptError, UnreachableError
-from graphopt.feeds.data import Data, Dataset
+from graphopt.feeds.data import Data
 from graphopt.feeds.fingerprint import fingerprint
 from graphopt.model import normalise
-from graphopt.timing.bench import Schedule, default_threads, measure
-from graphopt.timing.measuring import OURS, BackendLoader
 
 Progress = Callable[[str], None]
 
 OBJECTIVES = ("latency", "size")
 
 DEFAULT_METRIC = "agreement"
-
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-"""Of the multiply-adds that are left, most first."""
-
-SCHEDULE = Schedule(runs=20, blocks=7, warmup=5)
-"""Of the timing of candidates, in turns with the model as it was."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A way to make a model smaller: the share of multiply-adds that is left, clusters of weights, int8 or not."""
-
-    share: float = 1.0
-    clusters: int | None = None
-    scheme: str | None = None
-
-    def __str__(self) -> str:
-        parts = [
-            "" if self.share == 1 else f"{100 * self.share:.0f} % of multiply-adds",
-            "" if self.clusters is None else f"{self.clusters} clusters",
-            self.scheme or "",
-        ]
-        return ", ".join(part for part in parts if part) or "as it was"
-
-
-WAYS = {
-    "latency": (Plan(), Plan(scheme="int8")),
-    "size": (Plan(scheme="int8"), Plan(clusters=64), Plan(clusters=32), Plan(clusters=16)),
-}
-"""What is combined with pruning for each objective."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Compression:
-    """All that was tried, and what was chosen: of what keeps within the budget the best by the objective."""
+    """All that was tried, and what was chosen: of what keeps within the budget the best by the objective, recovered perhaps."""
 
     points: list[Point]
     chosen: Point
@@ -89,6 +56,7 @@ class Compression:
     before: float
     path: Path
     warnings: list[str]
+    recovery: Recovery | None = None
 
     @property
     def front(self) -> list[Point]:
@@ -111,6 +79,7 @@ class Compression:
             "points": [point.to_json() for point in self.points],
             "front": [str(point.plan) for point in self.front],
             "warnings": self.warnings,
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
         }
 
 
@@ -131,17 +100,20 @@ def compress(
     workers: int = 1,
     evaluate_on: Data | None = None,
     metric: str | None = None,
+    recover_minutes: float | None = None,
     journal: str | Path | None = None,
     progress: Progress = lambda stage: None,
     **options: Any,
 ) -> Compression:
-    """Prune, cluster and quantise a model as far as `metric`, by default agreement with it, loses no more than `max_drop`.
+    """Prune, thin out, quantise and cluster a model as far as `metric`, by default agreement with it, loses no more than `max_drop`.
 
-    `calib` is data for the inputs, from which everything learns; what is lost is measured on `evaluate_on`, by default the same.
-    `options` are those of `building.Options`, with which candidates are compiled. `journal` keeps what was measured: a search that
-    was interrupted goes on there. Raises GraphoptError; nothing is written to `output` then.
+    `calib` is data for the inputs, from which everything learns; what is lost is measured on `evaluate_on`, by default the same. For
+    `recover_minutes` what was chosen learns from the model as it was. `options` are those of `building.Options`, with which
+    candidates are compiled. `journal` keeps what was measured: a search that was interrupted goes on there. Raises GraphoptError;
+    nothing is written to `output` then.
     """
     _require_sense(objective, max_drop, metric)
+    require_recoverable(recover_minutes, data=True)
     source = read(model)
     normalise(source)
     metric = metric or DEFAULT_METRIC
@@ -154,16 +126,23 @@ def compress(
     subject = fingerprint(
         source, (objective, metric, samples, target, sorted(options.items())), data, splits.held_out
     )
+    lesson = Lesson(source, data, judge, recover_minutes, max_drop, workers, progress)
     with tempfile.TemporaryDirectory() as folder:
-        maker = _Maker(source, data, samples, workers, progress)
-        builder = _Builder(Path(folder), source, target, options, progress)
-        builder.artifact(Plan(), maker)
+        maker = Maker(source, data, samples, workers, progress)
+        builder = Builder(Path(folder), maker, target, options, progress)
+        builder.artifact(Plan())
         diary = Journal(None if journal is None else Path(journal), subject)
-        points = list(_explore(WAYS[objective], maker, judge, builder, diary, max_drop, progress))
-        chosen = _best(points, objective, max_drop)
-        with builder.artifact(chosen.plan, maker).open("rb") as made, replacing(Path(output)) as file:
+        search = _Search(maker, builder, judge, diary, max_drop, progress)
+        for way in WAYS[objective]:
+            search.follow(way)
+        points, chosen = search.points, _best(search.points, objective, max_drop)
+        recovered, recovery = _recovered(chosen, maker, builder, lesson)
+        if recovered is not None:
+            points, chosen = [*points, recovered], recovered
+        with builder.artifact(chosen.plan).open("rb") as made, replacing(Path(output)) as file:
             shutil.copyfileobj(made, file)
-    return Compression(points, chosen, metric, judge.before, Path(output), [])
+    warnings = [] if recovery is None else recovery.warnings
+    return Compression(points, chosen, metric, judge.before, Path(output), warnings, recovery)
 
 
 def _require_sense(objective: str, max_drop: float, metric: str | None) -> None:
@@ -175,114 +154,61 @@ def _require_sense(objective: str, max_drop: float, metric: str | None) -> None:
         find_metric(metric)
 
 
-class _Maker:
-    """Makes models by plans; one that is pruned is kept, since several plans start from it."""
+@dataclass
+class _Search:
+    """Finds along each way the fewest multiply-adds that keep within the budget. What goes as far as a plan that lost too much is not
+    tried."""
 
-    def __init__(
-        self, source: ir.Model, data: Dataset, samples: int, workers: int, progress: Progress
-    ) -> None:
-        self._source, self._progress = source, progress
-        self._shared: dict[str, Any] = {
-            "calib": data,
-            "samples": samples,
-            "workers": workers,
-            "progress": progress,
-        }
-        self._pruned = cache(self._prune)
-        self._last: tuple[Plan, ir.Model] = (Plan(), source)
+    maker: Maker
+    builder: Builder
+    judge: Judge
+    diary: Journal
+    budget: float
+    progress: Progress
 
-    def make(self, plan: Plan) -> ir.Model:
-        """The model of a plan; the last one is kept."""
-        if self._last[0] != plan:
-            self._last = plan, self._make(plan)
-        return self._last[1]
+    def __post_init__(self) -> None:
+        self.points: list[Point] = []
+        self._failed: list[Plan] = []
 
-    def _make(self, plan: Plan) -> ir.Model:
-        model = self._pruned(plan.share)
-        if plan.clusters is not None:
-            model = clustering.cluster(model.clone(), clusters=plan.clusters, **self._shared).model
-        if plan.scheme is not None:
-            model = quantizing.quantize(model.clone(), scheme=plan.scheme, **self._shared).model
-        return model
+    def follow(self, way: Plan) -> None:
+        """By bisection, if the way keeps within the budget with all multiply-adds."""
+        plans = [replace(way, share=share) for share in SHARES]
+        plans = [plan for plan in plans if not any(map(plan.goes_as_far_as, self._failed))]
+        if not plans or not self._fits(plans[0]):
+            return
+        enough, too_few = 0, len(plans)
+        while too_few - enough > 1:
+            middle = (enough + too_few) // 2
+            enough, too_few = (middle, too_few) if self._fits(plans[middle]) else (enough, middle)
 
-    def _prune(self, share: float) -> ir.Model:
-        if share == 1:
-            return self._source
-        target = pruning.Target("macs", share)
-        return pruning.prune(
-            self._source.clone(), target, schedule="global", round_to=8, **self._shared
-        ).model
+    def _fits(self, plan: Plan) -> bool:
+        """Whether a plan keeps within the budget; it is measured then."""
+        self.progress(f"search: {plan}")
+        drop = self.diary.remember(f"drop {plan}", lambda: self._drop(plan))
+        if not drop <= self.budget:
+            self._failed.append(plan)
+        if drop < math.inf:
+            self.points.append(self._measured(plan, drop) if drop <= self.budget else Point(plan, drop))
+        return drop <= self.budget
 
+    def _drop(self, plan: Plan) -> float:
+        """What the metric loses; infinite where there is no such model."""
+        try:
+            return self.judge.judge(self.maker.make(plan)).drop
+        except UnreachableError:
+            return math.inf
 
-class _Builder:
-    """Compiles models by plans, and measures them next to the model as it was."""
-
-    def __init__(
-        self, folder: Path, source: ir.Model, target: str, options: dict[str, Any], progress: Progress
-    ) -> None:
-        Options(**options)
-        self._folder, self._source, self._target = folder, source, target
-        self._options, self._progress = options, progress
-
-    def artifact(self, plan: Plan, maker: _Maker) -> Path:
-        """The path of the artifact of a plan."""
-        path = self._folder / f"{plan.share:g}-{plan.clusters}-{plan.scheme}.gopt"
-        if not path.exists():
-            self._progress(f"compile: {plan}")
-            api.build(maker.make(plan).clone(), path, self._target, progress=self._progress, **self._options)
-        return path
-
-    def latency(self, plan: Plan, maker: _Maker) -> float:
-        """The median of a plan relative to that of the model as it was, measured in turns."""
-        if plan == Plan():
-            return 1.0
-        paths = {"before": self.artifact(Plan(), maker), "after": self.artifact(plan, maker)}
-        threads = default_threads()
-        loaders = {name: BackendLoader(OURS, path, threads) for name, path in paths.items()}
-        with api.load(paths["before"]) as compiled:
-            feeds = random_feeds(compiled.variants[0])
-        found = measure(str(plan), loaders, feeds, threads=threads, schedule=SCHEDULE).backends
-        for each in found.values():
-            if each.error:
-                raise GraphoptError(f"{plan}: {each.error}")
-        return found["after"].median_ms / found["before"].median_ms
-
-
-def _explore(
-    ways: Sequence[Plan],
-    maker: _Maker,
-    judge: Judge,
-    builder: _Builder,
-    diary: Journal,
-    budget: float,
-    progress: Progress,
-) -> Iterator[Point]:
-    """For each way fewer and fewer multiply-adds, until the metric loses too much or no channel is left to remove."""
-    for way in ways:
-        for share in SHARES:
-            plan = replace(way, share=share)
-            progress(f"search: {plan}")
-            try:
-                drop = diary.remember(f"drop {plan}", lambda plan=plan: judge.judge(maker.make(plan)).drop)  # type: ignore[misc]
-            except UnreachableError:
-                break
-            if not drop <= budget:
-                yield Point(plan, drop)
-                break
-            yield _measured(plan, drop, maker, builder, diary)
-
-
-def _measured(plan: Plan, drop: float, maker: _Maker, builder: _Builder, diary: Journal) -> Point:
-    size = diary.remember(f"bytes {plan}", lambda: float(builder.artifact(plan, maker).stat().st_size))
-    latency = diary.remember(f"latency {plan}", lambda: builder.latency(plan, maker))
-    return Point(plan, drop, int(size), latency)
+    def _measured(self, plan: Plan, drop: float) -> Point:
+        size = self.diary.remember(f"bytes {plan}", lambda: float(self.builder.size(plan)))
+        latency = self.diary.remember(f"latency {plan}", lambda: self.builder.latency(plan))
+        return Point(plan, drop, int(size), latency)
 
 
 def _best(points: Sequence[Point], objective: str, budget: float) -> Point:
     """Raises GraphoptError where nothing that was tried keeps within the budget."""
     fitting = [point for point in points if point.bytes is not None]
     if not fitting:
-        least = min(point.drop for point in points)
+        least = min((point.drop for point in points), default=math.inf)
         raise GraphoptError(f"{least:g} is lost at least, {budget:g} may be")
     worth: Callable[[Point], float] = (
         (lambda point: point.latency or 1.0)
@@ -290,3 +216,19 @@ def _best(points: Sequence[Point], objective: str, budget: float) -> Point:
         else (lambda point: float(point.bytes or 0))
     )
     return min(fitting, key=worth)
+
+
+def _recovered(
+    chosen: Point, maker: Maker, builder: Builder, lesson: Lesson
+) -> tuple[Point | None, Recovery | None]:
+    """What was chosen after it has learned, if that is better, and what it learned. Nothing of it is kept in the journal: minutes of
+    learning do not come out the same twice."""
+    if lesson.minutes is None or lesson.judge is None or chosen.plan == Plan():
+        return None, None
+    model = maker.make(chosen.plan)
+    last = lesson.recovered(model, lesson.judge.judge(model))
+    if last.recovery is None or not last.recovery.kept:
+        return None, last.recovery
+    plan = replace(chosen.plan, recovered=True)
+    size = builder.artifact(plan, last.model).stat().st_size
+    return Point(plan, last.recovery.after.drop, size, builder.latency(plan)), last.recovery

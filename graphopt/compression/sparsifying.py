@@ -16,7 +16,7 @@ from graphopt.accuracy.metrics import find_metric
 from graphopt.compiling.building import Model, read
 from graphopt.compiling.presets import run_preset
 from graphopt.compression.recovery import Lesson, Recovery, require_recoverable
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UnreachableError
 from graphopt.feeds.data import Data, Dataset
 from graphopt.model import edit, normalise, save
 from graphopt.passes.cleanup import Cleanup
@@ -142,7 +142,7 @@ def _layers(
     layers, left_out = find_layers(model.graph, excluded)
     if not layers:
         reasons = ", ".join(sorted(set(left_out.values()))) or "it has neither convolutions nor products"
-        raise GraphoptError(f"nothing in this model can have zeros: {reasons}")
+        raise UnreachableError(f"nothing in this model can have zeros: {reasons}")
     return layers, left_out
 
 

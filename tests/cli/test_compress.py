@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from graphopt.compression import compressing
-from graphopt.compression.compressing import Plan
+from graphopt.compression.plans import Plan
 from graphopt.errors import GraphoptError
 from tests.cli.conftest import invoke, invoke_json
 from tests.cli.test_quantize import MODEL, calib
@@ -69,6 +69,7 @@ def test_a_journal_may_have_a_name_and_is_of_one_search(
         ([], "what may be lost as --max-drop"),
         (["--max-drop", "nan"], "a drop of nan"),
         (["--max-drop", 1, "--metric", "beauty"], "unknown metric"),
+        (["--max-drop", 1, "--recover", 0], "give a number of minutes above 0"),
         (["--max-drop", 1, "--target", "z80"], "unknown target 'z80'"),
         (["--max-drop", 1, "--dim", "nowhere=1"], "nowhere"),
         (["--max-drop", 1, "--html", "none/page.html"], "no folder"),

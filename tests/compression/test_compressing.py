@@ -1,5 +1,7 @@
 """The search for the smallest or fastest artifact: what it tries, what it chooses, and how it goes on where it was."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,9 @@ from sklearn.datasets import load_digits
 
 import graphopt
 from graphopt.accuracy.evaluation import Judge
-from graphopt.compression import compressing
-from graphopt.compression.compressing import Compression, Plan, Point, compress
+from graphopt.compression import candidates, compressing, pruning
+from graphopt.compression.compressing import Compression, Point, compress
+from graphopt.compression.plans import Plan, Zeros
 from graphopt.errors import DataError, GraphoptError
 from graphopt.feeds.data import Dataset
 from tests.conftest import make_model
@@ -29,7 +32,7 @@ class Stopwatch:
         self.timed: list[str] = []
         self.judged = 0
         self.latencies: dict[str, float] = {}
-        monkeypatch.setattr(compressing, "measure", self._measure)
+        monkeypatch.setattr(candidates, "measure", self._measure)
         judge = Judge.judge
 
         def counted(one: Judge, changed: ir.Model) -> Any:
@@ -49,6 +52,7 @@ class Stopwatch:
 @pytest.fixture
 def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
     monkeypatch.setattr(compressing, "SHARES", SHARES)
+    monkeypatch.setitem(compressing.WAYS, "latency", (Plan(), Plan(scheme="int8")))
     return Stopwatch(monkeypatch)
 
 
@@ -71,7 +75,6 @@ def test_less_and_less_until_too_much_is_lost(stopwatch: Stopwatch, data: Datase
         "20 % of multiply-adds",
         "int8",
         "50 % of multiply-adds, int8",
-        "20 % of multiply-adds, int8",
     ]
     too_much = [point for point in done.points if point.drop > 1]
     assert {point.plan.share for point in too_much} == {0.2}
@@ -98,12 +101,9 @@ def test_the_smallest_of_what_fits_is_written(
 ) -> None:
     monkeypatch.setattr(compressing, "SHARES", (1.0, 0.5))
     done = compress(MLP, data, tmp_path / "a.gopt", max_drop=1, objective="size")
-    assert {(point.plan.clusters, point.plan.scheme) for point in done.points} == {
-        (None, "int8"),
-        (64, None),
-        (32, None),
-        (16, None),
-    }
+    ways = {replace(point.plan, share=1.0) for point in done.points}
+    assert {Plan(clusters=64), Plan(scheme="int8"), Plan(scheme="int8", clusters=32)} <= ways
+    assert any(plan.zeros and plan.clusters for plan in ways)
     assert done.chosen.bytes == min(point.bytes for point in done.points if point.bytes is not None)
     assert done.path.stat().st_size == done.chosen.bytes
 
@@ -136,6 +136,60 @@ def test_a_larger_budget_goes_on_where_a_smaller_one_ended(
     done = compress(MLP, data, tmp_path / "a.gopt", max_drop=100, journal=journal)
     assert stopwatch.timed[before:] == ["20 % of multiply-adds", "20 % of multiply-adds, int8"]
     assert all(point.bytes is not None for point in done.points)
+
+
+def test_an_interrupted_search_goes_on_where_it_was(
+    stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compress(MLP, data, tmp_path / "whole.gopt", max_drop=1)
+    stopwatch.timed.clear()
+    journal, measure = tmp_path / "journal", candidates.measure
+
+    def interrupted(name: str, *arguments: Any, **schedule: Any) -> Any:
+        if name == "int8":
+            raise KeyboardInterrupt
+        return measure(name, *arguments, **schedule)
+
+    monkeypatch.setattr(candidates, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compress(MLP, data, tmp_path / "a.gopt", max_drop=1, journal=journal)
+    assert not (tmp_path / "a.gopt").exists()
+    before = stopwatch.timed.copy()
+    monkeypatch.setattr(candidates, "measure", measure)
+    done = compress(MLP, data, tmp_path / "a.gopt", max_drop=1, journal=journal)
+    assert done.points == whole.points
+    assert stopwatch.timed[len(before) :] == ["int8", "50 % of multiply-adds, int8"]
+    assert (tmp_path / "a.gopt").read_bytes() == (tmp_path / "whole.gopt").read_bytes()
+
+
+def test_combinations_are_tried_and_pruned_models_made_once(
+    stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = (Plan(scheme="int8"), Plan(scheme="int8", clusters=8), Plan(zeros=Zeros(0.5), scheme="int8"))
+    monkeypatch.setitem(compressing.WAYS, "size", ways)
+    pruned, prune = [], pruning.prune
+
+    def counted(model: ir.Model, target: pruning.Target, *arguments: Any, **settings: Any) -> Any:
+        pruned.append(target.share)
+        return prune(model, target, *arguments, **settings)
+
+    monkeypatch.setattr(pruning, "prune", counted)
+    done = compress(MLP, data, tmp_path / "a.gopt", max_drop=5, objective="size")
+    sizes = {str(point.plan): point.bytes for point in done.points}
+    assert {"int8, 8 clusters", "50 % of multiply-adds, int8, 8 clusters", "50 % zeros, int8"} <= set(sizes)
+    assert sizes["int8, 8 clusters"] < sizes["int8"]
+    assert len(pruned) == len(set(pruned))
+
+
+def test_what_goes_as_far_as_what_lost_too_much_is_not_tried(
+    stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = (Plan(clusters=2), Plan(scheme="int8"), Plan(scheme="int8", clusters=2))
+    monkeypatch.setitem(compressing.WAYS, "size", ways)
+    monkeypatch.setattr(compressing, "SHARES", (1.0,))
+    done = compress(MLP, data, tmp_path / "a.gopt", max_drop=0.5, objective="size")
+    assert plans(done.points) == ["2 clusters", "int8"]
+    assert done.chosen.plan == Plan(scheme="int8")
 
 
 def test_the_journal_of_other_data_is_refused(stopwatch: Stopwatch, data: Dataset, tmp_path: Path) -> None:
@@ -191,7 +245,7 @@ def test_what_cannot_be_measured_is_told(
     stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = SimpleNamespace(median_ms=0.0, error="the process died")
-    monkeypatch.setattr(compressing, "measure", lambda *_, **__: SimpleNamespace(backends={"after": lost}))
+    monkeypatch.setattr(candidates, "measure", lambda *_, **__: SimpleNamespace(backends={"after": lost}))
     with pytest.raises(GraphoptError, match="50 % of multiply-adds: the process died"):
         compress(MLP, data, tmp_path / "a.gopt", max_drop=1)
     assert list(tmp_path.iterdir()) == []
@@ -206,6 +260,35 @@ def test_latencies_are_measured_next_to_the_model_as_it_was(
     latencies = [point.latency for point in done.points]
     assert latencies[0] == 1
     assert all(latency is not None and latency > 0 for latency in latencies)
+
+
+@pytest.mark.parametrize("way", [Plan(clusters=4), Plan(scheme="int8", clusters=4)], ids=str)
+def test_what_was_chosen_learns_at_the_end(
+    way: Plan, stopwatch: Stopwatch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(compressing.WAYS, "size", (way,))
+    monkeypatch.setattr(compressing, "SHARES", (1.0,))
+    monkeypatch.setattr(candidates, "CLUSTERED_BY", ())
+    done = compress(MLP, data, tmp_path / "a.gopt", max_drop=90, objective="size", recover_minutes=0.05)
+    assert done.recovery is not None
+    assert done.recovery.kept
+    before, after = done.points
+    assert after == done.chosen
+    assert after.plan == replace(way, recovered=True)
+    assert after.bytes == done.path.stat().st_size
+    assert after.bytes < 1.1 * (before.bytes or 0)
+    assert done.to_json()["recovery"]["kept"]
+
+
+def test_recovery_without_torch_is_refused(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "graphopt.training", raising=False)
+    with pytest.raises(GraphoptError, match=r"pip install 'graphopt\[torch\]'"):
+        compress(MLP, data, tmp_path / "a.gopt", max_drop=1, recover_minutes=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 FRONT = Point(Plan(), 0.0, 100, 1.0)
@@ -225,8 +308,3 @@ def test_no_point_of_the_front_is_beaten() -> None:
     assert [point.plan.share for point in done.front] == [1.0, 0.9, 0.8, 0.6]
     assert done.to_json()["front"][0] == "as it was"
     assert done.to_json()["chosen"]["plan"] == "80 % of multiply-adds"
-
-
-def test_plans_tell_what_they_do() -> None:
-    assert str(Plan()) == "as it was"
-    assert str(Plan(0.55, 16, "int8")) == "55 % of multiply-adds, 16 clusters, int8"

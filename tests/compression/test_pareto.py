@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from graphopt.compression.compressing import Compression, Plan, Point
+from graphopt.compression.compressing import Compression, Point
 from graphopt.compression.pareto import COLUMNS, HEIGHT, MARGIN, WIDTH, plots, rows
+from graphopt.compression.plans import Plan
 
 POINTS = [
     Point(Plan(), 0.0, 2_000_000, 1.0),

@@ -1,4 +1,4 @@
-"""What must not be lost while a student learns: zeros stay zero, integers stay integers.
+"""What must not be lost while a student learns: zeros stay zero, integers stay integers, few different ones stay few.
 
 Shapes stay by themselves, and so does which weights share a value: Gather(codebook, indices) is differentiable in its codebook.
 """
@@ -19,6 +19,9 @@ from graphopt.training.rounding.grid import Grid, constant_levels, floats_of, gr
 
 SPARSE = 0.5
 """Share of zeros among integers from which on they are kept: below, rounding alone may have made them."""
+
+FEW_LEVELS, MANY_WEIGHTS = 128, 1024
+"""Different levels up to which, of so many weights or more, others are not used: they were clustered."""
 
 BIASES = {ir.DataType.INT32: 1 << 30}
 """Types of integers whose range is no limit -> the largest that floats count to without leaving it."""
@@ -59,16 +62,31 @@ class Levels(nn.Module):
         used = levels != grid.zeros
         sparse = float(used.float().mean()) <= 1 - SPARSE and bool(used.any())
         self.register_buffer("used", used.float() if sparse else None)
+        different = levels.unique()
+        clustered = levels.numel() >= MANY_WEIGHTS and len(different) <= FEW_LEVELS
+        self.register_buffer("different", different if clustered else None)
 
     def forward(self) -> Tensor:
         """The weights, each of them on the grid."""
-        grid = self._grid
-        return grid.values(round_through(grid.exact(self._weight)))
+        exact = self._grid.exact(self._weight)
+        rounded = (
+            round_through(exact)
+            if self.different is None
+            else exact + (self._nearest(exact) - exact).detach()
+        )
+        return self._grid.values(rounded)
 
     def levels(self) -> Tensor:
         """The integers that they are."""
         with torch.no_grad():
-            return self._grid.cut(self._grid.exact(self._weight).round())
+            return self._grid.cut(self._nearest(self._grid.exact(self._weight)))
+
+    def _nearest(self, exact: Tensor) -> Tensor:
+        """The next integer, of those that are used where they are few."""
+        if self.different is None:
+            return exact.round()
+        middles = (self.different[1:] + self.different[:-1]) / 2
+        return self.different[torch.bucketize(exact.detach(), middles)]
 
     @property
     def _weight(self) -> Tensor:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.backends.kernels.conv_shape import ConvShape
-from graphopt.backends.kernels.core import AVX512, AVX512_VNNI
+from graphopt.backends.kernels.core import AVX2, AVX512, AVX512_VNNI, Core
 from graphopt.backends.kernels.window import Window
-from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm, sparse
+from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm, lookup, sparse
 from graphopt.backends.schedules.choice import FAMILIES, Measured, Rules
 from graphopt.backends.schedules.workload import Config, Workload
 
@@ -30,8 +30,12 @@ SPARSE = [
     conv.workload(
         ConvShape(1, 2, 32, 48, Window((28, 28), (28, 28), (1, 1), (1, 1), (0, 0), (1, 1))), False, 0.3
     ),
-    gemm.workload(1, 128, 384, 64, True, 0.3),
-    gemm.workload(1, 1, 40, 7, True, 0.004),
+    gemm.workload(1, 128, 384, 64, True, sparse.fact(0.3)),
+    gemm.workload(1, 1, 40, 7, True, sparse.fact(0.004)),
+]
+LOOKUP = [
+    gemm.workload(1, rows, 400, 64, True, lookup.fact(rows, values, AVX512))
+    for rows, values in ((1, 16), (2, 32))
 ]
 
 
@@ -45,7 +49,7 @@ def test_a_convolution_is_what_its_workload_says() -> None:
     assert conv.shape_of(conv.workload(SHAPE, True)) == SHAPE
 
 
-@pytest.mark.parametrize("workload", [*WORKLOADS, *SPARSE], ids=str)
+@pytest.mark.parametrize("workload", [*WORKLOADS, *SPARSE, *LOOKUP], ids=str)
 def test_candidates_are_distinct_and_sorted_and_make_programs(workload: Workload) -> None:
     family = FAMILIES[workload.family]
     found = family.candidates(workload, AVX512_VNNI)
@@ -63,9 +67,21 @@ def test_zeros_are_skipped_where_there_are_many(workload: Workload) -> None:
 
 def test_zeros_are_multiplied_where_there_are_few() -> None:
     for kept in (0.85, 0.95, 1.0):
-        workload = gemm.workload(1, 128, 384, 64, True, kept)
+        workload = gemm.workload(1, 128, 384, 64, True, sparse.fact(kept))
         assert not sparse.is_sparse(Rules().choose(workload, AVX512, lambda config: True))
-    assert gemm.workload(1, 128, 384, 64, True, 0.95) == gemm.workload(1, 128, 384, 64, True)
+    assert gemm.workload(1, 128, 384, 64, True, sparse.fact(0.95)) == gemm.workload(1, 128, 384, 64, True)
+
+
+@pytest.mark.parametrize("workload", LOOKUP, ids=str)
+def test_few_values_are_looked_up(workload: Workload) -> None:
+    assert lookup.looks_up(Rules().choose(workload, AVX512, lambda config: True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "core"), [(3, 16, AVX512), (1, 33, AVX512), (1, None, AVX512), (1, 16, AVX2)]
+)
+def test_other_products_have_no_codes(rows: int, values: int | None, core: Core) -> None:
+    assert lookup.fact(rows, values, core) == {}
 
 
 def test_winograd_is_faster_than_skipping_half() -> None:

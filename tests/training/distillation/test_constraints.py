@@ -172,3 +172,18 @@ def test_bits_bound_what_is_learned() -> None:
     data = Dataset({"x": RNG.standard_normal((64, 4)).astype(np.float32)})
     learn(student, teacher, data, Goal("regression"), epochs=300, rate=0.05)
     assert np.abs(constants(student)["q"]).max() == 7
+
+
+@pytest.mark.parametrize("step", [16, 1])
+def test_few_different_integers_stay_few(step: int) -> None:
+    text = "agraph (float[N,32] x) => (float[N,32] y) { d = DequantizeLinear(q, s) y = MatMul(x, d) }"
+    every = RNG.integers(-127, 128, (32, 32))
+    levels = (every // step * step).astype(np.int8)
+    student = make_model(text, q=levels, s=np.float32(0.01))
+    teacher = make_model(text, q=(every // 2).astype(np.int8), s=np.float32(0.01))
+    data = Dataset({"x": RNG.standard_normal((64, 32)).astype(np.float32)})
+    learn(student, teacher, data, Goal("regression"), epochs=60, rate=0.02)
+    found = constants(student)["q"]
+    assert not np.array_equal(found, levels)
+    stayed = set(found.ravel().tolist()) <= set(levels.ravel().tolist())
+    assert stayed == (step == 16)
