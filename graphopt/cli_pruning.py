@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphopt.pruning import PruningResult, Target
     from graphopt.report import Table
 
-TARGETS = ("ratio", "macs", "params", "size")
+TARGETS = ("ratio", "macs", "params", "size", "latency")
 
 IMPORTANCES = ("correlation", "entropy", "l1", "l2", "median", "random", "taylor", "variance")
 
@@ -33,6 +33,12 @@ _TARGETS: Sequence[Decorator] = (
     click.option("--macs", type=float, metavar="S", help="Share of the multiply-adds that is left."),
     click.option("--params", type=float, metavar="S", help="Share of the parameters that is left."),
     click.option("--size", type=float, metavar="S", help="Share of the bytes of weights that is left."),
+    click.option(
+        "--latency",
+        type=float,
+        metavar="S",
+        help="Share of the latency that is left: artifacts are measured on this machine, next to MODEL's.",
+    ),
 )
 
 _MANNER: Sequence[Decorator] = (
@@ -42,6 +48,12 @@ _MANNER: Sequence[Decorator] = (
         is_flag=True,
         help="Groups compete: channels go where they are worth least for what they cost.",
     ),
+    click.option(
+        "--latency-aware",
+        is_flag=True,
+        help="As --global, by what compiled kernels gain: widths that leave vectors half empty gain nothing.",
+    ),
+    options.dims(several=False),
     click.option(
         "--importance",
         type=click.Choice(IMPORTANCES),
@@ -166,7 +178,8 @@ def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
     return {
         **shared,
         **{name: chosen[name] for name in names},
-        "schedule": "global" if chosen["compete"] else "uniform",
+        "schedule": "latency" if chosen["latency_aware"] else "global" if chosen["compete"] else "uniform",
+        "sizes": options.sizes(chosen["dims"]),
         "protect": tuple(chosen["protect"]),
         "recover_minutes": chosen["recover"],
     }
@@ -256,7 +269,9 @@ def summary(done: PruningResult) -> str:
             ("parameters", first.params, left.params),
         )
     )
-    return f"{shares} left by {done.importance}; {'not evaluated: no data' if cost is None else cost}"
+    evaluated = "not evaluated: no data" if cost is None else str(cost)
+    timed = "" if done.latency is None else f"; {done.latency}"
+    return f"{shares} left by {done.importance}; {evaluated}{timed}"
 
 
 def tables(done: PruningResult) -> list[Table]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -31,6 +32,9 @@ from graphopt.pipeline import Context
 from graphopt.presets import run_preset
 from graphopt.reconstruction import reconstruct
 
+if TYPE_CHECKING:
+    from graphopt.backends.estimate import Estimate
+
 Progress = Callable[[str], None]
 
 LEAST_OPSET = 13
@@ -49,6 +53,8 @@ class Pruning:
     protect: tuple[str, ...] = ()
     correct: bool = True
     seed: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of free dimensions, where cycles are estimated; others count as 1."""
 
     def __post_init__(self) -> None:
         if self.importance is not None and self.importance not in IMPORTANCE:
@@ -93,7 +99,7 @@ class Pruner:
         self.structure = find_groups(model, self._is_protected)
         self.groups = list(self.structure.groups)
         self.importance = settings.importance or (DEFAULT_WITHOUT if data is None else DEFAULT_WITH_DATA)
-        self._costs = {group.name: cost(group) for group in self.groups}
+        self._costs = {group.name: self._cost(group) for group in self.groups}
         self._scores: dict[str, Scores] | None = None
 
     @property
@@ -130,6 +136,13 @@ class Pruner:
         close_shuffles(model)
         Cleanup().apply(model, Context())
         return Pruned(model, kept)
+
+    def _cost(self, group: Group) -> Callable[[int], float]:
+        """What a group costs with so many channels: multiply-adds, or cycles where the schedule asks for them."""
+        if self.settings.schedule == "latency":
+            return cache(partial(cycles, group, _estimate(self.settings.sizes)))
+        a_channel = max(cost(group), 1e-30)
+        return lambda width: a_channel * width
 
     def _is_protected(self, node: ir.Node) -> bool:
         names = node.name or "", node.op_type
@@ -203,6 +216,26 @@ def cost(group: Group) -> float:
         / len(place.weight.units)
         for place in (*group.makers, *group.readers)
     )
+
+
+def cycles(group: Group, estimate: Estimate, width: int) -> float:
+    """What the nodes that make or read the channels of a group take when it has `width` of them, and all other groups are whole."""
+    shapes: dict[tuple[ir.Node, ir.Value], list[int]] = {}
+    for place in (*group.makers, *group.readers):
+        tensor = edit.tensor(place.weight.value)
+        assert tensor is not None
+        shape = shapes.setdefault((place.node, place.weight.value), list(tensor.shape.numpy()))
+        units = place.weight.units
+        inside = np.bincount(units[units != GONE])
+        shape[place.weight.axis] = int((units == GONE).sum() + width * inside.max())
+    return sum(estimate.cycles(node, shape) for (node, _), shape in shapes.items())
+
+
+def _estimate(sizes: Mapping[str, int]) -> Estimate:
+    from graphopt.backends.estimate import Estimate
+    from graphopt.backends.targets import native
+
+    return Estimate(native().core, sizes)
 
 
 def _ranked(group: Group, scores: Scores, evidence: Evidence) -> Scores:

@@ -17,7 +17,8 @@ from graphopt.errors import GraphoptError
 from graphopt.model import proto, statistics
 from graphopt.passes.prune.importance import IMPORTANCE
 from graphopt.passes.prune.schedule import SCHEDULES
-from graphopt.pruning import MEASURES, Target, groups, prune
+from graphopt.pruning import groups, prune
+from graphopt.pruning_targets import MEASURES, Target
 from graphopt.verify import reference
 from tests.conftest import make_model
 

@@ -31,6 +31,7 @@ def group(size: int) -> Group:
         (0.4, 4, 4),
         (0.9, 4, 4),
         (0.4, 16, 5),
+        (0.4, 8, 8),
         (0, 3, 8),
     ],
 )
@@ -65,7 +66,8 @@ def test_groups_compete() -> None:
 
 def test_channels_that_cost_more_go_first() -> None:
     """Half of 84: four that cost ten, and two that cost one."""
-    cheap, dear = Candidate(group(4), np.ones(4), 1.0, True), Candidate(group(8), np.full(8, 2.0), 10.0, True)
+    cheap = Candidate(group(4), np.ones(4), comparable=True)
+    dear = Candidate(group(8), np.full(8, 2.0), lambda width: 10.0 * width, True)
     kept = across([cheap, dear], 0.5)
     assert counts(kept) == {"of 4": (4, 2), "of 8": (8, 4)}
 
