@@ -58,7 +58,8 @@ class Estimate:
         if groups > 1 and x[1] == groups:
             groups = max(groups * weights[0] // before.shape.numpy()[0], 1)
         window = window_of(node, x[2:], out[2:], weights[2:])
-        shape = ConvShape(x[0], groups, weights[1], max(weights[0] // groups, 1), window)
+        filters = self._whole_vectors(weights[0]) if groups == 1 else max(weights[0] // groups, 1)
+        shape = ConvShape(x[0], groups, weights[1], filters, window)
         return self._depthwise(shape) if groups > 1 and shape.channels == 1 else self._dense(node, shape)
 
     def _dense(self, node: ir.Node, shape: ConvShape) -> float:
@@ -92,9 +93,13 @@ class Estimate:
         if len(weights) != 2 or not out or attribute(node, "transA", 0):
             return None
         k, n = weights[::-1] if attribute(node, "transB", 0) else weights
-        m = math.prod(out[:-1])
+        m, n = math.prod(out[:-1]), self._whole_vectors(n)
         tile = gemm.choose_tile(m, n, k, self._core)
         return gemm.gemm_cycles(m, n, k, tile, self._core) + weights_cycles(n * k)
+
+    def _whole_vectors(self, results: int) -> int:
+        """Results as kernels compute them, and have weights for."""
+        return -(-results // self._core.lanes) * self._core.lanes
 
     def _dims(self, value: ir.Value | None) -> tuple[int, ...]:
         if value is None or value.shape is None:

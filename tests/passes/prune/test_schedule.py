@@ -87,3 +87,39 @@ def test_a_share_of_every_group_stays(scores: np.ndarray) -> None:
 def test_nothing_goes_of_nothing() -> None:
     assert across([], 0.5) == uniform([], 0.5) == {}
     assert across([Candidate(group(8), SCORES)], 0)["of 8"].all()
+
+
+def by_vectors(width: int) -> float:
+    """Vectors of four."""
+    return float(-(-width // 4))
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.8])
+def test_widths_that_leave_vectors_half_empty_gain_nothing(ratio: float) -> None:
+    kept = across([Candidate(group(16), np.arange(16.0), by_vectors)], ratio)["of 16"]
+    assert kept.sum() % 4 == 0
+    assert kept.sum() == 16 - 4 * int(4 * ratio)
+
+
+def test_what_saves_more_goes_first() -> None:
+    """Channels of the narrow group are worth less, and save nothing before two of them are gone."""
+    linear, narrow = Candidate(group(8), np.full(8, 2.0)), Candidate(group(6), np.ones(6), by_vectors)
+    kept = across([linear, narrow], 0.1)
+    assert counts(kept) == {"of 8": (8, 7), "of 6": (6, 6)}
+
+
+def test_a_narrower_width_that_costs_more_is_never_left() -> None:
+    costs = [0.0, 3, 1, 4, 4, 9, 8, 7, 8]
+    kept = {
+        int(across([Candidate(group(8), SCORES, costs.__getitem__)], ratio)["of 8"].sum())
+        for ratio in np.linspace(0, 1, 50)
+    }
+    assert kept == {8, 7, 4, 2}
+
+
+def test_a_group_as_wide_as_the_rounding_stays_whole() -> None:
+    """In both schedules; the twin, which is narrower, has no width that is round."""
+    for schedule in (uniform, across):
+        kept = schedule([Candidate(group(8), SCORES), Candidate(group(6), SCORES[:6])], 0.6, 8)
+        assert counts(kept)["of 8"] == (8, 8)
+        assert counts(kept)["of 6"][1] < 6
