@@ -23,7 +23,7 @@ from graphopt.variants import Binding, make_variants
 
 Progress = Callable[[str], None]
 
-BLOCKS, WARMUP = 9, 5
+BLOCKS, WARMUP = 15, 5
 
 BLOCK_S, FEWEST_RUNS, MOST_RUNS = 0.03, 3, 200
 """A block of runs takes so long, with at least and at most so many."""

@@ -95,7 +95,7 @@ class Pruner:
         prepare(model)
         _require_finite(model)
         self._model = model
-        _require_matches(model, settings.protect)
+        require_matches(model, settings.protect)
         self.structure = find_groups(model, self._is_protected)
         self.groups = list(self.structure.groups)
         self.importance = settings.importance or (DEFAULT_WITHOUT if data is None else DEFAULT_WITH_DATA)
@@ -145,8 +145,7 @@ class Pruner:
         return lambda width: a_channel * width
 
     def _is_protected(self, node: ir.Node) -> bool:
-        names = node.name or "", node.op_type
-        return any(fnmatchcase(text, pattern) for pattern in self.settings.protect for text in names)
+        return matches(node, self.settings.protect)
 
     def _scored(self) -> dict[str, Scores]:
         if self._scores is None:
@@ -245,7 +244,12 @@ def _ranked(group: Group, scores: Scores, evidence: Evidence) -> Scores:
     )
 
 
-def _require_matches(model: ir.Model, protect: Sequence[str]) -> None:
+def matches(node: ir.Node, patterns: Sequence[str]) -> bool:
+    """Whether one of some patterns is that of the name or the operator of a node."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (node.name or "", node.op_type))
+
+
+def require_matches(model: ir.Model, protect: Sequence[str]) -> None:
     """Raises GraphoptError for a pattern that nothing matches."""
     names = [text for node in model.graph for text in (node.name or "", node.op_type)]
     for pattern in protect:

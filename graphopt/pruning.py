@@ -25,7 +25,7 @@ from graphopt.random_feeds import random_feeds
 from graphopt.recovery import Lesson, Recovered, Recovery, require_recoverable
 from graphopt.verify import ReferenceFailed, reference
 
-__all__ = ["SAMPLES", "PruningResult", "Step", "Target", "groups", "prune"]
+__all__ = ["SAMPLES", "PruningResult", "Step", "Target", "groups", "prune", "require_runs"]
 
 Progress = Callable[[str], None]
 
@@ -128,7 +128,7 @@ def prune(
         last = lesson.recovered(course.reached, cost)
         if last.recovery is not None:
             course.stages["recovered"] = Step(statistics(last.model), last.evaluation)
-        _require_runs(original, last.model)
+        require_runs(original, last.model)
         timed = LATENCY in {target.measure, chosen.schedule}
         latency = meter.compare(last.model) if timed else None
     if output is not None:
@@ -171,7 +171,7 @@ def _part(target: Target, number: int, steps: int) -> Target:
     return replace(target, share=target.share ** (power / steps))
 
 
-def _require_runs(original: ir.Model, smaller: ir.Model) -> None:
+def require_runs(original: ir.Model, smaller: ir.Model) -> None:
     """Raises GraphoptError where ONNX Runtime, which runs the original, does not run the result, or gives other shapes."""
     feeds = random_feeds(original)
     try:

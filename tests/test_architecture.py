@@ -50,6 +50,7 @@ FRONT_DOOR = {
         "quantizing",
         "reconstruction",
         "recovery",
+        "shortening",
         "sparsifying",
     )
 }

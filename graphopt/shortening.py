@@ -1,0 +1,167 @@
+"""What `graphopt prune --layers` does: whole layers and blocks go, those whose absence changes the outputs least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from graphopt.building import Model, read
+from graphopt.data import Data, Dataset
+from graphopt.errors import DataError, GraphoptError, UnreachableError
+from graphopt.evaluation import Judge, Splits
+from graphopt.metrics import find_metric
+from graphopt.model import infer_shapes, normalise, save, statistics
+from graphopt.passes.cleanup import Cleanup
+from graphopt.passes.prune.shuffle import close_shuffles
+from graphopt.passes.prune.units import Unit, find_units, remove_unit
+from graphopt.pipeline import Context
+from graphopt.pruner import matches, prepare, require_matches
+from graphopt.pruning import SAMPLES, Step, require_runs
+from graphopt.reconstruction import reconstruct
+from graphopt.recovery import Lesson, Recovery, require_recoverable
+
+Progress = Callable[[str], None]
+
+RANKED = 64
+"""Samples, at most, on which it is measured what each layer is worth."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A unit that was removed, and the quality of the model's outputs without it and those before it."""
+
+    unit: Unit
+    sqnr_db: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {**vars(self.unit), "nodes": list(self.unit.nodes), "sqnr_db": self.sqnr_db}
+
+
+@dataclass(frozen=True)
+class Shortening:
+    """A shorter model, what went in that order, and what each step left: see `pruning.PruningResult`."""
+
+    model: ir.Model
+    layers: list[Gone]
+    steps: dict[str, Step]
+    warnings: list[str]
+    recovery: Recovery | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "layers": [gone.to_json() for gone in self.layers],
+            "steps": {name: step.to_json() for name, step in self.steps.items()},
+            "warnings": self.warnings,
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
+        }
+
+
+def shorten(
+    model: Model,
+    layers: int,
+    calib: Data | None,
+    output: str | Path | None = None,
+    *,
+    preprocess: str | None = None,
+    samples: int = SAMPLES,
+    workers: int = 1,
+    evaluate_on: Data | None = None,
+    metric: str | None = None,
+    protect: Sequence[str] = (),
+    correct: bool = True,
+    recover_minutes: float | None = None,
+    seed: int = 0,
+    progress: Progress = lambda stage: None,
+) -> Shortening:
+    """Remove this many layers or blocks, one by one, each time the one without which the outputs of the first `RANKED` samples of `calib`
+    change least; what is left is fitted to what it gave before on up to `samples`.
+
+    For other arguments see `pruning.prune`. Raises GraphoptError; nothing is written then.
+    """
+    if layers < 1:
+        raise GraphoptError(f"{layers} layers are none; give 1 or more")
+    if calib is None:
+        raise GraphoptError("--layers needs --calib DATA, on which it is measured what each layer is worth")
+    if metric is not None:
+        find_metric(metric)
+    require_recoverable(recover_minutes, True)
+    source = read(model)
+    normalise(source)
+    original = source.clone()
+    splits = Splits.of(
+        original, calib, evaluate_on, samples, preprocess=preprocess, metric=metric, progress=progress
+    )
+    data, judge = splits.data, splits.judge
+    assert data is not None
+    assert judge is not None
+    progress("optimize")
+    prepare(source)
+    steps = {"original": Step(statistics(original), judge.judge(original))}
+    shorter, gone = remove_layers(source, layers, data, protect, progress)
+    steps["removed"] = _step(shorter, judge)
+    if correct:
+        reconstruct(source, shorter, {}, data, samples, progress, seed)
+        steps["corrected"] = _step(shorter, judge)
+    lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
+    last = lesson.recovered(_finished(shorter), list(steps.values())[-1].evaluation)
+    if last.recovery is not None:
+        steps["recovered"] = Step(statistics(last.model), last.evaluation)
+    require_runs(original, last.model)
+    if output is not None:
+        save(last.model, output)
+    return Shortening(last.model, gone, steps, list(last.warnings), last.recovery)
+
+
+def remove_layers(
+    model: ir.Model, count: int, data: Dataset, protect: Sequence[str], progress: Progress
+) -> tuple[ir.Model, list[Gone]]:
+    """A copy of a prepared model without `count` units, and what went. Raises UnreachableError where there are fewer."""
+    require_matches(model, protect)
+    if all(output.dtype is None or not output.dtype.is_floating_point() for output in model.graph.outputs):
+        raise DataError("no output of the model is of floats: it cannot be measured what layers are worth")
+    judge, left, gone = Judge(model, data, RANKED), model.clone(), []
+    for number in range(count):
+        units = find_units(left, lambda node: matches(node, protect))
+        if not units:
+            raise _none_left(number, count, protect)
+        best: tuple[Gone, ir.Model] | None = None
+        for place, unit in enumerate(units):
+            progress(f"layer {number + 1} of {count}: candidate {place + 1} of {len(units)}")
+            trial = left.clone()
+            remove_unit(trial, unit)
+            found = Gone(unit, judge.judge(trial).sqnr_db)
+            if best is None or found.sqnr_db > best[0].sqnr_db:
+                best = found, trial
+        assert best is not None
+        gone.append(best[0])
+        left = best[1]
+    return left, gone
+
+
+def _none_left(number: int, count: int, protect: Sequence[str]) -> UnreachableError:
+    few = (
+        "no layer of this model can be removed"
+        if not number
+        else f"only {number} of {count} layers can be removed"
+    )
+    protected = " that is not protected" if protect else ""
+    return UnreachableError(
+        f"{few}: there is no other residual branch{protected}, and no layer whose result is like a value before it"
+    )
+
+
+def _step(model: ir.Model, judge: Judge) -> Step:
+    return Step(statistics(model), judge.judge(model))
+
+
+def _finished(model: ir.Model) -> ir.Model:
+    close_shuffles(model)
+    Cleanup().apply(model, Context())
+    infer_shapes(model)
+    return model
