@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from graphopt.passes.prune.groups import Group, Whole
     from graphopt.pruning import PruningResult, Target
     from graphopt.report import Table
+    from graphopt.shortening import Shortening
 
-TARGETS = ("ratio", "macs", "params", "size", "latency")
+TARGETS = ("ratio", "macs", "params", "size", "latency", "layers")
 
 IMPORTANCES = ("correlation", "entropy", "l1", "l2", "median", "random", "taylor", "variance")
 
@@ -39,9 +40,15 @@ _TARGETS: Sequence[Decorator] = (
         metavar="S",
         help="Share of the latency that is left: artifacts are measured on this machine, next to MODEL's.",
     ),
+    click.option(
+        "--layers",
+        type=int,
+        metavar="N",
+        help="Whole layers and residual branches that go, instead of channels. Needs --calib.",
+    ),
 )
 
-_MANNER: Sequence[Decorator] = (
+_COMPETING: Sequence[Decorator] = (
     click.option(
         "--global",
         "compete",
@@ -68,18 +75,21 @@ _MANNER: Sequence[Decorator] = (
         help="Widths become multiples of N, where they are wide enough: kernels work on vectors.",
     ),
     click.option(
-        "--protect",
-        multiple=True,
-        metavar="PATTERN",
-        help="Leave whole what has this name or operator.",
-    ),
-    click.option(
         "--steps",
         type=int,
         default=1,
         show_default=True,
         metavar="N",
         help="Reach the target in so many steps, each of which is made up for.",
+    ),
+)
+
+_MANNER: Sequence[Decorator] = (
+    click.option(
+        "--protect",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave whole what has this name or operator.",
     ),
     click.option(
         "--correct/--no-correct",
@@ -104,6 +114,7 @@ _LOOKING: Sequence[Decorator] = (
 @click.option("-o", "--output", type=parameters.OUTPUT, help="The smaller model.")
 @lossy_options.listed(
     *_TARGETS,
+    *_COMPETING,
     *_MANNER,
     *_LOOKING,
     *lossy_options.LEARNING,
@@ -119,7 +130,7 @@ def prune(
     picture: Path | None,
     **chosen: Any,
 ) -> None:
-    """Remove channels, attention heads and cells of MODEL.onnx that matter least.
+    """Remove channels, attention heads and cells of MODEL.onnx that matter least, or whole layers.
 
     The result is a smaller dense model in standard ONNX; its inputs and outputs keep their shapes. What it cost is measured on --eval,
     or else on --calib.
@@ -129,15 +140,38 @@ def prune(
         return
     if output is None:
         raise GraphoptError("name the smaller model with -o, or ask for --groups")
-    settings = _settings(chosen)
+    target = _target(chosen)
     with progress_display(json_file) as progress:
-        from graphopt import pruning
-
-        done = pruning.prune(model, _target(chosen), output=output, progress=progress, **settings)
+        done = (
+            _shortened(model, output, chosen, progress)
+            if target is None
+            else _pruned(model, target, output, chosen, progress)
+        )
         if picture is not None:
-            _draw(pruning.groups(model, settings["protect"])[0], picture)
+            from graphopt import pruning
+
+            _draw(pruning.groups(model, tuple(chosen["protect"]))[0], picture)
     announce(done.warnings)
     publish(json_file, done.to_json(), *tables(done), line=f"{output}: {summary(done)}")
+
+
+def _pruned(
+    model: Path, target: Target, output: Path, chosen: dict[str, Any], progress: Progress
+) -> PruningResult:
+    from graphopt import pruning
+
+    return pruning.prune(model, target, output=output, progress=progress, **_settings(chosen))
+
+
+def _shortened(model: Path, output: Path, chosen: dict[str, Any], progress: Progress) -> Shortening:
+    """Raises GraphoptError for options that concern channels."""
+    if unused := lossy_options.given(_COMPETING):
+        raise GraphoptError(f"{', '.join(unused)}: not with --layers, by which no channels go")
+    from graphopt import shortening
+
+    return shortening.shorten(
+        model, chosen["layers"], output=output, progress=progress, **_shared_settings(chosen)
+    )
 
 
 _PRUNE = click.option(
@@ -172,30 +206,37 @@ def compile_step(chosen: dict[str, Any]) -> Step | None:
 
 def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `pruning.prune`."""
-    names = ("importance", "round_to", "correct", "seed", "steps")
+    return {
+        **_shared_settings(chosen),
+        **{name: chosen[name] for name in ("importance", "round_to", "steps")},
+        "schedule": "latency" if chosen["latency_aware"] else "global" if chosen["compete"] else "uniform",
+        "sizes": options.sizes(chosen["dims"]),
+    }
+
+
+def _shared_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Those that `shortening.shorten` takes as well."""
     shared = lossy_options.shared_settings({"exclude": (), **chosen})
     del shared["exclude"]
     return {
         **shared,
-        **{name: chosen[name] for name in names},
-        "schedule": "latency" if chosen["latency_aware"] else "global" if chosen["compete"] else "uniform",
-        "sizes": options.sizes(chosen["dims"]),
+        **{name: chosen[name] for name in ("correct", "seed")},
         "protect": tuple(chosen["protect"]),
         "recover_minutes": chosen["recover"],
     }
 
 
-def _target(chosen: dict[str, Any]) -> Target:
-    """What is to be left. Raises GraphoptError unless exactly one is named."""
+def _target(chosen: dict[str, Any]) -> Target | None:
+    """What is to be left, None where layers go. Raises GraphoptError unless exactly one is named."""
     from graphopt.pruning import Target
 
     given = [name for name in TARGETS if chosen[name] is not None]
     if len(given) != 1:
         raise GraphoptError(f"say how much: give one of {', '.join(f'--{name}' for name in TARGETS)}")
     name, number = given[0], chosen[given[0]]
-    if name != "ratio":
-        return Target(name, number)
-    return _channels(number)
+    if name == "layers":
+        return None
+    return _channels(number) if name == "ratio" else Target(name, number)
 
 
 def _channels(ratio: float) -> Target:
@@ -239,9 +280,7 @@ def _group_tables(groups: Sequence[Group], whole: Sequence[Whole]) -> list[Table
 
     found = []
     if groups:
-        rows = [
-            [group.name, str(group.size), _shortened(group.nodes), group.inexact or ""] for group in groups
-        ]
+        rows = [[group.name, str(group.size), _few(group.nodes), group.inexact or ""] for group in groups]
         found.append(report.table(["group", "channels", "nodes that make or read them", "note"], rows))
     if whole:
         rows = [[each.name, str(each.size), each.reason] for each in whole]
@@ -253,12 +292,12 @@ SHOWN = 4
 """Names of nodes of a group in the table."""
 
 
-def _shortened(names: Sequence[str]) -> str:
+def _few(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def summary(done: PruningResult) -> str:
+def summary(done: PruningResult | Shortening) -> str:
     """One line."""
     first, last = done.steps["original"].statistics, list(done.steps.values())[-1]
     left, cost = last.statistics, last.evaluation
@@ -270,12 +309,11 @@ def summary(done: PruningResult) -> str:
         )
     )
     evaluated = "not evaluated: no data" if cost is None else str(cost)
-    timed = "" if done.latency is None else f"; {done.latency}"
-    return f"{shares} left by {done.importance}; {evaluated}{timed}"
+    return f"{shares} left by {done.importance}; {evaluated}" + (f"; {done.latency}" if done.latency else "")
 
 
-def tables(done: PruningResult) -> list[Table]:
-    """What each step left, and the widths of groups."""
+def tables(done: PruningResult | Shortening) -> list[Table]:
+    """What went, and what each step left."""
     from graphopt import report
 
     rows = [
@@ -288,12 +326,8 @@ def tables(done: PruningResult) -> list[Table]:
         ]
         for name, step in done.steps.items()
     ]
-    return [
-        report.table(
-            ["group", "channels", "left"], [[n, str(a), str(b)] for n, (a, b) in done.groups.items()]
-        ),
-        report.table(["step", "M multiply-adds", "M parameters", "MB", "next to the original"], rows),
-    ]
+    steps = report.table(["step", "M multiply-adds", "M parameters", "MB", "next to the original"], rows)
+    return [report.table(*done.gone), steps]
 
 
 COMMANDS: Sequence[click.Command] = (prune,)

@@ -68,6 +68,12 @@ class PruningResult:
     latency: Latency | None = None
     """Where it was asked for."""
 
+    @property
+    def gone(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows of the table of what went."""
+        rows = [[name, str(size), str(left)] for name, (size, left) in self.groups.items()]
+        return ["group", "channels", "left"], rows
+
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
@@ -51,6 +51,22 @@ class Shortening:
     steps: dict[str, Step]
     warnings: list[str]
     recovery: Recovery | None = None
+    importance: ClassVar[str] = "what changes the outputs least"
+    latency: ClassVar[None] = None
+
+    @property
+    def gone(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows of the table of what went."""
+        rows = [
+            [
+                gone.unit.exit,
+                gone.unit.entry,
+                f"{len(gone.unit.nodes)}, from {gone.unit.nodes[0]}",
+                f"{gone.sqnr_db:.1f}",
+            ]
+            for gone in self.layers
+        ]
+        return ["instead of", "there is", "nodes that went", "SQNR in dB by then"], rows
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

@@ -20,6 +20,8 @@ from tests.conftest import make_model
 
 __all__ = ["calib"]
 
+TRANSFORMER = MODEL.with_name("digits_transformer.onnx")
+
 FIRST = "node_product0"
 """The group of 64 channels; the other one has 32."""
 
@@ -200,6 +202,18 @@ def test_widths_fill_vectors_where_kernels_are_asked(tmp_path: Path) -> None:
     assert min(content["latency"].values()) > 0
 
 
+def test_layers_go(calib: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shorter.onnx"
+    arguments = ["prune", TRANSFORMER, "--layers", 1, "--calib", calib, "--samples", 64, "-o", output]
+    done = invoke(*arguments)
+    assert "left by what changes the outputs least" in done.stdout
+    assert "SQNR in dB by then" in done.stdout
+    content = invoke_json(*arguments, "--no-correct")
+    assert list(content["steps"]) == ["original", "removed"]
+    assert len(content["layers"]) == 1
+    assert content["steps"]["removed"]["macs"] < content["steps"]["original"]["macs"]
+
+
 BAD: dict[str, list[object]] = {
     "a ratio of 1:": ["--ratio", "1.0"],
     "a ratio of nan:": ["--ratio", "nan"],
@@ -212,6 +226,10 @@ BAD: dict[str, list[object]] = {
     "1.5 of latency cannot be left": ["--latency", 1.5],
     "nan of latency cannot be left": ["--latency", "nan"],
     "give one of --ratio, --macs, --params, --size, --latency": ["--latency", 0.5, "--macs", 0.5],
+    "--layers needs --calib": ["--layers", 1],
+    "0 layers are none": ["--layers", 0],
+    "give one of --ratio, --macs, --params, --size, --latency, --layers": ["--layers", 1, "--ratio", 0.5],
+    "--global, --round-to: not with --layers": ["--layers", 1, "--global", "--round-to", 4],
     "'0' is not a size": ["--ratio", 0.5, "--dim", "N=0"],
     "write NAME=VALUE": ["--ratio", 0.5, "--dim", "N"],
     "say how much: give one of --ratio": [],
