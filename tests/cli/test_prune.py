@@ -20,8 +20,6 @@ from tests.conftest import make_model
 
 __all__ = ["calib"]
 
-TRANSFORMER = MODEL.with_name("digits_transformer.onnx")
-
 FIRST = "node_product0"
 """The group of 64 channels; the other one has 32."""
 
@@ -204,7 +202,7 @@ def test_widths_fill_vectors_where_kernels_are_asked(tmp_path: Path) -> None:
 
 def test_layers_go(calib: Path, tmp_path: Path) -> None:
     output = tmp_path / "shorter.onnx"
-    arguments = ["prune", TRANSFORMER, "--layers", 1, "--calib", calib, "--samples", 64, "-o", output]
+    arguments = ["prune", MODEL, "--layers", 1, "--calib", calib, "--samples", 64, "-o", output]
     done = invoke(*arguments)
     assert "left by what changes the outputs least" in done.stdout
     assert "SQNR in dB by then" in done.stdout
