@@ -6,7 +6,7 @@ import pytest
 
 from graphopt import edit
 from graphopt.model import infer_shapes
-from graphopt.passes.prune.refit import Layer, Places, fit, inputs, layers
+from graphopt.passes.prune.refit import FEWEST, Layer, Places, fit, inputs, layers
 from tests.conftest import make_model, random_feeds, reference
 from tests.passes.prune.checking import random
 
@@ -118,3 +118,15 @@ def test_sums_are_compared_where_something_is_added() -> None:
     infer_shapes(model)
     (layer,) = layers(model.graph)
     assert (layer.source, layer.target, layer.beside) == ("a", "c", "x")
+
+
+@pytest.mark.parametrize(("rows", "moves"), [(FEWEST - 1, False), (40 * FEWEST, True)])
+def test_few_rows_only_make_means_right(rows: int, moves: bool) -> None:
+    model, layer = one_layer("Gemm")
+    before = model.graph.initializers["w"].const_value.numpy().copy()
+    read = random(rows, 6)
+    wanted = read @ (before + random(6, 4, seed=3)) + 5
+    fit(layer, read[:, None], wanted, edit.Names(model))
+    weights, bias = (edit.constant(value) for value in layer.node.inputs[1:])
+    assert (not np.array_equal(weights, before)) == moves
+    np.testing.assert_allclose((read @ weights + bias).mean(axis=0), wanted.mean(axis=0), rtol=1e-4)
