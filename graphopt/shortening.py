@@ -26,8 +26,11 @@ from graphopt.recovery import Lesson, Recovery, require_recoverable
 
 Progress = Callable[[str], None]
 
-RANKED = 64
+RANKED = 32
 """Samples, at most, on which it is measured what each layer is worth."""
+
+TRIED = 8
+"""Of the layers that were worth least when all were measured, so many are measured again after each that goes."""
 
 
 @dataclass(frozen=True)
@@ -141,23 +144,31 @@ def remove_layers(
     require_matches(model, protect)
     if all(output.dtype is None or not output.dtype.is_floating_point() for output in model.graph.outputs):
         raise DataError("no output of the model is of floats: it cannot be measured what layers are worth")
-    judge, left, gone = Judge(model, data, RANKED), model.clone(), []
+    judge, left = Judge(model, data, RANKED), model.clone()
+    gone: list[Gone] = []
+    ranking: list[Unit] = []
     for number in range(count):
         units = find_units(left, lambda node: matches(node, protect))
         if not units:
             raise _none_left(number, count, protect)
-        best: tuple[Gone, ir.Model] | None = None
-        for place, unit in enumerate(units):
-            progress(f"layer {number + 1} of {count}: candidate {place + 1} of {len(units)}")
-            trial = left.clone()
-            remove_unit(trial, unit)
-            found = Gone(unit, judge.judge(trial).sqnr_db)
-            if best is None or found.sqnr_db > best[0].sqnr_db:
-                best = found, trial
-        assert best is not None
-        gone.append(best[0])
-        left = best[1]
+        progress(f"layer {number + 1} of {count}")
+        again = [unit for unit in ranking if unit in units][:TRIED]
+        found = _tried(left, again or units, judge, progress)
+        ranking = [each.unit for each in found] if not again else ranking
+        gone.append(found[0])
+        remove_unit(left, found[0].unit)
     return left, gone
+
+
+def _tried(model: ir.Model, units: Sequence[Unit], judge: Judge, progress: Progress) -> list[Gone]:
+    """The units of a model, those without which its outputs change least first."""
+    found = []
+    for number, unit in enumerate(units):
+        progress(f"candidate {number + 1} of {len(units)}")
+        trial = model.clone()
+        remove_unit(trial, unit)
+        found.append(Gone(unit, judge.judge(trial).sqnr_db))
+    return sorted(found, key=lambda each: -each.sqnr_db)
 
 
 def _none_left(number: int, count: int, protect: Sequence[str]) -> UnreachableError:

@@ -238,14 +238,7 @@ BAD: dict[str, list[object]] = {
     "the importance entropy needs --calib": ["--ratio", 0.5, "--importance", "entropy"],
     "0 steps are none": ["--ratio", 0.5, "--steps", 0],
     "a seed of -1 is none": ["--ratio", 0.5, "--seed", -1],
-    "every group of channels is protected, nothing": [
-        "--ratio",
-        0.5,
-        "--protect",
-        "Relu",
-        "--protect",
-        "Conv",
-    ],
+    "every group of channels is protected, nothing": ["--ratio", 0.5, "--protect", "Relu"],
     "a multiple of 1 or more": ["--ratio", 0.5, "--round-to", 0],
     "unknown metric": ["--ratio", 0.5, "--metric", "beauty"],
 }
