@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import gcd
 
@@ -42,8 +43,11 @@ def uniform(candidates: Sequence[Candidate], ratio: float, round_to: int = 1) ->
     return {each.group.name: _best(each, _count(each.group, 1 - ratio, round_to)) for each in candidates}
 
 
-def across(candidates: Sequence[Candidate], ratio: float, round_to: int = 1) -> Kept:
-    """Of all costs a share goes: blocks of channels that keep widths round compete by worth for what they save."""
+def across(candidates: Sequence[Candidate], ratio: float, round_to: int = 1, in_order: bool = False) -> Kept:
+    """Of all costs a share goes: blocks of channels that keep widths round compete by worth for what they save.
+
+    Where one saves more than what is missing, smaller ones may still go; not `in_order`, by which more goes at a higher ratio for sure.
+    """
     blocks = [
         (block.price, number, place, block)
         for number, each in enumerate(candidates)
@@ -53,6 +57,8 @@ def across(candidates: Sequence[Candidate], ratio: float, round_to: int = 1) -> 
     left = [each.group.size for each in candidates]
     closed: set[int] = set()
     for _, number, _, block in sorted(blocks, key=lambda each: each[:3]):
+        if block.saved > budget and in_order:
+            break
         if block.saved > budget or number in closed:
             closed.add(number)
             continue
@@ -105,7 +111,7 @@ def _widths(group: Group, round_to: int) -> list[int]:
     ]
 
 
-SCHEDULES = {"uniform": uniform, "global": across, "latency": across}
+SCHEDULES = {"uniform": uniform, "global": across, "latency": partial(across, in_order=True)}
 """By name; what a group costs is cycles for the last one, multiply-adds for others."""
 
 

@@ -1,10 +1,12 @@
 """How many channels of which group go."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from graphopt.passes.prune.groups import Group, find_groups
-from graphopt.passes.prune.schedule import LEAST, Candidate, across, counts, uniform
+from graphopt.passes.prune.schedule import LEAST, SCHEDULES, Candidate, across, counts, uniform
 from tests.conftest import make_model
 from tests.passes.prune.checking import between, random, ready
 
@@ -123,3 +125,19 @@ def test_a_group_as_wide_as_the_rounding_stays_whole() -> None:
         kept = schedule([Candidate(group(8), SCORES), Candidate(group(6), SCORES[:6])], 0.6, 8)
         assert counts(kept)["of 8"] == (8, 8)
         assert counts(kept)["of 6"][1] < 6
+
+
+def test_more_goes_at_a_higher_ratio() -> None:
+    """Blocks that save much are not passed over for others that are worth more, as they are where the rest of a share is filled."""
+    large = Candidate(group(16), np.ones(16), lambda width: 1000.0 * -(-width // 8), True)
+    little = Candidate(group(8), np.full(8, 50.0), comparable=True)
+    for schedule, expected in ((SCHEDULES["global"], (8, 1)), (SCHEDULES["latency"], (8, 8))):
+        assert counts(schedule([large, little], 0.1))["of 8"] == expected
+    widths = [
+        [left for _, left in counts(SCHEDULES["latency"]([large, little], ratio)).values()]
+        for ratio in np.linspace(0, 1, 30)
+    ]
+    assert all(
+        one >= other for before, after in pairwise(widths) for one, other in zip(before, after, strict=True)
+    )
+    assert widths[-1] == [8, 1]
