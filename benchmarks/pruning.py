@@ -4,7 +4,7 @@
 folder (`benchmarks/architectures.py` writes one) by 25 % and 50 % of channels, and runs them in ONNX Runtime.
 `... accuracy` removes 10, 20 and 30 % of multiply-adds, by L1 alone and by correlation with layers fitted afterwards.
 `... speed` halves channels, and measures before and after in turns, next to ONNX Runtime.
-`... latency` removes 10 to 40 % of multiply-adds, where they are most or where compiled kernels gain most, and measures in turns.
+`... latency` prunes to shares of the measured latency, where multiply-adds are most or where compiled kernels gain most.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import onnx_ir as ir
 from graphopt import api, building
 from graphopt.bench import Schedule, default_threads, measure
 from graphopt.errors import GraphoptError
-from graphopt.latency import Meter
 from graphopt.measuring import BackendLoader
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.pruning import PruningResult, Target, prune
@@ -39,7 +38,7 @@ ACCURACY = ("model", "method", "MACs left", "parameters left", "top-1 before", "
 
 SPEED = ("model", "MACs", "parameters", "graphopt ms", "pruned", "MACs / latency", "onnxruntime ms", "pruned")
 
-LATENCY = ("model", "groups compete by", "MACs left", "latency left", "of three", *ACCURACY[4:])
+LATENCY = ("model", "groups compete by", "asked", "latency left", "by block", "MACs left", *ACCURACY[4:])
 
 BY = {"multiply-adds": "global", "cycles": "latency"}
 """Schedules by what they weigh channels with."""
@@ -120,26 +119,25 @@ def _top1(done: PruningResult) -> list[str]:
 
 
 def latency_rows(case: Case) -> Iterator[list[str]]:
-    """A row for each share of multiply-adds and for each way to weigh channels; the latency is the median of three comparisons."""
+    """A row for each share of latency and for each way to weigh channels."""
     zoo = Path(os.environ["GRAPHOPT_ZOO"])
     calib, test = datasets(case, zoo)
     path = zoo / "models" / f"{case.model}.onnx"
-    with Meter(_normal(path), {}, lambda stage: None) as meter:
-        for share in (0.9, 0.8, 0.7, 0.6):
-            for weighed, schedule in BY.items():
-                done = prune(
-                    path, Target("macs", share), calib, evaluate_on=test, schedule=schedule, round_to=8
-                )
-                first, last = _statistics(done)
-                shares = sorted(meter.compare(done.model).share for _ in range(3))
-                yield [
-                    case.model,
-                    weighed,
-                    f"{100 * last.macs / first.macs:.1f} %",
-                    f"{shares[1]:.2f}",
-                    f"{shares[0]:.2f} to {shares[2]:.2f}",
-                    *_top1(done),
-                ]
+    for share in (0.9, 0.8, 0.7):
+        for weighed, schedule in BY.items():
+            target = Target("latency", share)
+            done = prune(path, target, calib, evaluate_on=test, schedule=schedule, round_to=8)
+            first, last = _statistics(done)
+            assert done.latency is not None
+            yield [
+                case.model,
+                weighed,
+                f"{share:g}",
+                f"{done.latency.share:.2f}",
+                f"{done.latency.low:.2f} to {done.latency.high:.2f}",
+                f"{100 * last.macs / first.macs:.1f} %",
+                *_top1(done),
+            ]
 
 
 def speed_row(path: Path) -> list[str]:
