@@ -4,6 +4,7 @@
 folder (`benchmarks/architectures.py` writes one) by 25 % and 50 % of channels, and runs them in ONNX Runtime.
 `... accuracy` removes 10, 20 and 30 % of multiply-adds, by L1 alone and by correlation with layers fitted afterwards.
 `... speed` halves channels, and measures before and after in turns, next to ONNX Runtime.
+`... latency` prunes to shares of the measured latency, where multiply-adds are most or where compiled kernels gain most.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import onnx_ir as ir
 from graphopt import api
 from graphopt.cli.report import markdown
 from graphopt.compiling import building
-from graphopt.compression.pruning import Target, prune
+from graphopt.compression.pruning import PruningResult, Target, prune
 from graphopt.errors import GraphoptError
 from graphopt.feeds.random_feeds import random_feeds
-from graphopt.model import normalise, save, statistics
+from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.model.variants import Binding, make_variants
 from graphopt.timing.bench import Schedule, default_threads, measure
 from graphopt.timing.measuring import BackendLoader
@@ -37,6 +38,11 @@ GROUPS = ("model", "groups", "channels", "whole", "MACs at 25 %", "parameters", 
 ACCURACY = ("model", "method", "MACs left", "parameters left", "top-1 before", "after", "change")
 
 SPEED = ("model", "MACs", "parameters", "graphopt ms", "pruned", "MACs / latency", "onnxruntime ms", "pruned")
+
+LATENCY = ("model", "groups compete by", "asked", "latency left", "by block", "MACs left", *ACCURACY[4:])
+
+BY = {"multiply-adds": "global", "cycles": "latency"}
+"""Schedules by what they weigh channels with."""
 
 INTEGER = ("12-int8", "qdq", "prepost")
 """Parts of the names of models that are not of floats, or need operators of others."""
@@ -87,20 +93,51 @@ def accuracy_rows(case: Case, only: str = "") -> Iterator[list[str]]:
                 evaluate_on=test,
                 **settings,  # type: ignore[arg-type]
             )
-            steps = list(done.steps.values())
-            first, last, cost = steps[0].statistics, steps[-1].statistics, steps[-1].evaluation
-            assert cost is not None
-            assert cost.top1 is not None
-            assert cost.interval is not None
-            before, after = (100 * share for share in cost.top1)
+            first, last = _statistics(done)
             yield [
                 case.model,
                 method,
                 f"{100 * last.macs / first.macs:.1f} %",
                 f"{100 * last.params / first.params:.1f} %",
-                f"{before:.2f}",
-                f"{after:.2f}",
-                f"{after - before:+.2f} +- {100 * cost.interval:.2f}",
+                *_top1(done),
+            ]
+
+
+def _statistics(done: PruningResult) -> list[Statistics]:
+    """At first and at last."""
+    steps = list(done.steps.values())
+    return [steps[0].statistics, steps[-1].statistics]
+
+
+def _top1(done: PruningResult) -> list[str]:
+    """Before, after, and the change."""
+    cost = list(done.steps.values())[-1].evaluation
+    assert cost is not None
+    assert cost.top1 is not None
+    assert cost.interval is not None
+    before, after = (100 * share for share in cost.top1)
+    return [f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f} +- {100 * cost.interval:.2f}"]
+
+
+def latency_rows(case: Case) -> Iterator[list[str]]:
+    """A row for each share of latency and for each way to weigh channels."""
+    zoo = Path(os.environ["GRAPHOPT_ZOO"])
+    calib, test = datasets(case, zoo)
+    path = zoo / "models" / f"{case.model}.onnx"
+    for share in (0.9, 0.8, 0.7):
+        for weighed, schedule in BY.items():
+            target = Target("latency", share)
+            done = prune(path, target, calib, evaluate_on=test, schedule=schedule, round_to=8)
+            first, last = _statistics(done)
+            assert done.latency is not None
+            yield [
+                case.model,
+                weighed,
+                f"{share:g}",
+                f"{done.latency.share:.2f}",
+                f"{done.latency.low:.2f} to {done.latency.high:.2f}",
+                f"{100 * last.macs / first.macs:.1f} %",
+                *_top1(done),
             ]
 
 
@@ -145,12 +182,13 @@ def _artifacts(path: Path, smaller: ir.Model, folder: Path) -> dict[str, Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=("groups", "accuracy", "speed"))
+    parser.add_argument("table", choices=("groups", "accuracy", "speed", "latency"))
     parser.add_argument("folder", nargs="?", type=Path, help="groups: of further models")
     parser.add_argument("--only", default="", help="part of the names of models")
     parser.add_argument("--method", default="", help="accuracy: part of the names of methods")
     chosen = parser.parse_args()
-    headings, rows = {"groups": GROUPS, "accuracy": ACCURACY, "speed": SPEED}[chosen.table], []
+    tables = {"groups": GROUPS, "accuracy": ACCURACY, "speed": SPEED, "latency": LATENCY}
+    headings, rows = tables[chosen.table], []
     for row in _rows(chosen):
         print(" | ".join(row), file=sys.stderr, flush=True)
         rows.append(row)
@@ -161,10 +199,12 @@ def main() -> int:
 
 
 def _rows(chosen: argparse.Namespace) -> Iterator[list[str]]:
-    if chosen.table == "accuracy":
+    if chosen.table in ("accuracy", "latency"):
         for case in CASES:
             if case.model in ACCURATE and chosen.only in case.model:
-                yield from accuracy_rows(case, chosen.method)
+                yield from (
+                    latency_rows(case) if chosen.table == "latency" else accuracy_rows(case, chosen.method)
+                )
         return
     paths = model_paths(light=chosen.table == "groups")
     if chosen.folder is not None:

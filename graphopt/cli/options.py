@@ -218,13 +218,18 @@ def tuning_settings(chosen: dict[str, Any], output: Path) -> Any:
     return Tuning(database or output.with_suffix(".tune"), budget, chosen["threads"], required)
 
 
+def sizes(texts: Sequence[str]) -> dict[str, int]:
+    """Of dimensions, one each. Raises ShapeError for text that says nothing."""
+    return {name: _size(text) for name, text in _pairs(texts, "--dim")}
+
+
 def optimize_settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `api.optimize`. Raises GraphoptError for text that says nothing."""
     from graphopt.artifacts.running import read_feeds
 
     feeds = read_feeds(chosen["inputs"])
     return {
-        "dims": {name: _size(text) for name, text in _pairs(chosen["dims"], "--dim")},
+        "dims": sizes(chosen["dims"]),
         "input_shapes": _shapes(chosen["input_shapes"]),
         "preset": chosen["preset"],
         "inputs": [feeds] if feeds else [],
@@ -240,7 +245,7 @@ def compare_settings(chosen: dict[str, Any]) -> dict[str, Any]:
     from graphopt.timing.bench import Schedule
 
     return {
-        "dims": {name: _size(text) for name, text in _pairs(chosen["dims"], "--dim")},
+        "dims": sizes(chosen["dims"]),
         "input_shapes": _shapes(chosen["input_shapes"]),
         "bind": _values(chosen["bind"]),
         "feeds": read_feeds(chosen["inputs"]) or None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
     from graphopt.cli.report import Table
     from graphopt.compression.pruning import PruningResult, Target
+    from graphopt.compression.shortening import Shortening
     from graphopt.passes.prune.groups import Group, Whole
-
-TARGETS = ("ratio", "macs", "params", "size", "share")
 
 IMPORTANCES = ("correlation", "entropy", "l1", "l2", "median", "random", "taylor", "variance")
 
@@ -34,6 +34,18 @@ _TARGETS: Sequence[Decorator] = (
     click.option("--params", type=float, metavar="S", help="Share of the parameters that is left."),
     click.option("--size", type=float, metavar="S", help="Share of the bytes of weights that is left."),
     click.option(
+        "--latency",
+        type=float,
+        metavar="S",
+        help="Share of the latency that is left: artifacts are measured on this machine, next to MODEL's.",
+    ),
+    click.option(
+        "--layers",
+        type=int,
+        metavar="N",
+        help="Whole layers and residual branches that go, instead of channels. Needs --calib.",
+    ),
+    click.option(
         "--share",
         type=float,
         metavar="T",
@@ -41,13 +53,19 @@ _TARGETS: Sequence[Decorator] = (
     ),
 )
 
-_MANNER: Sequence[Decorator] = (
+_COMPETING: Sequence[Decorator] = (
     click.option(
         "--global",
         "compete",
         is_flag=True,
         help="Groups compete: channels go where they are worth least for what they cost.",
     ),
+    click.option(
+        "--latency-aware",
+        is_flag=True,
+        help="As --global, by what compiled kernels gain: widths that leave vectors half empty gain nothing.",
+    ),
+    options.dims(several=False),
     click.option(
         "--importance",
         type=click.Choice(IMPORTANCES),
@@ -62,12 +80,6 @@ _MANNER: Sequence[Decorator] = (
         help="Widths become multiples of N, where they are wide enough: kernels work on vectors.",
     ),
     click.option(
-        "--protect",
-        multiple=True,
-        metavar="PATTERN",
-        help="Leave whole what has this name or operator.",
-    ),
-    click.option(
         "--steps",
         type=int,
         default=1,
@@ -75,6 +87,16 @@ _MANNER: Sequence[Decorator] = (
         metavar="N",
         help="Reach the target in so many steps, each of which is made up for.",
     ),
+)
+
+_PROTECT = click.option(
+    "--protect",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave whole what has this name or operator.",
+)
+
+_FITTING: Sequence[Decorator] = (
     click.option(
         "--correct/--no-correct",
         default=True,
@@ -83,9 +105,6 @@ _MANNER: Sequence[Decorator] = (
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
 )
-
-_RANKING = ("importance", "round_to", "correct", "seed", "steps", "schedule")
-"""Settings of how channels are chosen, which --share does not need."""
 
 _LOOKING: Sequence[Decorator] = (
     click.option("--groups", "only_groups", is_flag=True, help="Only show which channels go together."),
@@ -101,7 +120,9 @@ _LOOKING: Sequence[Decorator] = (
 @click.option("-o", "--output", type=parameters.OUTPUT, help="The smaller model.")
 @lossy_options.listed(
     *_TARGETS,
-    *_MANNER,
+    *_COMPETING,
+    _PROTECT,
+    *_FITTING,
     *_LOOKING,
     *lossy_options.LEARNING,
     *lossy_options.RECOVERING,
@@ -116,7 +137,7 @@ def prune(
     picture: Path | None,
     **chosen: Any,
 ) -> None:
-    """Remove channels, attention heads and cells of MODEL.onnx that matter least.
+    """Remove channels, attention heads and cells of MODEL.onnx that matter least, or whole layers.
 
     The result is a smaller dense model in standard ONNX; its inputs and outputs keep their shapes. What it cost is measured on --eval,
     or else on --calib.
@@ -126,21 +147,59 @@ def prune(
         return
     if output is None:
         raise GraphoptError("name the smaller model with -o, or ask for --groups")
-    settings = _settings(chosen)
+    target = _chosen_target(chosen)
     with progress_display(json_file) as progress:
-        from graphopt.compression import merging, pruning
-
-        target = _target(chosen)
-        if target is None:
-            shared = {name: each for name, each in settings.items() if name not in _RANKING}
-            done = merging.merge(model, chosen["share"], output=output, progress=progress, **shared)
-        else:
-            done = pruning.prune(model, target, output=output, progress=progress, **settings)
+        done = _WAYS[target](model, output, chosen, progress)
         if picture is not None:
-            _draw(pruning.groups(model, settings["protect"])[0], picture)
+            from graphopt.compression import pruning
+
+            _draw(pruning.groups(model, tuple(chosen["protect"]))[0], picture)
     announce(done.warnings)
     publish(json_file, done.to_json(), *tables(done), line=f"{output}: {summary(done)}")
 
+
+def _pruned(
+    model: Path, output: Path, chosen: dict[str, Any], progress: Progress, target: str
+) -> PruningResult:
+    from graphopt.compression import pruning
+
+    number = chosen[target]
+    wanted = _channels(number) if target == "ratio" else pruning.Target(target, number)
+    return pruning.prune(model, wanted, output=output, progress=progress, **_settings(chosen))
+
+
+def _shortened(model: Path, output: Path, chosen: dict[str, Any], progress: Progress) -> Shortening:
+    _require_unused("layers", *_COMPETING)
+    from graphopt.compression import shortening
+
+    return shortening.shorten(
+        model, chosen["layers"], output=output, progress=progress, **_shared_settings(chosen)
+    )
+
+
+def _merged(model: Path, output: Path, chosen: dict[str, Any], progress: Progress) -> PruningResult:
+    _require_unused("share", *_COMPETING, *_FITTING)
+    from graphopt.compression import merging
+
+    settings = _shared_settings(chosen)
+    del settings["correct"], settings["seed"]
+    return merging.merge(model, chosen["share"], output=output, progress=progress, **settings)
+
+
+def _require_unused(target: str, *unsuited: Decorator) -> None:
+    """Raises GraphoptError where options were given that a target has no use for."""
+    if given := lossy_options.given(unsuited):
+        raise GraphoptError(f"{', '.join(given)}: not with --{target}, by which no channels are ranked")
+
+
+_WAYS: Mapping[str, Callable[[Path, Path, dict[str, Any], Progress], PruningResult | Shortening]] = {
+    **{name: partial(_pruned, target=name) for name in ("ratio", "macs", "params", "size", "latency")},
+    "layers": _shortened,
+    "share": _merged,
+}
+"""What each option that says how much does."""
+
+TARGETS = tuple(_WAYS)
 
 _PRUNE = click.option(
     "--prune",
@@ -174,31 +233,32 @@ def compile_step(chosen: dict[str, Any]) -> Step | None:
 
 def _settings(chosen: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `pruning.prune`."""
-    names = [name for name in _RANKING if name != "schedule"]
+    return {
+        **_shared_settings(chosen),
+        **{name: chosen[name] for name in ("importance", "round_to", "steps")},
+        "schedule": "latency" if chosen["latency_aware"] else "global" if chosen["compete"] else "uniform",
+        "sizes": options.sizes(chosen["dims"]),
+    }
+
+
+def _shared_settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Those that `shortening.shorten` takes as well."""
     shared = lossy_options.shared_settings({"exclude": (), **chosen})
     del shared["exclude"]
     return {
         **shared,
-        **{name: chosen[name] for name in names},
-        "schedule": "global" if chosen["compete"] else "uniform",
+        **{name: chosen[name] for name in ("correct", "seed")},
         "protect": tuple(chosen["protect"]),
         "recover_minutes": chosen["recover"],
     }
 
 
-def _target(chosen: dict[str, Any]) -> Target | None:
-    """What is to be left, None with --share. Raises GraphoptError unless exactly one is named."""
-    from graphopt.compression.pruning import Target
-
+def _chosen_target(chosen: dict[str, Any]) -> str:
+    """The option that says how much. Raises GraphoptError unless it is exactly one."""
     given = [name for name in TARGETS if chosen[name] is not None]
     if len(given) != 1:
         raise GraphoptError(f"say how much: give one of {', '.join(f'--{name}' for name in TARGETS)}")
-    name, number = given[0], chosen[given[0]]
-    if name == "share":
-        return None
-    if name != "ratio":
-        return Target(name, number)
-    return _channels(number)
+    return given[0]
 
 
 def _channels(ratio: float) -> Target:
@@ -242,9 +302,7 @@ def _group_tables(groups: Sequence[Group], whole: Sequence[Whole]) -> list[Table
 
     found = []
     if groups:
-        rows = [
-            [group.name, str(group.size), _shortened(group.nodes), group.inexact or ""] for group in groups
-        ]
+        rows = [[group.name, str(group.size), _few(group.nodes), group.inexact or ""] for group in groups]
         found.append(report.table(["group", "channels", "nodes that make or read them", "note"], rows))
     if whole:
         rows = [[each.name, str(each.size), each.reason] for each in whole]
@@ -256,12 +314,12 @@ SHOWN = 4
 """Names of nodes of a group in the table."""
 
 
-def _shortened(names: Sequence[str]) -> str:
+def _few(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def summary(done: PruningResult) -> str:
+def summary(done: PruningResult | Shortening) -> str:
     """One line."""
     first, last = done.steps["original"].statistics, list(done.steps.values())[-1]
     left, cost = last.statistics, last.evaluation
@@ -272,11 +330,12 @@ def summary(done: PruningResult) -> str:
             ("parameters", first.params, left.params),
         )
     )
-    return f"{shares} left by {done.importance}; {'not evaluated: no data' if cost is None else cost}"
+    evaluated = "not evaluated: no data" if cost is None else str(cost)
+    return f"{shares} left by {done.importance}; {evaluated}" + (f"; {done.latency}" if done.latency else "")
 
 
-def tables(done: PruningResult) -> list[Table]:
-    """What each step left, and the widths of groups."""
+def tables(done: PruningResult | Shortening) -> list[Table]:
+    """What went, and what each step left."""
     from graphopt.cli import report
 
     rows = [
@@ -289,12 +348,8 @@ def tables(done: PruningResult) -> list[Table]:
         ]
         for name, step in done.steps.items()
     ]
-    return [
-        report.table(
-            ["group", "channels", "left"], [[n, str(a), str(b)] for n, (a, b) in done.groups.items()]
-        ),
-        report.table(["step", "M multiply-adds", "M parameters", "MB", "next to the original"], rows),
-    ]
+    steps = report.table(["step", "M multiply-adds", "M parameters", "MB", "next to the original"], rows)
+    return [report.table(*done.gone), steps]
 
 
 COMMANDS: Sequence[click.Command] = (prune,)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +31,9 @@ from graphopt.passes.prune.shuffle import close_shuffles, open_shuffles
 from graphopt.passes.shapes import Shapes
 from graphopt.rewriting.pipeline import Context
 
+if TYPE_CHECKING:
+    from graphopt.backends.estimate import Estimate
+
 Progress = Callable[[str], None]
 
 LEAST_OPSET = 13
@@ -48,6 +52,8 @@ class Pruning:
     protect: tuple[str, ...] = ()
     correct: bool = True
     seed: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of free dimensions, where cycles are estimated; others count as 1."""
 
     def __post_init__(self) -> None:
         if self.importance is not None and self.importance not in IMPORTANCE:
@@ -88,11 +94,11 @@ class Pruner:
         prepare(model)
         _require_finite(model)
         self._model = model
-        _require_matches(model, settings.protect)
+        require_matches(model, settings.protect)
         self.structure = find_groups(model, self._is_protected)
         self.groups = list(self.structure.groups)
         self.importance = settings.importance or (DEFAULT_WITHOUT if data is None else DEFAULT_WITH_DATA)
-        self._costs = {group.name: cost(group) for group in self.groups}
+        self._costs = {group.name: self._cost(group) for group in self.groups}
         self._scores: dict[str, Scores] | None = None
 
     @property
@@ -130,9 +136,15 @@ class Pruner:
         Cleanup().apply(model, Context())
         return Pruned(model, kept)
 
+    def _cost(self, group: Group) -> Callable[[int], float]:
+        """What a group costs with so many channels: multiply-adds, or cycles where the schedule asks for them."""
+        if self.settings.schedule == "latency":
+            return cache(partial(cycles, group, _estimate(self.settings.sizes)))
+        a_channel = max(cost(group), 1e-30)
+        return lambda width: a_channel * width
+
     def _is_protected(self, node: ir.Node) -> bool:
-        names = node.name or "", node.op_type
-        return any(fnmatchcase(text, pattern) for pattern in self.settings.protect for text in names)
+        return matches(node, self.settings.protect)
 
     def _scored(self) -> dict[str, Scores]:
         if self._scores is None:
@@ -204,6 +216,26 @@ def cost(group: Group) -> float:
     )
 
 
+def cycles(group: Group, estimate: Estimate, width: int) -> float:
+    """What the nodes that make or read the channels of a group take when it has `width` of them, and all other groups are whole."""
+    shapes: dict[tuple[ir.Node, ir.Value], list[int]] = {}
+    for place in (*group.makers, *group.readers):
+        tensor = edit.tensor(place.weight.value)
+        assert tensor is not None
+        shape = shapes.setdefault((place.node, place.weight.value), list(tensor.shape.numpy()))
+        units = place.weight.units
+        inside = np.bincount(units[units != GONE])
+        shape[place.weight.axis] = int((units == GONE).sum() + width * inside.max())
+    return sum(estimate.cycles(node, shape) for (node, _), shape in shapes.items())
+
+
+def _estimate(sizes: Mapping[str, int]) -> Estimate:
+    from graphopt.backends.estimate import Estimate
+    from graphopt.backends.targets import native
+
+    return Estimate(native().core, sizes)
+
+
 def _ranked(group: Group, scores: Scores, evidence: Evidence) -> Scores:
     """Scores, those of weights where nothing was observed of a group."""
     return (
@@ -211,7 +243,12 @@ def _ranked(group: Group, scores: Scores, evidence: Evidence) -> Scores:
     )
 
 
-def _require_matches(model: ir.Model, protect: Sequence[str]) -> None:
+def matches(node: ir.Node, patterns: Sequence[str]) -> bool:
+    """Whether one of some patterns is that of the name or the operator of a node."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (node.name or "", node.op_type))
+
+
+def require_matches(model: ir.Model, protect: Sequence[str]) -> None:
     """Raises GraphoptError for a pattern that nothing matches."""
     names = [text for node in model.graph for text in (node.name or "", node.op_type)]
     for pattern in protect:

@@ -14,43 +14,22 @@ from graphopt.accuracy.evaluation import Evaluation, Judge, Splits
 from graphopt.accuracy.metrics import find_metric
 from graphopt.accuracy.verify import ReferenceFailed, reference
 from graphopt.compiling.building import Model, read
+from graphopt.compression.latency import Latency, Meter
 from graphopt.compression.pruner import Pruned, Pruner, Pruning
+from graphopt.compression.pruning_targets import CHANNELS, LATENCY, Target, meeting
 from graphopt.compression.recovery import Lesson, Recovered, Recovery, require_recoverable
 from graphopt.errors import GraphoptError, UnreachableError
 from graphopt.feeds.data import Data
 from graphopt.feeds.random_feeds import random_feeds
 from graphopt.model import Statistics, normalise, save, statistics
 from graphopt.passes.prune.groups import Group, Whole
-from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import counts
+
+__all__ = ["SAMPLES", "PruningResult", "Step", "Target", "groups", "prune", "require_runs"]
 
 Progress = Callable[[str], None]
 
 SAMPLES = 256
-
-SEARCHED = 12
-"""Halvings of the range of ratios in which the one that meets a target is."""
-
-MEASURES: dict[str, Callable[[Statistics], int]] = {
-    "macs": lambda found: found.macs,
-    "params": lambda found: found.params,
-    "size": lambda found: found.bytes,
-}
-"""What a target may be a share of."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """`share` of a measure is to be left: `channels`, or one of `MEASURES`."""
-
-    measure: str
-    share: float
-
-    def __post_init__(self) -> None:
-        if self.measure != "channels" and self.measure not in MEASURES:
-            raise GraphoptError(f"unknown target {self.measure!r}; choose channels, {', '.join(MEASURES)}")
-        if not 0 < self.share <= 1:
-            raise GraphoptError(f"{self.share:g} of {self.measure} cannot be left: give more than 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -86,6 +65,14 @@ class PruningResult:
     steps: dict[str, Step]
     warnings: list[str]
     recovery: Recovery | None = None
+    latency: Latency | None = None
+    """Where it was asked for."""
+
+    @property
+    def gone(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows of the table of what went."""
+        rows = [[name, str(size), str(left)] for name, (size, left) in self.groups.items()]
+        return ["group", "channels", "left"], rows
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -97,6 +84,7 @@ class PruningResult:
             "steps": {name: step.to_json() for name, step in self.steps.items()},
             "warnings": self.warnings,
             "recovery": None if self.recovery is None else self.recovery.to_json(),
+            "latency": None if self.latency is None else self.latency.to_json(),
         }
 
 
@@ -119,7 +107,7 @@ def prune(
     """Remove channels, heads and cells until a target is met, and make up for them on data.
 
     The target is reached in `steps`, each of which is made up for. `settings` are the fields of `Pruning`; `calib` are inputs, the
-    first `samples` of which are used to rank channels and to fit what is left. For `recover_minutes` the result learns from the model
+    first `samples` of which are used to rank channels and to fit what is left. Latency is that of artifacts for this machine. For `recover_minutes` the result learns from the model
     as it was. What it cost is measured on `evaluate_on`, by default on that data itself. The result has run once before it is
     written. Raises GraphoptError; nothing is written then.
     """
@@ -136,25 +124,31 @@ def prune(
         original, calib, evaluate_on, samples, preprocess=preprocess, metric=metric, progress=progress
     )
     data, judge = splits.data, splits.judge
-    course = _Course(Pruner(source, chosen, data, samples, progress, workers), original, before, judge)
-    for number in range(steps):
-        course.step(target, number, steps)
-    cost = list(course.stages.values())[-1].evaluation
-    lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
-    last = lesson.recovered(course.reached, cost)
-    if last.recovery is not None:
-        course.stages["recovered"] = Step(statistics(last.model), last.evaluation)
-    _require_runs(original, last.model)
+    with Meter(original, chosen.sizes, progress) as meter:
+        pruner = Pruner(source, chosen, data, samples, progress, workers)
+        course = _Course(pruner, original, before, judge, meter)
+        for number in range(steps):
+            course.step(target, number, steps)
+        cost = list(course.stages.values())[-1].evaluation
+        lesson = Lesson(original, data, judge, recover_minutes, None, workers, progress)
+        last = lesson.recovered(course.reached, cost)
+        if last.recovery is not None:
+            course.stages["recovered"] = Step(statistics(last.model), last.evaluation)
+        require_runs(original, last.model)
+        timed = LATENCY in {target.measure, chosen.schedule}
+        latency = meter.compare(last.model) if timed else None
     if output is not None:
         save(last.model, output)
-    return _result(course, last, data is not None)
+    return _result(course, last, data is not None, latency, target)
 
 
 class _Course:
     """The way to a target: the model reached so far, what each step left, and channels before and after by group."""
 
-    def __init__(self, pruner: Pruner, original: ir.Model, before: Statistics, judge: Judge | None) -> None:
-        self.pruner, self._before, self._judge = pruner, before, judge
+    def __init__(
+        self, pruner: Pruner, original: ir.Model, before: Statistics, judge: Judge | None, meter: Meter
+    ) -> None:
+        self.pruner, self._before, self._judge, self._meter = pruner, before, judge, meter
         self.reached = pruner.original
         self.stages = {"original": Step(before, None if judge is None else judge.judge(original))}
         self.widths: dict[str, tuple[int, int]] = {}
@@ -164,7 +158,7 @@ class _Course:
         if number:
             self.pruner = self.pruner.of(self.reached)
         _require_groups(self.pruner, target)
-        kept = meeting(self.pruner, _part(target, number, steps), self._before)
+        kept = meeting(self.pruner, _part(target, number, steps), self._before, self._meter.compare)
         for name, (size, left) in counts(kept).items():
             self.widths[name] = self.widths.get(name, (size, left))[0], left
         self._reach(_title("removed", number, steps), self.pruner.make(kept, correct=False))
@@ -179,11 +173,11 @@ class _Course:
 
 def _part(target: Target, number: int, steps: int) -> Target:
     """What is to be left by one of several steps: of the model as it was, but of channels of what the step before left."""
-    power = 1 if target.measure == "channels" else number + 1
+    power = 1 if target.measure == CHANNELS else number + 1
     return replace(target, share=target.share ** (power / steps))
 
 
-def _require_runs(original: ir.Model, smaller: ir.Model) -> None:
+def require_runs(original: ir.Model, smaller: ir.Model) -> None:
     """Raises GraphoptError where ONNX Runtime, which runs the original, does not run the result, or gives other shapes."""
     feeds = random_feeds(original)
     try:
@@ -197,28 +191,6 @@ def _require_runs(original: ir.Model, smaller: ir.Model) -> None:
 
 def _title(what: str, number: int, steps: int) -> str:
     return what if steps == 1 else f"{what} {number + 1}"
-
-
-def meeting(pruner: Pruner, target: Target, before: Statistics) -> Kept:
-    """The channels that stay at the smallest ratio whose model has no more than the target. Raises UnreachableError if none has."""
-    if target.measure == "channels":
-        return pruner.choose(1 - target.share)
-    measure = MEASURES[target.measure]
-    wanted = target.share * measure(before)
-
-    def left(ratio: float) -> int:
-        return measure(statistics(pruner.make(pruner.choose(ratio), correct=False).model))
-
-    too_little, enough = 0.0, 1.0
-    if left(enough) > wanted:
-        least = left(enough) / measure(before)
-        raise UnreachableError(
-            f"{target.share:g} of {target.measure} cannot be reached by removing channels: {least:.3f} would be left at least"
-        )
-    for _ in range(SEARCHED):
-        middle = (too_little + enough) / 2
-        too_little, enough = (too_little, middle) if left(middle) <= wanted else (middle, enough)
-    return pruner.choose(enough)
 
 
 def groups(model: Model, protect: tuple[str, ...] = ()) -> tuple[list[Group], list[Whole]]:
@@ -238,7 +210,9 @@ def _require_groups(pruner: Pruner, target: Target) -> None:
     raise UnreachableError(f"no channel of this model can be removed. {reasons}".strip())
 
 
-def _result(course: _Course, last: Recovered, fitted: bool) -> PruningResult:
+def _result(
+    course: _Course, last: Recovered, fitted: bool, latency: Latency | None, target: Target
+) -> PruningResult:
     pruner = course.pruner
     inexact = {group.name: group.inexact for group in pruner.groups if group.inexact}
     warnings = []
@@ -248,6 +222,8 @@ def _result(course: _Course, last: Recovered, fitted: bool) -> PruningResult:
         warnings.append(
             "nothing was removed: the ratio is small, or groups are narrower than what widths are rounded to"
         )
+    if latency is not None and target.measure == LATENCY and latency.share > target.share:
+        warnings.append(f"the last measurement is above the target, as measurements differ: {latency}")
     return PruningResult(
         last.model,
         pruner.importance,
@@ -257,4 +233,5 @@ def _result(course: _Course, last: Recovered, fitted: bool) -> PruningResult:
         course.stages,
         [*warnings, *last.warnings],
         last.recovery,
+        latency,
     )

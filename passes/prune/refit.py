@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graphopt.model import edit
 from graphopt.model.attributes import attribute
-from graphopt.passes.quantize.correct import subtract
+from graphopt.passes.quantize.correct import has_bias, subtract
 
 Rows = NDArray[np.float32]
 
@@ -140,7 +140,7 @@ def _patches(node: ir.Node, image: Rows, kernel: tuple[int, ...], places: Places
 
 
 def fit(layer: Layer, rows: Rows, wanted: Rows, names: edit.Names) -> None:
-    """Write weights and a bias that make `wanted` [positions, results] of `rows` [positions, groups, weights of a filter]."""
+    """Write weights, and a bias where there is a place for one, that make `wanted` [positions, results] of `rows` [positions, groups, weights of a filter]."""
     node = layer.node
     graph, value = node.graph, node.inputs[1]
     weights = edit.constant(value)
@@ -154,9 +154,10 @@ def fit(layer: Layer, rows: Rows, wanted: Rows, names: edit.Names) -> None:
     results = wanted.astype(np.float64).reshape(len(wanted), rows.shape[1], -1) - bias.reshape(
         rows.shape[1], -1
     )
-    found, shifts = _solve(rows.astype(np.float64), results, start)
-    if not subtract(graph, node, -shifts.reshape(-1), names):
-        return
+    biased = has_bias(node, bias.size)
+    found, shifts = _solve(rows.astype(np.float64), results, start, biased)
+    if biased:
+        subtract(graph, node, -shifts.reshape(-1), names)
     value.const_value = ir.Tensor(restore(found).astype(np.float32), value.dtype, name=value.name)
 
 
@@ -186,7 +187,10 @@ def _as_filters(
 
 @dataclass(frozen=True)
 class _Sums:
-    """Means, products of what is read with itself and with what is wanted, both without their means, and the number of rows."""
+    """Means, products of what is read with itself and with what is wanted, both without their means, and the number of rows.
+
+    Without a bias means count as 0, so that nothing is shifted.
+    """
 
     count: int
     read: NDArray[np.float64]
@@ -195,8 +199,8 @@ class _Sums:
     cross: NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: NDArray[np.float64], results: NDArray[np.float64]) -> _Sums:
-        read, wanted = rows.mean(axis=0), results.mean(axis=0)
+    def of(cls, rows: NDArray[np.float64], results: NDArray[np.float64], biased: bool) -> _Sums:
+        read, wanted = (each.mean(axis=0) * biased for each in (rows, results))
         apart, off = np.swapaxes(rows - read, 0, 1), np.swapaxes(results - wanted, 0, 1)
         turned = np.swapaxes(apart, 1, 2)
         return cls(
@@ -219,17 +223,19 @@ Fitted = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Filters `[groups, results, weights]` and shifts `[groups, results]`."""
 
 
-def _solve(rows: NDArray[np.float64], results: NDArray[np.float64], start: NDArray[np.float64]) -> Fitted:
+def _solve(
+    rows: NDArray[np.float64], results: NDArray[np.float64], start: NDArray[np.float64], biased: bool
+) -> Fitted:
     """Filters near `start`, by the damping that generalises best; only shifted where none does."""
     if len(rows) < FEWEST:
-        return _Sums.of(rows, results).shifted(start)
+        return _Sums.of(rows, results, biased).shifted(start)
     check = np.arange(len(rows)) % HELD_OUT == 0
-    sums = _Sums.of(rows[~check], results[~check])
+    sums = _Sums.of(rows[~check], results[~check], biased)
     trials: dict[float | None, Fitted] = {damping: sums.damped(start, damping) for damping in DAMPINGS}
     trials[None] = sums.shifted(start)
     errors = {damping: _error(rows[check], results[check], *found) for damping, found in trials.items()}
     best = min(errors, key=lambda damping: errors[damping])
-    whole = _Sums.of(rows, results)
+    whole = _Sums.of(rows, results, biased)
     return whole.shifted(start) if best is None else whole.damped(start, best)
 
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
+from graphopt.backends.targets import native
+from graphopt.compression.latency import Latency, Meter
+from graphopt.compression.pruning_targets import PROBES
 from graphopt.model import load, save, statistics
 from tests.cli.conftest import invoke, invoke_json
 from tests.cli.test_quantize import MODEL, calib
@@ -138,6 +142,76 @@ def test_compile_prunes_clusters_and_quantises(calib: Path, tmp_path: Path) -> N
     assert "100.0 % of multiply-adds on integers" in done.stdout
 
 
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Latencies that are the shares of parameters in place of a measurement; gives those that were asked for."""
+    asked: list[float] = []
+    before = statistics(load(MODEL)).params
+
+    def compare(meter: Meter, model: ir.Model) -> Latency:
+        asked.append(statistics(model).params / before)
+        return Latency(2.0, 2 * asked[-1], asked[-1], 0.9 * asked[-1], 1.1 * asked[-1])
+
+    monkeypatch.setattr(Meter, "compare", compare)
+    return asked
+
+
+@pytest.mark.parametrize("manner", [[], ["--global"], ["--latency-aware"]], ids=str)
+def test_a_share_of_latency_is_left(
+    manner: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = quick(monkeypatch)
+    content = invoke_json("prune", MODEL, "--latency", 0.6, *manner, "-o", tmp_path / "smaller.onnx")
+    assert 0.4 < content["latency"]["share"] <= 0.6
+    assert content["latency"]["share"] == asked[-1]
+    assert len(asked) <= PROBES + 1
+    assert (tmp_path / "smaller.onnx").exists()
+
+
+def test_a_share_of_latency_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+    done = invoke("prune", MODEL, "--latency", 0.01, "-o", tmp_path / "never.onnx", code=2)
+    assert re.search(r"0\.01 of latency cannot be reached .* 0\.\d+ would be left at least", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latency_is_told_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = quick(monkeypatch)
+    options = ["--ratio", 0.5, "-o", tmp_path / "smaller.onnx"]
+    assert invoke_json("prune", MODEL, *options)["latency"] is None
+    assert not asked
+    done = invoke("prune", MODEL, *options, "--latency-aware")
+    assert "% of latency" in done.stdout
+    assert len(asked) == 1
+
+
+def test_a_last_measurement_above_the_target_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.5, 0.59, 0.63])
+    monkeypatch.setattr(Meter, "compare", lambda meter, model: Latency(1.0, 0.6, next(shares), 0.5, 0.7))
+    done = invoke("prune", MODEL, "--latency", 0.6, "-o", tmp_path / "smaller.onnx")
+    assert "the last measurement is above the target" in done.stderr
+
+
+def test_widths_fill_vectors_where_kernels_are_asked(tmp_path: Path) -> None:
+    """Measured in earnest."""
+    lanes = native().core.lanes
+    options = ["--macs", 0.6, "--latency-aware", "--round-to", 1, "-o", tmp_path / "smaller.onnx"]
+    content = invoke_json("prune", MODEL, *options)
+    assert all(after % lanes == 0 or after < lanes for _, after in widths(content))
+    assert min(content["latency"].values()) > 0
+
+
+def test_layers_go(calib: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shorter.onnx"
+    arguments = ["prune", MODEL, "--layers", 1, "--calib", calib, "--samples", 64, "-o", output]
+    done = invoke(*arguments)
+    assert "left by what changes the outputs least" in done.stdout
+    assert "SQNR in dB by then" in done.stdout
+    content = invoke_json(*arguments, "--no-correct")
+    assert list(content["steps"]) == ["original", "removed"]
+    assert len(content["layers"]) == 1
+    assert content["steps"]["removed"]["macs"] < content["steps"]["original"]["macs"]
+
+
 BAD: dict[str, list[object]] = {
     "a ratio of 1:": ["--ratio", "1.0"],
     "a ratio of nan:": ["--ratio", "nan"],
@@ -146,6 +220,16 @@ BAD: dict[str, list[object]] = {
     "nan of params cannot be left": ["--params", "nan"],
     "inf of size cannot be left": ["--size", "inf"],
     "0.01 of params cannot be reached": ["--params", 0.01],
+    "0 of latency cannot be left": ["--latency", 0],
+    "1.5 of latency cannot be left": ["--latency", 1.5],
+    "nan of latency cannot be left": ["--latency", "nan"],
+    "give one of --ratio, --macs, --params, --size, --latency": ["--latency", 0.5, "--macs", 0.5],
+    "--layers needs --calib": ["--layers", 1],
+    "0 layers are none": ["--layers", 0],
+    "give one of --ratio, --macs, --params, --size, --latency, --layers": ["--layers", 1, "--ratio", 0.5],
+    "--global, --round-to: not with --layers": ["--layers", 1, "--global", "--round-to", 4],
+    "'0' is not a size": ["--ratio", 0.5, "--dim", "N=0"],
+    "write NAME=VALUE": ["--ratio", 0.5, "--dim", "N"],
     "say how much: give one of --ratio": [],
     "give one of --ratio, --macs": ["--ratio", 0.5, "--macs", 0.5],
     "no node or operator of the model matches 'Typo*'": ["--ratio", 0.5, "--protect", "Typo*"],
@@ -153,6 +237,8 @@ BAD: dict[str, list[object]] = {
     "the importance taylor needs --calib": ["--ratio", 0.5, "--importance", "taylor"],
     "the importance entropy needs --calib": ["--ratio", 0.5, "--importance", "entropy"],
     "0 steps are none": ["--ratio", 0.5, "--steps", 0],
+    "a seed of -1 is none": ["--ratio", 0.5, "--seed", -1],
+    "every group of channels is protected, nothing": ["--ratio", 0.5, "--protect", "Relu"],
     "a multiple of 1 or more": ["--ratio", 0.5, "--round-to", 0],
     "unknown metric": ["--ratio", 0.5, "--metric", "beauty"],
 }

@@ -110,7 +110,11 @@ def test_the_command_merges_and_tells(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--share", 2], "give at least 0 and less than 1"), (["--share", 0.1, "--ratio", 0.5], "give one of")],
+    [
+        (["--share", 2], "give at least 0 and less than 1"),
+        (["--share", 0.1, "--ratio", 0.5], "give one of"),
+        (["--share", 0.1, "--no-correct"], "--no-correct: not with --share"),
+    ],
 )
 def test_bad_requests(options: list[Any], message: str, tmp_path: Path) -> None:
     save(perceptron(), tmp_path / "model.onnx")

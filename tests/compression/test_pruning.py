@@ -13,13 +13,17 @@ from sklearn.datasets import load_digits
 import graphopt
 from graphopt.accuracy.verify import reference
 from graphopt.compiling.building import read
-from graphopt.compression.pruning import MEASURES, Target, groups, prune
+from graphopt.compression.pruner import Pruned, Pruner
+from graphopt.compression.pruning import groups, prune
+from graphopt.compression.pruning_targets import MEASURES, Target
 from graphopt.errors import GraphoptError
 from graphopt.feeds.data import Dataset
 from graphopt.model import proto, statistics
 from graphopt.passes.prune.importance import IMPORTANCE
+from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import SCHEDULES
 from tests.conftest import make_model
+from tests.passes.prune.checking import random
 
 CNN = Path(__file__).parents[2] / "models" / "digits_cnn.onnx"
 
@@ -124,6 +128,48 @@ def test_a_report_says_what_happened() -> None:
     assert report["warnings"]
 
 
+def test_nothing_that_goes_is_told() -> None:
+    told = "nothing was removed"
+    assert any(told in each for each in prune(small(), Target("channels", 0.99)).warnings)
+    assert any(told in each for each in prune(small(), Target("channels", 0.5), round_to=8).warnings)
+    assert not any(told in each for each in prune(small(), Target("channels", 0.5)).warnings)
+
+
+def test_a_share_of_channels_in_steps() -> None:
+    """Each step takes as much of what the one before has left."""
+    done = prune(small(), Target("channels", 0.25), samples(), steps=2)
+    assert list(done.groups.values()) == [(8, 2)]
+    assert [each for each in done.steps if "removed" in each] == ["removed 1", "removed 2"]
+    assert done.steps["removed 1"].statistics.params == 4 * (3 + 4)
+
+
+def test_operators_are_protected_as_well() -> None:
+    assert groups(small())[0]
+    assert not groups(small(), ("Relu",))[0]
+
+
+REFUSED = {
+    "ONNX Runtime": lambda rows: random(rows + 1, 4),
+    "gives other shapes": lambda rows: random(rows, 5),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_smaller_model_that_does_not_run_is_not_written(
+    message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(pruner: Pruner, kept: Kept, correct: bool | None = None) -> Pruned:
+        model = small()
+        model.graph.initializers["v"].const_value = ir.Tensor(REFUSED[message](8), name="v")
+        model.graph.outputs[0].shape = None
+        return Pruned(model, kept)
+
+    monkeypatch.setattr(Pruner, "make", broken)
+    with pytest.raises(GraphoptError, match=message):
+        prune(small(), Target("channels", 0.5), output=tmp_path / "never.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 WHOLE = make_model(
     "agraph (float[2,3] x) => (float[2,8] y) { y = MatMul(x, w) }", w=np.ones((3, 8), np.float32)
 )
@@ -135,6 +181,7 @@ BAD = {
     "cannot be reached by removing channels": (small, ("params", 0.01), {}),
     "unknown importance 'size'": (small, ("channels", 0.5), {"importance": "size"}),
     "unknown schedule 'some'": (small, ("channels", 0.5), {"schedule": "some"}),
+    "a seed of -1 is none": (small, ("channels", 0.5), {"seed": -1}),
     "multiple of 1 or more": (small, ("channels", 0.5), {"round_to": 0}),
     "every group of channels is protected": (small, ("channels", 0.5), {"protect": ("*",)}),
     "no node or operator of the model matches 'Conv'": (small, ("channels", 0.5), {"protect": ("Conv",)}),

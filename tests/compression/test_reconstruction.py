@@ -5,7 +5,9 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.compression.reconstruction import reconstruct
+from graphopt.errors import DataError
 from graphopt.feeds.data import Dataset
+from graphopt.model import edit
 from graphopt.passes.prune.groups import find_groups
 from graphopt.passes.prune.removal import remove
 from tests.conftest import make_model, reference
@@ -52,3 +54,30 @@ def test_a_model_without_layers_is_left() -> None:
     smaller = plain.clone()
     reconstruct(plain, smaller, {}, Dataset({"x": images(4, 0)}), 4, lambda stage: None)
     assert [node.op_type for node in smaller.graph] == ["Relu"]
+
+
+def test_fewer_samples_than_a_run_takes() -> None:
+    text = "agraph (float[4,3] x) => (float[4,2] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }"
+    whole = ready(make_model(text, w=random(3, 8), v=random(8, 2)))
+    data = Dataset({"x": random(3, 3)})
+    with pytest.raises(DataError, match=r"has 3 sample\(s\), one run of the model takes 4"):
+        reconstruct(whole, whole.clone(), {}, data, 3, lambda stage: None)
+
+
+MIXER = """agraph (float[N,6,5] x) => (float[N,6,3] y) {
+    a = MatMul(x, w) r = Relu(a) t = Transpose <perm = [0,2,1]> (r) m = MatMul(t, k) n = Relu(m) o = MatMul(n, l)
+    s = Transpose <perm = [0,2,1]> (o) y = MatMul(s, v)
+}"""
+
+
+def test_layers_that_lost_positions_stay_as_they_are() -> None:
+    """What mixes tokens sees channels as its rows. Of the others the first one gives what it gave."""
+    weights = {"w": random(5, 8), "k": random(6, 10), "l": random(10, 6), "v": random(8, 3)}
+    original = ready(make_model(MIXER, **weights))
+    smaller = original.clone()
+    structure = find_groups(smaller)
+    left = remove(structure, {group.name: np.arange(group.size) % 2 == 0 for group in structure.groups})
+    before = {name: edit.constant(value).copy() for name, value in smaller.graph.initializers.items()}
+    reconstruct(original, smaller, left, Dataset({"x": random(64, 6, 5)}), 64, lambda stage: None)
+    after = {name: edit.constant(smaller.graph.initializers[name]) for name in before}
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == ["v"]

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 from graphopt.compression.pruning import Target, prune
+from graphopt.errors import GraphoptError
 from graphopt.feeds.data import Dataset
 from graphopt.passes.prune.groups import find_groups
 from graphopt.passes.prune.importance import IMPORTANCE, Evidence
@@ -69,3 +70,24 @@ def test_channels_are_ranked_by_them() -> None:
     assert IMPORTANCE["taylor"](group, Evidence(slopes=found)).argmin() == 5
     done = prune(model(w), Target("channels", 0.5), Dataset({"x": random(20, 3)}), importance="taylor")
     assert list(done.groups.values()) == [(8, 4)]
+
+
+BAD = {
+    "one run of the model takes 4": (TEXT.replace("[N,", "[4,"), Dataset({"x": random(3, 3)})),
+    "the model has none": (
+        "agraph (float[N,3] x) => (int64[N,1] y) { a = MatMul(x, w) y = ArgMax <axis = 1> (a) }",
+        Dataset({"x": random(8, 3)}),
+    ),
+    "beyond the 4 classes": (TEXT, Dataset({"x": random(8, 3)}, np.array([0, 1, 2, 3, 4, 0, 0, 0]))),
+    "labels beyond": (TEXT, Dataset({"x": random(8, 3)}, np.array([0, 1, 2, 3, -1, 0, 0, 0]))),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_has_no_slopes(message: str) -> None:
+    text, data = BAD[message]
+    constants = {
+        name: array for name, array in (("w", random(3, 8)), ("v", random(8, 4))) if f" {name})" in text
+    }
+    with pytest.raises(GraphoptError, match=message):
+        slopes(ready(make_model(text, **constants)), data, 8, lambda stage: None)

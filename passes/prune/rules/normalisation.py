@@ -67,7 +67,7 @@ def _with_vectors(
 def layer_normalisation(flow: Flow, node: ir.Node) -> None:
     """Mean and variance are those of what is left."""
     source, width = node.inputs[0], rank(node.inputs[0])
-    if width is None:
+    if width is None or any(value is not None and rank(value) is None for value in node.inputs):
         flow.freeze(source, f"the rank of what {label(node)} reads is not known")
         return
     axis = attribute(node, "axis")

@@ -58,3 +58,14 @@ def test_channels_of_zeros_and_no_rows() -> None:
     seen.add(np.zeros((4, 3), np.float32))
     seen.add(random(4, 3))
     assert seen.counts.sum(axis=1).tolist() == [8] * 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16])
+def test_numbers_whose_sums_do_not_fit_their_type(dtype: type) -> None:
+    values = np.random.default_rng(0).integers(100, 120, (1000, 3)).astype(dtype)
+    seen, bins = Moments(1), Histograms(1)
+    for each in (seen, bins):
+        each.add(values)
+    np.testing.assert_allclose(seen.covariance, np.cov(values.T.astype(np.float64), bias=True), rtol=1e-9)
+    assert bins.radius == 128
+    assert bins.counts.sum(axis=1).tolist() == [1000] * 3

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.model import edit, infer_shapes
-from graphopt.passes.prune.refit import Layer, Places, fit, inputs, layers
+from graphopt.passes.prune.refit import FEWEST, Layer, Places, fit, inputs, layers
 from tests.conftest import make_model, random_feeds, reference
 from tests.passes.prune.checking import random
 
@@ -22,6 +22,7 @@ PRODUCTS = {
     "Gemm": ("y = Gemm(x, w, b)", (60, 6), (6, 4)),
     "Gemm turned": ("y = Gemm <transB = 1> (x, w, b)", (60, 6), (4, 6)),
     "Gemm without a bias": ("y = Gemm(x, w)", (60, 6), (6, 4)),
+    "MatMul without a bias": ("y = MatMul(x, w)", (5, 12, 6), (6, 4)),
     "MatMul": ("t = MatMul(x, w) y = Add(t, b)", (5, 12, 6), (6, 4)),
 }
 CASES = {
@@ -69,7 +70,7 @@ def test_weights_that_made_results_are_found_again(name: str) -> None:
         exact + np.float32(0.05) * random(*exact.shape, seed=9)
     )
     before = np.abs(reference(model, feeds)[0] - wanted).max()
-    bias = edit.constant(model.graph.initializers["b"]) if "MatMul" in name else np.float32(0)
+    bias = edit.constant(model.graph.initializers["b"]) if name == "MatMul" else np.float32(0)
     targets = Places.draw(wanted.shape, layer.axis, 10**6, np.random.default_rng(0))
     fit(layer, inputs(layer, feeds["x"], targets), targets.of(wanted - bias), edit.Names(model))
     after = np.abs(reference(model, feeds)[0] - wanted).max()
@@ -116,3 +117,15 @@ def test_sums_are_compared_where_something_is_added() -> None:
     infer_shapes(model)
     (layer,) = layers(model.graph)
     assert (layer.source, layer.target, layer.beside) == ("a", "c", "x")
+
+
+@pytest.mark.parametrize(("rows", "moves"), [(FEWEST - 1, False), (40 * FEWEST, True)])
+def test_few_rows_only_make_means_right(rows: int, moves: bool) -> None:
+    model, layer = one_layer("Gemm")
+    before = model.graph.initializers["w"].const_value.numpy().copy()
+    read = random(rows, 6)
+    wanted = read @ (before + random(6, 4, seed=3)) + 5
+    fit(layer, read[:, None], wanted, edit.Names(model))
+    weights, bias = (edit.constant(value) for value in layer.node.inputs[1:])
+    assert (not np.array_equal(weights, before)) == moves
+    np.testing.assert_allclose((read @ weights + bias).mean(axis=0), wanted.mean(axis=0), rtol=1e-4)

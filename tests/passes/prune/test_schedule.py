@@ -1,10 +1,12 @@
 """How many channels of which group go."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from graphopt.passes.prune.groups import Group, find_groups
-from graphopt.passes.prune.schedule import LEAST, Candidate, across, counts, uniform
+from graphopt.passes.prune.schedule import LEAST, SCHEDULES, Candidate, across, counts, uniform
 from tests.conftest import make_model
 from tests.passes.prune.checking import between, random, ready
 
@@ -31,6 +33,7 @@ def group(size: int) -> Group:
         (0.4, 4, 4),
         (0.9, 4, 4),
         (0.4, 16, 5),
+        (0.4, 8, 8),
         (0, 3, 8),
     ],
 )
@@ -65,7 +68,8 @@ def test_groups_compete() -> None:
 
 def test_channels_that_cost_more_go_first() -> None:
     """Half of 84: four that cost ten, and two that cost one."""
-    cheap, dear = Candidate(group(4), np.ones(4), 1.0, True), Candidate(group(8), np.full(8, 2.0), 10.0, True)
+    cheap = Candidate(group(4), np.ones(4), comparable=True)
+    dear = Candidate(group(8), np.full(8, 2.0), lambda width: 10.0 * width, True)
     kept = across([cheap, dear], 0.5)
     assert counts(kept) == {"of 4": (4, 2), "of 8": (8, 4)}
 
@@ -85,3 +89,55 @@ def test_a_share_of_every_group_stays(scores: np.ndarray) -> None:
 def test_nothing_goes_of_nothing() -> None:
     assert across([], 0.5) == uniform([], 0.5) == {}
     assert across([Candidate(group(8), SCORES)], 0)["of 8"].all()
+
+
+def by_vectors(width: int) -> float:
+    """Vectors of four."""
+    return float(-(-width // 4))
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.8])
+def test_widths_that_leave_vectors_half_empty_gain_nothing(ratio: float) -> None:
+    kept = across([Candidate(group(16), np.arange(16.0), by_vectors)], ratio)["of 16"]
+    assert kept.sum() % 4 == 0
+    assert kept.sum() == 16 - 4 * int(4 * ratio)
+
+
+def test_what_saves_more_goes_first() -> None:
+    """Channels of the narrow group are worth less, and save nothing before two of them are gone."""
+    linear, narrow = Candidate(group(8), np.full(8, 2.0)), Candidate(group(6), np.ones(6), by_vectors)
+    kept = across([linear, narrow], 0.1)
+    assert counts(kept) == {"of 8": (8, 7), "of 6": (6, 6)}
+
+
+def test_a_narrower_width_that_costs_more_is_never_left() -> None:
+    costs = [0.0, 3, 1, 4, 4, 9, 8, 7, 8]
+    kept = {
+        int(across([Candidate(group(8), SCORES, costs.__getitem__)], ratio)["of 8"].sum())
+        for ratio in np.linspace(0, 1, 50)
+    }
+    assert kept == {8, 7, 4, 2}
+
+
+def test_a_group_as_wide_as_the_rounding_stays_whole() -> None:
+    """In both schedules; the twin, which is narrower, has no width that is round."""
+    for schedule in (uniform, across):
+        kept = schedule([Candidate(group(8), SCORES), Candidate(group(6), SCORES[:6])], 0.6, 8)
+        assert counts(kept)["of 8"] == (8, 8)
+        assert counts(kept)["of 6"][1] < 6
+
+
+def test_more_goes_at_a_higher_ratio() -> None:
+    """Blocks that save much are not passed over for others that are worth more, as they are where the rest of a share is filled."""
+    large = Candidate(group(16), np.ones(16), lambda width: 1000.0 * -(-width // 8), True)
+    little = Candidate(group(8), np.full(8, 50.0), comparable=True)
+    for schedule, expected in ((SCHEDULES["global"], (8, 1)), (SCHEDULES["latency"], (8, 8))):
+        assert counts(schedule([large, little], 0.1))["of 8"] == expected
+    widths = [
+        [left for _, left in counts(SCHEDULES["latency"]([large, little], ratio)).values()]
+        for ratio in np.linspace(0, 1, 30)
+    ]
+    assert all(
+        one >= other for before, after in pairwise(widths) for one, other in zip(before, after, strict=True)
+    )
+    assert widths[-1] == [8, 1]

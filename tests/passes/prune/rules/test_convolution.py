@@ -128,3 +128,36 @@ def test_a_bias_that_is_computed_keeps_channels() -> None:
     text = "agraph (float[2,3,6,6] x, float[8] c) => (float[2,4,6,6] y) { a = Conv(x, w, c) y = Conv(a, v) }"
     found = find_groups(ready(make_model(text, w=random(8, 3, 1, 1), v=random(4, 8, 1, 1))))
     assert found.whole[0].reason == "Conv 'Conv_0' makes what stays"
+
+
+UNKNOWN = {
+    "Conv": "d = Reshape(k, t) b = Conv(a, d)",
+    "ConvTranspose": "d = Reshape(k, t) b = ConvTranspose(a, d)",
+    "Gemm": "f = Flatten(a) d = Reshape(k, t) b = Gemm(f, d)",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_weights_of_unknown_rank_keep_channels(name: str) -> None:
+    text = (
+        f"agraph (float[2,3,6,6] x, int64[n] t) => (float y) {{ a = Conv(x, w) {UNKNOWN[name]} y = Relu(b) }}"
+    )
+    found = find_groups(ready(make_model(text, w=random(8, 3, 1, 1), k=random(8, 8, 1, 1))))
+    assert not found.groups
+    assert found.whole[0].reason.startswith(f"the rank of what {name} ")
+
+
+READERS = {
+    "Conv": "a = Conv(r, w)",
+    "ConvTranspose": "a = ConvTranspose(r, w)",
+    "MaxPool": "a = MaxPool <kernel_shape = [2,2]> (r)",
+    "Gemm": "a = Gemm(r, v)",
+    "MatMul": "a = MatMul(r, v)",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_has_no_known_rank_has_no_channels(name: str) -> None:
+    text = f"agraph (float[2,3,6,6] x, int64[n] t) => (float y) {{ r = Reshape(x, t) {READERS[name]} y = Relu(a) }}"
+    model = ready(make_model(text, w=random(8, 8, 1, 1), v=random(8, 8)))
+    assert not find_groups(model).groups

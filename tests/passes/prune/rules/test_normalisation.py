@@ -182,3 +182,64 @@ def test_normalisations_of_onnx_runtime() -> None:
         group.inexact
         == "SimplifiedLayerNormalization 'SimplifiedLayerNormalization_0' averages over what is left"
     )
+
+
+STAY = {
+    "LayerNormalization 'LayerNormalization_0' gives its means": (
+        "b, m = LayerNormalization(a, s) c = Add(b, m)",
+        "",
+    ),
+    "LayerNormalization 'LayerNormalization_0' combines it with what stays": (
+        "b = LayerNormalization(a, t) c = Relu(b)",
+        ", float[12] t",
+    ),
+    "the rank of what LayerNormalization 'LayerNormalization_0' reads is not known": (
+        "t = Reshape(s, u) b = LayerNormalization(a, t) c = Relu(b)",
+        ", int64[n] u",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", STAY)
+def test_channels_of_layers_stay(reason: str) -> None:
+    body, more = STAY[reason]
+    text = f"agraph (float[2,4,5] x{more}) => (float[2,4,3] y) {{ a = MatMul(x, w) {body} y = MatMul(c, v) }}"
+    found = find_groups(ready(make_model(text, 23, w=random(5, 12), v=random(12, 3), s=random(12))))
+    assert not found.groups
+    assert found.whole[0].reason == reason
+
+
+def test_a_scale_that_is_computed_of_a_constant_has_its_channels() -> None:
+    """The twin: such a scale goes with them."""
+    text = """agraph (float[2,4,5] x) => (float[2,4,3] y) {
+        a = MatMul(x, w) t = Relu(s) b = LayerNormalization(a, t) y = MatMul(b, v) }"""
+    (group,) = find_groups(ready(make_model(text, 23, w=random(5, 12), v=random(12, 3), s=random(12)))).groups
+    assert group.size == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("ReduceL1", True),
+        ("ReduceL2", True),
+        ("ReduceSum", True),
+        ("ReduceSumSquare", True),
+        ("ReduceMean", False),
+    ],
+)
+def test_what_sums_up_channels_is_exact_for_zeros(name: str, exact: bool) -> None:
+    """A norm of what is left is that of all where the others are zero; a mean is not, and the group says so."""
+    body, constants = f"d = {name}(a, i) b = Sub(a, d)", {"i": ints(1)}
+    model = between(body, **constants)
+    (group,) = find_groups(model.clone()).groups
+    kept = np.arange(8) % 3 != 0
+    zeros = between(
+        body,
+        **constants,
+        w=random(8, 3, 3, 3) * kept[:, None, None, None],
+        v=random(4, 8, 1, 1) * kept[:, None, None],
+    )
+    feeds = random_feeds(model)
+    (given,), (wanted,) = reference(pruned(model, {group.name: kept}), feeds), reference(zeros, feeds)
+    assert np.allclose(given, wanted, rtol=1e-4, atol=1e-4) == exact
+    assert (group.inexact is None) == exact

@@ -117,6 +117,10 @@ STAY = {
         "agraph (float[3,S,T] x) => (float[M,4] y) { a = MatMul(w, x) b = Reshape(a, t) y = Gemm(b, v) }",
         {"w": random(8, 2), "t": ints(-1, 24), "v": random(24, 4)},
     ),
+    "Expand 'Expand_0' computes its shape": (
+        "agraph (float[2,5] x, int64[1] t) => (float[N,8] y) { a = MatMul(x, w) b = Expand(a, t) y = Relu(b) }",
+        {"w": random(5, 8)},
+    ),
     **{
         reason: (
             f"agraph (float[N,5] x, int64[n] t) => (float y) {{ a = MatMul(x, w) b = {body} y = Relu(b) }}",

@@ -5,7 +5,7 @@ import pytest
 
 from graphopt.passes.prune.groups import find_groups
 from tests.conftest import make_model
-from tests.passes.prune.checking import between, check_exact, ints, random, ready
+from tests.passes.prune.checking import between, check_exact, ints, pruned, random, ready
 
 V16, V4, V2 = random(4, 16, 1, 1), random(4, 4, 1, 1), random(4, 2, 1, 1)
 
@@ -116,6 +116,10 @@ KEPT = {
         "b = Resize(a, , f)",
         {"f": np.array([1, 2, 1, 1], np.float32), "v": V16},
     ),
+    "Resize 'Resize_0' computes its sizes": (
+        "n = Shape <start = 2> (x) s = Concat <axis = 0> (h, n) d = Relu(a) b = Resize(d, , , s)",
+        {"h": ints(2, 8)},
+    ),
     "Gather 'Gather_0' needs all that it takes": (
         "d = Gather <axis = 1> (a, i) b = Reshape(d, t)",
         {"i": np.arange(8).reshape(2, 4), "t": ints(2, 8, 6, 6)},
@@ -129,6 +133,15 @@ def test_channels_stay(reason: str) -> None:
     found = find_groups(between(body, **constants))
     assert not found.groups
     assert found.whole[0].reason == reason
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_places_keep_their_type(dtype: type) -> None:
+    places = {name: np.array([number], dtype) for name, number in (("s", 2), ("e", 6), ("i", 1))}
+    model = pruned(
+        between("b = Slice(a, s, e, i)", **places, v=V4), {"Conv_0#2": np.array([True, False, True, True])}
+    )
+    assert [each.dtype.numpy() for each in model.graph.node("Slice_0").inputs[1:]] == [dtype] * 3
 
 
 ROWS = {
