@@ -111,7 +111,11 @@ def _widths(group: Group, round_to: int) -> list[int]:
     ]
 
 
-SCHEDULES = {"uniform": uniform, "global": across, "latency": partial(across, in_order=True)}
+SCHEDULES: Mapping[str, Callable[..., Kept]] = {
+    "uniform": uniform,
+    "global": across,
+    "latency": partial(across, in_order=True),
+}
 """By name; what a group costs is cycles for the last one, multiply-adds for others."""
 
 
