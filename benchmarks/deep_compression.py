@@ -90,13 +90,13 @@ def main() -> None:
     for name, share in DIGITS.items():
         if name in (chosen.names or DIGITS):
             path = MODELS / f"{name}.onnx"
-            data = (_dataset(load(path), part) for part in (train, held_out))
-            found += _shown(rows(path, share, *_first(chosen.samples, data)))
+            parts = [_dataset(load(path), part) for part in (train, held_out)]
+            found += _shown(rows(path, share, *_first(chosen.samples, parts)))
     if "GRAPHOPT_ZOO" in os.environ and SQUEEZENET in (chosen.names or [SQUEEZENET]):
         zoo = Path(os.environ["GRAPHOPT_ZOO"])
         case = next(case for case in CASES if case.model == SQUEEZENET)
-        data = _first(chosen.samples, datasets(case, zoo))
-        found += _shown(rows(zoo / "models" / f"{SQUEEZENET}.onnx", SQUEEZENET_SHARE, *data))
+        parts = _first(chosen.samples, datasets(case, zoo))
+        found += _shown(rows(zoo / "models" / f"{SQUEEZENET}.onnx", SQUEEZENET_SHARE, *parts))
     print(f"\n{markdown(HEADINGS, found)}")
 
 
@@ -108,7 +108,7 @@ def _first(samples: int | None, parts: Iterable[Dataset]) -> list[Dataset]:
 def _dataset(model: ir.Model, part: digits.Split) -> Dataset:
     """What a model of digits reads: images, rows of pixels, or pixels as tokens, all of which count."""
     tokens = part.images.reshape(len(part.images), -1).astype(np.int64)
-    forms = {
+    forms: dict[str, np.ndarray] = {
         "image": part.images,
         "rows": part.images[:, 0],
         "input_ids": tokens,

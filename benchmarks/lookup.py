@@ -76,7 +76,7 @@ def programs(rows: int, depth: int, columns: int) -> dict[str, tuple[ir.Model, R
 
     levels = rng.integers(-127, 128, (depth, columns)).astype(np.int8)
     scales = np.full(columns, 0.01, np.float32)
-    integers = {"q": levels, "s": scales}
+    integers: dict[str, np.ndarray] = {"q": levels, "s": scales}
     return {
         "floats": (clustered(16), Floats()),
         "16 values": (clustered(16), Rules()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from graphopt.accuracy.calibration import Observer, collect
@@ -17,6 +17,7 @@ from graphopt.errors import GraphoptError
 from graphopt.feeds.data import Data, Dataset
 from graphopt.model import normalise, save, statistics
 from graphopt.passes.prune.groups import Group, Whole
+from graphopt.passes.prune.removal import Kept
 from graphopt.passes.prune.schedule import counts
 from graphopt.passes.prune.sharing import (
     Products,
@@ -64,10 +65,7 @@ def merge(
     pruner = Pruner(source, Pruning(protect=tuple(protect)), None, samples, progress, workers)
     reasons = {group.name: why_not(pruner.structure, group) for group in pruner.groups}
     groups = [group for group in pruner.groups if reasons[group.name] is None]
-    shared = _shared(pruner, groups, tolerance, data, samples, workers, progress)
-    for group in groups:
-        fold(group, shared[group.name])
-    kept = {name: each.kept for name, each in shared.items()}
+    kept = _folded(groups, _shared(pruner, groups, tolerance, data, samples, workers, progress))
     made = pruner.make(kept).model
     steps = {
         "original": Step(before, None if judge is None else judge.judge(original)),
@@ -82,11 +80,6 @@ def merge(
     unshared = [
         Whole(each.name, each.size, reasons[each.name] or "") for each in pruner.groups if reasons[each.name]
     ]
-    alike = (
-        []
-        if any(not each.all() for each in kept.values())
-        else ["no neurons are that much alike: nothing was merged"]
-    )
     return PruningResult(
         last.model,
         "sharing",
@@ -94,9 +87,22 @@ def merge(
         [*pruner.structure.whole, *unshared],
         {},
         steps,
-        [*alike, *last.warnings],
+        [*_warnings(kept), *last.warnings],
         last.recovery,
     )
+
+
+def _folded(groups: Sequence[Group], shared: Mapping[str, Shared]) -> Kept:
+    """The channels that stay, which are read in place of the others now."""
+    for group in groups:
+        fold(group, shared[group.name])
+    return {name: each.kept for name, each in shared.items()}
+
+
+def _warnings(kept: Kept) -> list[str]:
+    """What a user should know."""
+    merged = any(not each.all() for each in kept.values())
+    return [] if merged else ["no neurons are that much alike: nothing was merged"]
 
 
 def _require_sense(tolerance: float, metric: str | None) -> None:
