@@ -17,7 +17,7 @@ from graphopt import artifact, manifest
 from graphopt.arrays import Feeds
 from graphopt.errors import ModelError, TargetError
 from graphopt.generating import generate, search
-from graphopt.judging import require_agreement, severity
+from graphopt.judging import require_agreement, severity, verification_feeds
 from graphopt.matching import match_feeds
 from graphopt.model import Statistics, statistics, validate
 from graphopt.model import load as load_model
@@ -181,9 +181,10 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
     context = Context(seed, options.progress)
     make_room(variants.models, options.precision)
     reports = [run_preset(variant, preset, options.hooks, context) for variant in variants.models]
+    seen = partial(verification_feeds, inputs=inputs, seed=seed)
     libraries, builds, verdicts, notices = [], [], [], []
     for one in targets:
-        prepared = prepare(variants.models, one, options.precision, options.keep_float)
+        prepared = prepare(variants.models, one, options.precision, options.keep_float, seen)
         done = Report([*reports[0].steps, *prepared.report.steps])
         describe = partial(manifest.describe, name, done, one, precision=prepared.precision)
         if tuning is not None and tuning.budget is not None:

@@ -85,7 +85,7 @@ def compile_step(chosen: dict[str, Any], output: Path) -> Step | None:
         _require_use(chosen)
         return None
     if chosen["precision"] != "fp32":
-        raise GraphoptError("--quantize and --precision bf16 exclude each other")
+        raise GraphoptError(f"--quantize and --precision {chosen['precision']} exclude each other")
     arguments = settings(chosen, chosen["quantize"], output)
 
     def run(model: Path | ir.Model, progress: Progress) -> Quantization:

@@ -124,14 +124,14 @@ def precision(command: Command) -> Command:
         "--keep-float",
         multiple=True,
         metavar="PATTERN",
-        help="With bf16: what has this name or operator stays fp32.",
+        help="With bf16 and fp16: what has this name or operator stays fp32.",
     )(command)
     return click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16"]),
+        type=click.Choice(["fp32", "bf16", "fp16"]),
         default="fp32",
         show_default=True,
-        help="Of what convolutions and products multiply, where the target gains from it; sums are fp32.",
+        help="Of what convolutions and products multiply, where the target gains from it (bf16 on CPUs, fp16 on GPUs); sums are fp32.",
     )(command)
 
 

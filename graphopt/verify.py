@@ -3,7 +3,7 @@
 A float result passes if ``max|a - b| / max|b|`` stays under the tolerance of its dtype or, where that is
 larger, under three times the difference between ONNX Runtime's own optimised and unoptimised runs of the same
 model. What a model computes in half precision has the tolerance of half precision, whatever it is converted to; what is
-compiled to multiply bfloat16 in a float32 model that of ``rounded_tolerance``.
+compiled to multiply halves in a float32 model that of ``rounded_tolerance``.
 """
 
 import tempfile
@@ -24,9 +24,6 @@ from graphopt.model import proto, save
 from graphopt.model.writing import PROTOBUF_LIMIT
 
 HALF_PRECISION = {"FLOAT16": np.dtype(np.float16), "BFLOAT16": np.dtype(ml_dtypes.bfloat16)}
-
-BFLOAT16_ROUNDOFF = 2.0**-9
-"""Largest relative error of rounding to the eight significant bits of bfloat16."""
 
 DEVIATIONS = 4.0
 
@@ -132,22 +129,29 @@ def coarsest_tolerance(model: ir.Model) -> float:
     return max((TOLERANCES[HALF_PRECISION[name]] for name in names & HALF_PRECISION.keys()), default=0.0)
 
 
-def rounded_tolerance(model: ir.Model, rounded: ir.Model, layers: int, feeds: Iterable[Feeds]) -> float:
-    """The tolerance for a float32 model of which ``layers`` nodes multiply operands rounded to bfloat16, as in ``rounded``.
+def rounded_tolerance(
+    model: ir.Model, rounded: ir.Model, layers: int, feeds: Iterable[Feeds], roundoff: float
+) -> float:
+    """The tolerance for a float32 model of which ``layers`` nodes multiply operands rounded to half precision, as in ``rounded``.
 
     Either operand of a product is off by at most the unit roundoff u. The errors of a sum's products are independent, so the
     sum is off by about u * sqrt(2) of what it amounts to, and layers in a row add up as the root of their number. ``DEVIATIONS``
     such standard deviations are allowed or, where that is larger, three times what the same rounding costs in ONNX Runtime.
     """
-    expected_of = float(DEVIATIONS * BFLOAT16_ROUNDOFF * np.sqrt(2 * layers))
     if not layers:
         return 0.0
+    expected_of = float(DEVIATIONS * roundoff * np.sqrt(2 * layers))
+    cost = rounding_cost(model, rounded, feeds)
+    return expected_of if cost is None else max(expected_of, SELF_DIFFERENCE_FACTOR * cost)
+
+
+def rounding_cost(model: ir.Model, rounded: ir.Model, feeds: Iterable[Feeds]) -> float | None:
+    """By how much results of ``rounded`` differ in ONNX Runtime, relative to the largest; None where it cannot run them."""
     try:
         plain, other = reference(model), reference(rounded)
-        cost = max((self_difference(plain(feed), other(feed)) for feed in feeds), default=0.0)
+        return max((self_difference(plain(feed), other(feed)) for feed in feeds), default=0.0)
     except ReferenceFailed:
-        return expected_of
-    return max(expected_of, SELF_DIFFERENCE_FACTOR * cost)
+        return None
 
 
 def compare(

@@ -1,6 +1,7 @@
-"""Rounds what convolutions and products multiply to bfloat16, in standard operators that any runtime reads.
+"""Rounds what convolutions and products multiply to half precision, in standard operators that any runtime reads.
 
-Cast to bfloat16 and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay float32.
+Cast to bfloat16 or float16 and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay
+float32.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -20,6 +20,7 @@ from graphopt.pipeline import Context, Outcome
 
 ANCHORS = ("Conv", "Gemm", "MatMul")
 WEIGHT_INPUT = 1
+OPERANDS = (0, WEIGHT_INPUT)
 
 MOVERS = ("Concat", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give back elements of their inputs: they move halves, if nobody else wants floats of them."""
@@ -33,28 +34,58 @@ RULE = "round operands"
 
 
 @dataclass(frozen=True)
-class Precision:
-    """Rounds activations and constant weights of convolutions and products to bfloat16, where the target gains from it.
+class Half:
+    """A half precision: operators that give back elements of theirs, and how many operands of a product are rounded that are no
+    constants."""
 
-    `exclude` are patterns of names and operators that stay float32.
+    dtype: ir.DataType
+    movers: tuple[str, ...]
+    computed: int
+    largest: float
+    """The largest finite number."""
+    roundoff: float
+    """The largest relative error of rounding."""
+
+
+BFLOAT16 = Half(ir.DataType.BFLOAT16, MOVERS, 1, float.fromhex("0x1.fep127"), 2.0**-9)
+FLOAT16 = Half(ir.DataType.FLOAT16, (*MOVERS, "MaxPool", "Slice"), 2, 65504.0, 2.0**-11)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Rounds activations and constant weights of convolutions and products to `half`, where the target gains from it.
+
+    `exclude` are patterns of names and operators that stay float32, `too_large` names of values that `half` cannot hold.
     """
 
     name: ClassVar[str] = "precision"
     exclude: tuple[str, ...] = ()
+    half: Half = BFLOAT16
+    too_large: frozenset[str] = frozenset()
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Works on the main graph; loops and branches stay float32."""
-        reasons = {node: self._why_not(node, context) for node in model.graph if _is_anchor(node)}
+        reasons = {node: self._why_not(node, context) for node in model.graph if self._is_open(node)}
         chosen = [node for node, reason in reasons.items() if not reason]
         refused = Counter((RULE, reason) for reason in reasons.values() if reason)
         if chosen and model.opset_imports.get("", 0) < LEAST_OPSET:
             return Outcome(refused=Counter({(RULE, f"opset {LEAST_OPSET} brings bfloat16"): len(chosen)}))
-        writer = _Writer(model)
+        writer = _Writer(model, self.half)
         for value, readers in _by_operand(chosen).items():
             writer.round(value, readers)
         for node in chosen:
-            writer.round_weights(node)
+            if edit.tensor(node.inputs[WEIGHT_INPUT]) is not None:
+                writer.round_weights(node)
         return Outcome(bool(chosen), Counter({RULE: len(chosen)} if chosen else {}), refused)
+
+    def _is_open(self, node: ir.Node) -> bool:
+        """Whether a node could have its operands rounded, and has not yet."""
+        if node.op_type not in ANCHORS or node.domain != "" or node.inputs[0] is None:
+            return False
+        cast = node.inputs[0].producer()
+        if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
+            return True
+        return cast.inputs[0].dtype != self.half.dtype
 
     def _why_not(self, node: ir.Node, context: Context) -> str:
         """Why a node stays on float32; empty if it need not."""
@@ -62,34 +93,44 @@ class Precision:
             fnmatchcase(node.name or "", each) or fnmatchcase(node.op_type, each) for each in self.exclude
         ):
             return "excluded"
-        weight = edit.tensor(node.inputs[WEIGHT_INPUT])
-        if weight is None:
+        weight = node.inputs[WEIGHT_INPUT]
+        assert weight is not None
+        if edit.tensor(weight) is None and self.half.computed < len(OPERANDS):
             return "weights computed at run time"
         if weight.dtype != ir.DataType.FLOAT:
             return "weights of another type"
         if edit.tensor(node.inputs[0]) is not None:
             return "a constant input"
+        if any(self._is_too_large(operand) for operand in _operands(node)):
+            return f"values beyond {self.half.dtype.name.lower()}"
         return "" if context.gains(node) else "nothing to gain"
 
+    def _is_too_large(self, value: ir.Value) -> bool:
+        array = edit.constant(value)
+        if array is None:
+            return value.name in self.too_large
+        return bool(array.size) and not np.abs(array).max() <= self.half.largest
 
-def _is_anchor(node: ir.Node) -> bool:
-    """Whether a node could have its operands rounded, and has not yet."""
-    return node.op_type in ANCHORS and node.domain == "" and not _is_rounded(node.inputs[0])
+
+def _operands(node: ir.Node) -> list[ir.Value]:
+    """What a node multiplies."""
+    return [value for value in node.inputs[: len(OPERANDS)] if value is not None]
 
 
-def _is_rounded(value: ir.Value | None) -> bool:
-    cast = None if value is None else value.producer()
-    if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
-        return False
-    return cast.inputs[0].dtype == ir.DataType.BFLOAT16
+def factors(model: ir.Model) -> list[ir.Value]:
+    """The values computed at run time that nodes of the main graph multiply, in float32."""
+    anchors = (node for node in model.graph if node.op_type in ANCHORS and node.domain == "")
+    found = (value for node in anchors for value in _operands(node) if edit.tensor(value) is None)
+    return [value for value in dict.fromkeys(found) if value.dtype == ir.DataType.FLOAT]
 
 
 def _by_operand(nodes: Sequence[ir.Node]) -> dict[ir.Value, list[ir.Node]]:
-    """The values that nodes multiply with weights, each with those nodes."""
+    """The values computed at run time that nodes multiply, each with those nodes."""
     readers: dict[ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        assert node.inputs[0] is not None
-        readers.setdefault(node.inputs[0], []).append(node)
+        for value in dict.fromkeys(_operands(node)):
+            if edit.tensor(value) is None:
+                readers.setdefault(value, []).append(node)
     return readers
 
 
@@ -107,6 +148,7 @@ class _Writer:
     """Adds nodes and constants to the main graph of a model."""
 
     model: ir.Model
+    half: Half
     halves: dict[ir.Value, ir.Value] = field(default_factory=dict)
     weights: dict[ir.Value, ir.Value] = field(default_factory=dict)
     names: edit.Names = field(init=False)
@@ -117,19 +159,23 @@ class _Writer:
     def round(self, value: ir.Value, readers: Sequence[ir.Node]) -> None:
         """Let readers, and residual additions, read a value rounded."""
         readers = [*readers, *_residuals(value, readers)]
-        places = [(user, i) for user, i in value.uses() if user in readers]
+        places = [
+            (user, i)
+            for user, i in value.uses()
+            if user in readers and (i in OPERANDS or user.op_type in RESIDUALS)
+        ]
         rounded = self._cast(self._halves_of(value, readers), ir.DataType.FLOAT)
         for user, i in places:
             user.replace_input_with(i, rounded)
 
     def round_weights(self, node: ir.Node) -> None:
-        """Give a node weights that bfloat16 holds."""
+        """Give a node weights that the half precision holds."""
         weight = node.inputs[WEIGHT_INPUT]
         assert weight is not None
         if weight not in self.weights:
             array = edit.constant(weight)
             assert array is not None
-            rounded = array.astype(ml_dtypes.bfloat16).astype(np.float32)
+            rounded = array.astype(self.half.dtype.numpy()).astype(np.float32)
             name = self.names.fresh(f"{weight.name}_rounded")
             self.weights[weight] = edit.add_constant(self.model.graph, rounded, name)
         node.replace_input_with(WEIGHT_INPUT, self.weights[weight])
@@ -137,16 +183,16 @@ class _Writer:
             edit.drop_initializer(weight)
 
     def _halves_of(self, value: ir.Value, readers: Sequence[ir.Node]) -> ir.Value:
-        """A value as bfloat16. What only moves elements for these readers moves halves from now on."""
+        """A value in half precision. What only moves elements for these readers moves halves from now on."""
         if value not in self.halves:
-            moved = _moved(value, readers)
+            moved = self._moved(value, readers)
             for i, source in moved:
                 mover = value.producer()
                 assert mover is not None
                 mover.replace_input_with(i, self._halves_of(source, [mover]))
             if moved:
-                value.type = ir.TensorType(ir.DataType.BFLOAT16)
-            self.halves[value] = value if moved else self._cast(value, ir.DataType.BFLOAT16)
+                value.type = ir.TensorType(self.half.dtype)
+            self.halves[value] = value if moved else self._cast(value, self.half.dtype)
         return self.halves[value]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -157,14 +203,15 @@ class _Writer:
         edit.insert_behind(self.model.graph, value, [made])
         return result
 
-
-def _moved(value: ir.Value, readers: Sequence[ir.Node]) -> list[tuple[int, ir.Value]]:
-    """The inputs, with their positions, whose elements a value consists of; none where it is computed, or others read it too."""
-    mover = value.producer()
-    if mover is None or mover.op_type not in MOVERS or mover.domain != "" or value.is_graph_output():
-        return []
-    if any(user not in readers for user, _ in value.uses()):
-        return []
-    count = len(mover.inputs) if mover.op_type == "Concat" else 1
-    found = [(i, source) for i, source in enumerate(mover.inputs[:count]) if source is not None]
-    return [] if any(edit.tensor(source) is not None for _, source in found) else found
+    def _moved(self, value: ir.Value, readers: Sequence[ir.Node]) -> list[tuple[int, ir.Value]]:
+        """The inputs, with their positions, whose elements a value consists of; none where it is computed, or others read it too."""
+        mover = value.producer()
+        if mover is None or mover.op_type not in self.half.movers or mover.domain != "":
+            return []
+        if value.is_graph_output() or any(user not in readers for user, _ in value.uses()):
+            return []
+        if len(mover.outputs) > 1:
+            return []
+        count = len(mover.inputs) if mover.op_type == "Concat" else 1
+        found = [(i, source) for i, source in enumerate(mover.inputs[:count]) if source is not None]
+        return [] if any(edit.tensor(source) is not None for _, source in found) else found

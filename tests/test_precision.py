@@ -11,7 +11,7 @@ import pytest
 from graphopt import api
 from graphopt.backends.targets import find_target, runs_here
 from graphopt.errors import GraphoptError, VerificationError
-from graphopt.passes.precision import Precision
+from graphopt.passes.precision import BFLOAT16, Precision
 from graphopt.precision import Rounding, make_room, prepare
 from graphopt.verify import rounded_tolerance
 from graphopt_runtime.artifact import open_artifact
@@ -95,12 +95,12 @@ def test_nodes_that_are_kept(tmp_path: Path) -> None:
     prepared = prepare([model()], find_target(TARGET), "bf16", ["MatMul"])
     assert prepared.precision == "float32"
     assert prepared.notice == f"{TARGET}: 0 of 2 convolutions and products multiply bfloat16"
-    with pytest.raises(GraphoptError, match="--keep-float: only with --precision bf16"):
+    with pytest.raises(GraphoptError, match="--keep-float: only with --precision bf16 or fp16"):
         api.build(model(), tmp_path / "m.gopt", keep_float=["MatMul"])
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphoptError, match="unknown precision 'fp8'; choose one of fp32, bf16"):
+    with pytest.raises(GraphoptError, match="unknown precision 'fp8'; choose one of fp32, bf16, fp16"):
         api.build(model(), tmp_path / "m.gopt", precision="fp8")
 
 
@@ -109,18 +109,20 @@ def test_tolerance_grows_with_the_root_of_the_layers() -> None:
     source = model()
     Rounding(find_target(TARGET)).apply(rounded := source.clone())
     feeds = [random_feeds(source)]
-    assert rounded_tolerance(source, rounded, 0, feeds) == 0
-    assert rounded_tolerance(source, rounded, 2, feeds) == pytest.approx(4 * 2**-9 * 2)
-    assert rounded_tolerance(source, rounded, 8, feeds) == pytest.approx(4 * 2**-9 * 4)
+    assert rounded_tolerance(source, rounded, 0, feeds, BFLOAT16.roundoff) == 0
+    assert rounded_tolerance(source, rounded, 2, feeds, BFLOAT16.roundoff) == pytest.approx(4 * 2**-9 * 2)
+    assert rounded_tolerance(source, rounded, 8, feeds, BFLOAT16.roundoff) == pytest.approx(4 * 2**-9 * 4)
     [bias] = [value for value in rounded.graph.initializers.values() if value.name == "d"]
     bias.const_value = ir.tensor(WEIGHTS["d"] + 1000)
-    assert rounded_tolerance(source, rounded, 2, feeds) > 1
+    assert rounded_tolerance(source, rounded, 2, feeds, BFLOAT16.roundoff) > 1
 
 
 def test_a_model_that_onnx_runtime_cannot_run_has_the_expected_tolerance() -> None:
     source = model()
     broken = make_model("g (float[2] x) => (float[2] y) { y = com.microsoft.Nothing(x) }")
-    assert rounded_tolerance(source, broken, 2, [random_feeds(source)]) == pytest.approx(4 * 2**-9 * 2)
+    assert rounded_tolerance(source, broken, 2, [random_feeds(source)], BFLOAT16.roundoff) == pytest.approx(
+        4 * 2**-9 * 2
+    )
 
 
 @pytest.mark.usefixtures("here")

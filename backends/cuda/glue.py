@@ -64,7 +64,8 @@ def _variant(
     launches: list[str] = []
     for kernel in program.kernels():
         assert kernel.launch is not None
-        facts = [numbers[symbols[kernel]], kernel.launch.blocks, kernel.launch.threads]
+        launch = kernel.launch
+        facts = [numbers[symbols[kernel]], launch.blocks, launch.threads, launch.shared]
         launches.append(_row([*facts, len(arguments), len(kernel.buffers)]))
         arguments += [places.get(buffer) or _planned(buffer, plan) for buffer in kernel.buffers]
     return _VARIANT.format(

@@ -13,6 +13,9 @@ from graphopt.backends.codegen.builder import dtype_of
 from graphopt.backends.codegen.llvm import each_body, keeping_names
 from graphopt.backends.cuda.functions import DEFINITIONS
 
+OVERLAY, ALIGNED_OVERLAY = "extern __shared__ __align__(64)", "extern __shared__ __align__(1024)"
+"""Rows of operands are shuffled by the bits of their addresses, so that tiles begin at multiples of eight rows."""
+
 DEVICE_FUNCTION = 2
 """TVM's calling convention of functions that a host launches."""
 
@@ -26,6 +29,7 @@ def cuda_source(functions: Mapping[str, Any], arch: str) -> str:
     with target:
         module = keeping_names(tirx.transform.LowerIntrin(), module)
         source: str = tvm.get_global_func("target.build.cuda")(module, target).inspect_source()
+    source = source.replace(OVERLAY, ALIGNED_OVERLAY)
     definitions = dict.fromkeys(d for f in functions.values() for d in json.loads(str(f.attrs[DEFINITIONS])))
     return "".join(definitions) + source
 

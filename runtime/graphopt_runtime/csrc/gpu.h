@@ -18,11 +18,13 @@ typedef struct {
     size_t offset;
 } gpu_argument;
 
-/* One call of a kernel: its number, blocks of threads, and `argument_count` arguments from `first_argument`. */
+/* One call of a kernel: its number, blocks of threads that share bytes of memory, and `argument_count` arguments from
+   `first_argument`. */
 typedef struct {
     int kernel;
     unsigned blocks;
     unsigned threads;
+    unsigned shared;
     int first_argument;
     int argument_count;
 } gpu_launch;
@@ -63,6 +65,7 @@ typedef struct gpu_executable_s *gpu_executable;
 typedef unsigned long long gpu_address;
 
 enum { GPU_ATTRIBUTE_MEMORY_TYPE = 2, GPU_MEMORY_DEVICE = 2, GPU_STREAM_NON_BLOCKING = 1, GPU_CAPTURE_THREAD = 1 };
+enum { GPU_FUNCTION_MOST_SHARED = 8, GPU_SHARED_UNASKED = 48 << 10 };
 enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
 
 /* Every function that the runtime calls: result name, suffix of the symbol, parameters. */
@@ -77,6 +80,7 @@ enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
     X(ModuleLoadData, "", (gpu_module * module, const void *image))                                                   \
     X(ModuleUnload, "", (gpu_module module))                                                                          \
     X(ModuleGetFunction, "", (gpu_function * function, gpu_module module, const char *name))                          \
+    X(FuncSetAttribute, "", (gpu_function function, int attribute, int value))                                        \
     X(MemAlloc, "_v2", (gpu_address * address, size_t bytes))                                                         \
     X(MemFree, "_v2", (gpu_address address))                                                                          \
     X(MemcpyHtoD, "_v2", (gpu_address to, const void *from, size_t bytes))                                            \

@@ -61,6 +61,19 @@ static int load_code(graphopt_model *model) {
     return 1;
 }
 
+/* Asks for memory that blocks of threads share, of which they have little unasked. */
+static int allow_shared(const graphopt_model *model) {
+    for (int i = 0; i < gpu_variant_count; i++)
+        for (int j = 0; j < gpu_variants[i].launch_count; j++) {
+            const gpu_launch *launch = &gpu_variants[i].launches[j];
+            gpu_function function = model->functions[launch->kernel];
+            if (launch->shared > GPU_SHARED_UNASKED &&
+                !GPU_OK(model->driver, FuncSetAttribute, (function, GPU_FUNCTION_MOST_SHARED, (int)launch->shared)))
+                return 0;
+        }
+    return 1;
+}
+
 static int load_weights(graphopt_model *model, const void *weights) {
     if (gpu_weights_bytes == 0) return 1;
     return GPU_OK(model->driver, MemAlloc, (&model->weights, gpu_weights_bytes)) &&
@@ -98,7 +111,7 @@ graphopt_model *graphopt_create(const void *weights, int threads) {
     int ready = GPU_OK(driver, DeviceGet, (&model->device, 0)) &&
                 GPU_OK(driver, DevicePrimaryCtxRetain, (&model->context, model->device)) && enter(model);
     if (ready) {
-        ready = load_code(model) && load_weights(model, weights);
+        ready = load_code(model) && allow_shared(model) && load_weights(model, weights);
         leave(model);
     }
     if (ready) return model;
@@ -125,7 +138,7 @@ static int launch_all(const graphopt_model *model, const gpu_variant *variant, c
         }
         gpu_function function = model->functions[launch->kernel];
         if (!GPU_OK(model->driver, LaunchKernel,
-                    (function, launch->blocks, 1, 1, launch->threads, 1, 1, 0, space->stream, pointers, NULL)))
+                    (function, launch->blocks, 1, 1, launch->threads, 1, 1, launch->shared, space->stream, pointers, NULL)))
             return 0;
     }
     return 1;
