@@ -16,11 +16,15 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import edit
+from graphopt.passes.fuse.emit import DOMAIN
 from graphopt.pipeline import Context, Outcome
 
-ANCHORS = ("Conv", "Gemm", "MatMul")
+OPERANDS = {("", name): 2 for name in ("Conv", "Gemm", "MatMul")} | {
+    (domain, "Attention"): 3 for domain in ("", DOMAIN)
+}
+"""How many of the first inputs of a node are multiplied."""
+
 WEIGHT_INPUT = 1
-OPERANDS = (0, WEIGHT_INPUT)
 
 MOVERS = ("Concat", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give back elements of their inputs: they move halves, if nobody else wants floats of them."""
@@ -35,20 +39,19 @@ RULE = "round operands"
 
 @dataclass(frozen=True)
 class Half:
-    """A half precision: operators that give back elements of theirs, and how many operands of a product are rounded that are no
-    constants."""
+    """A half precision: operators that only move it, and whether operands are rounded that no weights are multiplied with."""
 
     dtype: ir.DataType
     movers: tuple[str, ...]
-    computed: int
+    without_weights: bool
     largest: float
     """The largest finite number."""
     roundoff: float
     """The largest relative error of rounding."""
 
 
-BFLOAT16 = Half(ir.DataType.BFLOAT16, MOVERS, 1, float.fromhex("0x1.fep127"), 2.0**-9)
-FLOAT16 = Half(ir.DataType.FLOAT16, (*MOVERS, "MaxPool", "Slice"), 2, 65504.0, 2.0**-11)
+BFLOAT16 = Half(ir.DataType.BFLOAT16, MOVERS, False, float.fromhex("0x1.fep127"), 2.0**-9)
+FLOAT16 = Half(ir.DataType.FLOAT16, (*MOVERS, "MaxPool", "Slice", "Split"), True, 65504.0, 2.0**-11)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Precision:
         refused = Counter((RULE, reason) for reason in reasons.values() if reason)
         if chosen and model.opset_imports.get("", 0) < LEAST_OPSET:
             return Outcome(refused=Counter({(RULE, f"opset {LEAST_OPSET} brings bfloat16"): len(chosen)}))
-        writer = _Writer(model, self.half)
+        writer = _Writer(model, self.half, frozenset(chosen))
         for value, readers in _by_operand(chosen).items():
             writer.round(value, readers)
         for node in chosen:
@@ -80,7 +83,9 @@ class Precision:
 
     def _is_open(self, node: ir.Node) -> bool:
         """Whether a node could have its operands rounded, and has not yet."""
-        if node.op_type not in ANCHORS or node.domain != "" or node.inputs[0] is None:
+        if not _operands(node) or node.inputs[0] is None:
+            return False
+        if node.op_type == "Attention" and not self.half.without_weights:
             return False
         cast = node.inputs[0].producer()
         if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
@@ -95,7 +100,7 @@ class Precision:
             return "excluded"
         weight = node.inputs[WEIGHT_INPUT]
         assert weight is not None
-        if edit.tensor(weight) is None and self.half.computed < len(OPERANDS):
+        if edit.tensor(weight) is None and not self.half.without_weights:
             return "weights computed at run time"
         if weight.dtype != ir.DataType.FLOAT:
             return "weights of another type"
@@ -113,14 +118,14 @@ class Precision:
 
 
 def _operands(node: ir.Node) -> list[ir.Value]:
-    """What a node multiplies."""
-    return [value for value in node.inputs[: len(OPERANDS)] if value is not None]
+    """What a node multiplies; nothing for other nodes."""
+    count = OPERANDS.get((node.domain, node.op_type), 0)
+    return [value for value in node.inputs[:count] if value is not None]
 
 
 def factors(model: ir.Model) -> list[ir.Value]:
     """The values computed at run time that nodes of the main graph multiply, in float32."""
-    anchors = (node for node in model.graph if node.op_type in ANCHORS and node.domain == "")
-    found = (value for node in anchors for value in _operands(node) if edit.tensor(value) is None)
+    found = (value for node in model.graph for value in _operands(node) if edit.tensor(value) is None)
     return [value for value in dict.fromkeys(found) if value.dtype == ir.DataType.FLOAT]
 
 
@@ -149,6 +154,7 @@ class _Writer:
 
     model: ir.Model
     half: Half
+    chosen: frozenset[ir.Node]
     halves: dict[ir.Value, ir.Value] = field(default_factory=dict)
     weights: dict[ir.Value, ir.Value] = field(default_factory=dict)
     names: edit.Names = field(init=False)
@@ -162,7 +168,7 @@ class _Writer:
         places = [
             (user, i)
             for user, i in value.uses()
-            if user in readers and (i in OPERANDS or user.op_type in RESIDUALS)
+            if user in readers and (i < len(_operands(user)) or user.op_type in RESIDUALS)
         ]
         rounded = self._cast(self._halves_of(value, readers), ir.DataType.FLOAT)
         for user, i in places:
@@ -190,9 +196,12 @@ class _Writer:
                 mover = value.producer()
                 assert mover is not None
                 mover.replace_input_with(i, self._halves_of(source, [mover]))
-            if moved:
-                value.type = ir.TensorType(self.half.dtype)
-            self.halves[value] = value if moved else self._cast(value, self.half.dtype)
+            results = _results(value) if moved else []
+            for result in results:
+                result.type = ir.TensorType(self.half.dtype)
+                self.halves[result] = result
+            if not results:
+                self.halves[value] = self._cast(value, self.half.dtype)
         return self.halves[value]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -210,8 +219,27 @@ class _Writer:
             return []
         if value.is_graph_output() or any(user not in readers for user, _ in value.uses()):
             return []
-        if len(mover.outputs) > 1:
+        others = [result for result in mover.outputs if result is not value]
+        if others and not (mover.op_type == "Split" and all(self._is_wanted(result) for result in others)):
             return []
         count = len(mover.inputs) if mover.op_type == "Concat" else 1
         found = [(i, source) for i, source in enumerate(mover.inputs[:count]) if source is not None]
         return [] if any(edit.tensor(source) is not None for _, source in found) else found
+
+    def _is_wanted(self, value: ir.Value) -> bool:
+        """Whether all that reads a value, past operators that move elements, multiplies it rounded."""
+        if value in self.halves or value.is_graph_output():
+            return value in self.halves
+        return all(self._wants(user, i) for user, i in value.uses())
+
+    def _wants(self, user: ir.Node, i: int) -> bool:
+        if user in self.chosen:
+            return i < len(_operands(user))
+        is_mover = user.op_type in self.half.movers and user.domain == "" and len(user.outputs) == 1
+        return is_mover and i == 0 and user.op_type != "Concat" and self._is_wanted(user.outputs[0])
+
+
+def _results(value: ir.Value) -> list[ir.Value]:
+    """All results of the node that makes a value."""
+    producer = value.producer()
+    return [value] if producer is None else list(producer.outputs)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.backends.cuda.attention import choose_attention, half_of
 from graphopt.backends.lower import casts
 from graphopt.backends.lower.casts import convert
 from graphopt.backends.lower.context import Lowering
@@ -52,11 +53,8 @@ def _half_of(ctx: Lowering, value: ir.Value | None) -> Tensor | None:
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float16)
         return ctx.constant(rounded) if np.array_equal(rounded.astype(np.float32), array) else None
-    cast = value.producer()
-    source = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else None
-    if source is None or source.dtype != ir.DataType.FLOAT16:
-        return None
-    return ctx.tensor(source)
+    source = half_of(value)
+    return None if source is None else ctx.tensor(source)
 
 
 @contextmanager
@@ -81,6 +79,7 @@ def _of_halves(lower: Callable[[Lowering, ir.Node], None]) -> Anchor:
 
 
 OPERATORS: dict[str, Operator | Varying] = {
+    "Attention": Varying(choose_attention),
     "Cast": Varying(_choose_cast),
     "Conv": _of_halves(lower_conv),
     "Gemm": _of_halves(lower_gemm),

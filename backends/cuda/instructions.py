@@ -77,6 +77,15 @@ def await_copies(pending: int) -> Inline:
     return Inline(f"graphopt_await{pending}", _AWAIT.format(pending=pending))
 
 
+_PACK = """__device__ __forceinline__ void graphopt_pack(void *to, float x, float y) {
+  __half2 both = __floats2half2_rn(x, y);
+  *(unsigned *)to = *(unsigned *)&both;
+}
+"""
+
+PACK = Inline("graphopt_pack", _PACK)
+"""`(register, x, y)`: two floats as halves of one register."""
+
 FENCE = Inline("graphopt_fence", _FENCE)
 """`()`: what the thread's copies wrote to shared memory can be read by `wgmma` of others, after a barrier."""
 

@@ -44,7 +44,7 @@ class Nothing:
 def suits_tensor_cores(left: Tensor, right: Tensor, extents: Extents) -> bool:
     """Whether chunks of both operands, which are halves, can be copied as they lie: along the depth, the right one also along
     columns."""
-    if (left.dtype, right.dtype) != ("float16", "float16") or min(extents.rows, extents.columns) < CHUNK:
+    if (left.dtype, right.dtype) != ("float16", "float16") or extents.columns < CHUNK:
         return False
     if extents.depth % CHUNK:
         return False

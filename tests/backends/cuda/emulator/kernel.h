@@ -76,7 +76,13 @@ static inline void graphopt_await1() {}
 static inline void graphopt_await2() {}
 static inline void graphopt_await3() {}
 static inline void graphopt_await4() {}
+static inline void graphopt_await5() {}
+static inline void graphopt_await6() {}
 static inline void graphopt_fence() {}
+static inline void graphopt_pack(void *to, float x, float y) {
+    ((half *)to)[0] = (half)x;
+    ((half *)to)[1] = (half)y;
+}
 
 static inline const void *emulated_pointer(int thread) { return (const void *)*emulated_exchange(thread); }
 
