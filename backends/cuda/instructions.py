@@ -78,10 +78,28 @@ def await_copies(pending: int) -> Inline:
 
 
 _PACK = """__device__ __forceinline__ void graphopt_pack(void *to, float x, float y) {
-  __half2 both = __floats2half2_rn(x, y);
-  *(unsigned *)to = *(unsigned *)&both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*(unsigned *)to) : "f"(y), "f"(x));
 }
 """
+
+_BEGIN = """__device__ __forceinline__ void graphopt_begin() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+"""
+
+_POWER = """__device__ __forceinline__ float graphopt_power(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+"""
+
+POWER = Inline("graphopt_power", _POWER)
+"""`(x)`: 2**x, off by two units in the last place."""
+
+BEGIN = Inline("graphopt_begin", _BEGIN)
+"""`()`: waits until the kernel before this one has ended, then lets the next one be brought up."""
 
 PACK = Inline("graphopt_pack", _PACK)
 """`(register, x, y)`: two floats as halves of one register."""

@@ -14,7 +14,7 @@ from graphopt.errors import TargetError
 
 HINT = "install NVIDIA's CUDA toolkit, or name its folder in CUDA_HOME"
 
-FLAGS = ("-cubin", "-O3", "-std=c++17", "-Wno-deprecated-gpu-targets", "-diag-suppress=177,550")
+FLAGS = ("-cubin", "-O3", "-std=c++17", "-Wno-deprecated-gpu-targets", "-diag-suppress=177,550,1046")
 
 
 OWN_INSTRUCTIONS = {"sm_90": "sm_90a"}

@@ -14,7 +14,6 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
-from graphopt.backends.codegen.mathematics import exp
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.instructions import (
     COMMIT,
@@ -23,6 +22,7 @@ from graphopt.backends.cuda.instructions import (
     LOAD_TRANSPOSED,
     MULTIPLY,
     PACK,
+    POWER,
     await_copies,
 )
 from graphopt.backends.kernels.window import split_index
@@ -40,6 +40,8 @@ STAGES = 2
 
 LARGEST = 128
 """Elements of a query or a value that a warp has registers for."""
+
+LOG2_E = 1 / math.log(2)
 
 LOWEST = -3.0e38
 """Below all scores of pairs that attend, so that differences from it are finite."""
@@ -180,15 +182,15 @@ class _Team:
         return scores
 
     def _weigh(self, scores: Local, first: Expr, keys: int) -> None:
-        """Scores become exponentials of their difference from the largest one; what was added up so far is scaled to match."""
+        """Scores become powers of two, of their difference from the largest one; what was added up so far is scaled to match."""
         k, a = self.k, self.attention
         for i in range(BLOCK // COLUMNS * 4):
             key = k.bind(first + self.column + (i // 4 * COLUMNS + i % 2))
-            value = scores[i] * const(a.scale, "float32")
+            value = scores[i] * const(a.scale * LOG2_E, "float32")
             row = k.bind(tirx.op.min(self.row + i % 4 // 2 * 8, const(a.shape[2] - 1, "int32")))
             if a.mask is not None:
                 place = k.bind(tirx.op.min(key, const(keys - 1, "int32")))
-                value = value + a.mask(k, [self.n, self.head, row, place])
+                value = value + a.mask(k, [self.n, self.head, row, place]) * const(LOG2_E, "float32")
             if keys % BLOCK:
                 value = tirx.Select(key < keys, value, const(-np.inf, "float32"))
             k.assign(scores, i, value)
@@ -204,11 +206,11 @@ class _Team:
             k.assign(best, 0, tirx.op.max(best[0], scores[i]))
         for distance in (1, 2):
             k.assign(best, 0, tirx.op.max(best[0], k.exchange(best[0], distance)))
-        shrink = k.bind(exp(k, k.bind(self.largest[half] - best[0])))
+        shrink = k.bind(k.call(POWER, "float32", self.largest[half] - best[0]))
         k.assign(self.largest, half, best[0])
         k.assign(self.totals, half, self.totals[half] * shrink)
         for i in places:
-            k.assign(scores, i, exp(k, k.bind(scores[i] - best[0])))
+            k.assign(scores, i, k.call(POWER, "float32", scores[i] - best[0]))
             k.assign(self.totals, half, self.totals[half] + scores[i])
         for i in range(self.attention.value_size // 2):
             if i % 4 // 2 == half:
