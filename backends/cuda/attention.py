@@ -34,7 +34,7 @@ IN_ROWS = (0, 2, 1, 3)
 
 def choose_attention(node: ir.Node) -> Operator:
     """By what is known of the node alone."""
-    return Anchor(_lower) if suits_tensor_cores(node) else attention.OPERATORS["Attention"]  # type: ignore[return-value]
+    return Anchor(_lower) if suits_tensor_cores(node) else attention.OPERATORS["Attention"]
 
 
 def half_of(value: ir.Value | None) -> ir.Value | None:
@@ -59,7 +59,9 @@ def suits_tensor_cores(node: ir.Node) -> bool:
     shapes = [shape_of(value) for value in operands if value is not None]
     if any(len(shape) != 4 or 0 in shape for shape in shapes) or len({shape[:2] for shape in shapes}) > 1:
         return False
-    if mask is not None and (not dtype_of_value(mask).startswith("float") or shape_of(mask)[-1] not in (1, shapes[1][2])):
+    if mask is not None and (
+        not dtype_of_value(mask).startswith("float") or shape_of(mask)[-1] not in (1, shapes[1][2])
+    ):
         return False
     return all(shape[-1] % DEPTH == 0 and shape[-1] <= LARGEST for shape in shapes)
 

@@ -50,6 +50,7 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TensorTile, int]]:
     return waiting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
 def test_products_by_every_tile(
     gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
@@ -63,6 +64,7 @@ def test_products_by_every_tile(
     assert not tiles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
 def test_convolutions_by_every_tile(
     gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
@@ -101,7 +103,9 @@ def test_products_without_whole_chunks_go_elsewhere(gpu: Target, depth: int, col
 def test_convolutions(gpu: Target) -> None:
     nodes = Nodes()
     bias = fixed(halves(16))
-    nodes.add("Conv", halves(2, 3, 15, 11), fixed(halves(16, 3, 7, 5)), bias, pads=[3, 2, 3, 2], strides=[2, 3])
+    nodes.add(
+        "Conv", halves(2, 3, 15, 11), fixed(halves(16, 3, 7, 5)), bias, pads=[3, 2, 3, 2], strides=[2, 3]
+    )
     nodes.add("Conv", halves(1, 16, 8, 8), fixed(halves(32, 8, 3, 3)), group=2, pads=[1, 1, 1, 1])
     nodes.add("Conv", halves(1, 24, 6, 9), fixed(halves(16, 24, 1, 1)), bias)
     nodes.add("Conv", halves(1, 8, 12, 12), fixed(halves(8, 8, 3, 3)), dilations=[2, 3])
@@ -112,11 +116,15 @@ def test_convolutions(gpu: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "filters", "groups"), [(6, 12, 2), (8, 7, 1)], ids=["groups of no whole chunk", "odd filters"]
+    ("channels", "filters", "groups"),
+    [(6, 12, 2), (8, 7, 1)],
+    ids=["groups of no whole chunk", "odd filters"],
 )
 def test_convolutions_that_do_not_suit(gpu: Target, channels: int, filters: int, groups: int) -> None:
     nodes = Nodes()
-    nodes.add("Conv", halves(1, channels, 5, 5), fixed(halves(filters, channels // groups, 3, 3)), group=groups)
+    nodes.add(
+        "Conv", halves(1, channels, 5, 5), fixed(halves(filters, channels // groups, 3, 3)), group=groups
+    )
     assert ("conv", True) not in kernels(nodes)
     nodes.check(gpu)
 
@@ -134,7 +142,9 @@ def test_depthwise(gpu: Target) -> None:
 def test_a_chain_of_convolutions_is_moved_at_its_ends_alone(gpu: Target) -> None:
     nodes = Nodes()
     first = nodes.add("Conv", halves(1, 8, 9, 9), fixed(halves(16, 8, 3, 3)), pads=[1, 1, 1, 1])
-    pooled = nodes.add("MaxPool", nodes.add("Relu", first), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    pooled = nodes.add(
+        "MaxPool", nodes.add("Relu", first), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
     second = nodes.add("Conv", pooled, fixed(halves(16, 16, 1, 1)))
     total = nodes.add("Add", second, pooled)
     mean = nodes.add("GlobalAveragePool", total)
@@ -143,10 +153,19 @@ def test_a_chain_of_convolutions_is_moved_at_its_ends_alone(gpu: Target) -> None
     nodes.check(gpu)
 
 
-def attend(nodes: Nodes, shape: tuple[int, int, int, int], keys: int, *mask: np.ndarray, **options: float) -> None:
-    batch, heads, queries, size = shape
+def attend(
+    nodes: Nodes, shape: tuple[int, int, int, int], keys: int, *mask: np.ndarray, **options: float
+) -> None:
+    batch, heads, _, size = shape
     key = halves(batch, heads, keys, size)
-    nodes.add("Attention", halves(*shape), key, halves(batch, heads, keys, size)[::, ::, ::-1].copy(), *mask, **options)
+    nodes.add(
+        "Attention",
+        halves(*shape),
+        key,
+        halves(batch, heads, keys, size)[::, ::, ::-1].copy(),
+        *mask,
+        **options,
+    )
 
 
 def test_attention(gpu: Target) -> None:
