@@ -91,7 +91,8 @@ class Blocked:
 
     def position(self, index: Sequence[Expr]) -> Expr:
         n, c, *spatial = index
-        outer = [n, _floordiv(c, self.block), *spatial, _floormod(c, self.block)]
+        block, lane = _floordiv(c, self.block), _floormod(c, self.block)
+        outer = [n, 0, *spatial, c] if self.shape[1] <= self.block else [n, block, *spatial, lane]
         strides = row_major_strides(self.physical_shape(self.shape))
         position: Expr = 0
         for i, stride in zip(outer, strides, strict=True):

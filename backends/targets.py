@@ -16,6 +16,7 @@ from graphopt.backends.kernels.core import (
     AVX512_VNNI,
     AVX_VNNI,
     GPU,
+    GPU_HOPPER,
     NEON,
     NEON_BF16,
     NEON_DOT,
@@ -306,12 +307,12 @@ TARGETS: Mapping[str, Target] = {
             "riscv64", RISCV64, "generic-rv64", ("m", "a", "f", "d", "c"), SCALAR, "64-bit RISC-V", "rv64"
         ),
         *(
-            Target(f"cuda:{arch}", X86_64, "x86-64-v2", (), GPU, description, device=arch)
-            for arch, description in (
-                ("sm_80", "NVIDIA A100"),
-                ("sm_86", "NVIDIA RTX 30, A10, A40"),
-                ("sm_89", "NVIDIA RTX 40, L4, L40"),
-                ("sm_90", "NVIDIA H100, H200"),
+            Target(f"cuda:{arch}", X86_64, "x86-64-v2", (), gpu, description, device=arch)
+            for arch, gpu, description in (
+                ("sm_80", GPU, "NVIDIA A100"),
+                ("sm_86", GPU, "NVIDIA RTX 30, A10, A40"),
+                ("sm_89", GPU, "NVIDIA RTX 40, L4, L40"),
+                ("sm_90", GPU_HOPPER, "NVIDIA H100, H200"),
             )
         ),
         Target("cortex-m7", CORTEX_M, "cortex-m7", (), SCALAR, "microcontrollers, as an object"),

@@ -1,6 +1,7 @@
-"""Rounds what convolutions and products multiply to halves, bfloat16 or float16, in standard operators that any runtime reads.
+"""Rounds what convolutions and products multiply to half precision, in standard operators that any runtime reads.
 
-Cast to halves and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay float32.
+Cast to bfloat16 or float16 and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay
+float32.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.model import edit
+from graphopt.passes.fuse.emit import DOMAIN
 from graphopt.rewriting.pipeline import Context, Outcome
 
-ANCHORS = ("Conv", "Gemm", "MatMul")
+OPERANDS = {("", name): 2 for name in ("Conv", "Gemm", "MatMul")} | {
+    (domain, "Attention"): 3 for domain in ("", DOMAIN)
+}
+"""How many of the first inputs of a node are multiplied."""
+
 WEIGHT_INPUT = 1
 
 MOVERS = ("Concat", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -32,31 +38,67 @@ RULE = "round operands"
 
 
 @dataclass(frozen=True)
+class Half:
+    """A half precision: operators that only move it, and whether operands are rounded that no weights are multiplied with."""
+
+    dtype: ir.DataType
+    movers: tuple[str, ...]
+    without_weights: bool
+    largest: float
+    """The largest finite number."""
+    roundoff: float
+    """The relative error of a product's operand: half of the largest of rounding, about its root mean square."""
+
+
+BFLOAT16 = Half(ir.DataType.BFLOAT16, MOVERS, False, float.fromhex("0x1.fep127"), 2.0**-9)
+FLOAT16 = Half(ir.DataType.FLOAT16, MOVERS, False, 65504.0, 2.0**-12)
+FLOAT16_EVERYWHERE = Half(
+    ir.DataType.FLOAT16, (*MOVERS, "MaxPool", "Slice", "Split"), True, 65504.0, 2.0**-11
+)
+"""Of GPUs. What comes out of one product is rounded on the way to the next, hence twice the error."""
+
+
+@dataclass(frozen=True)
 class Precision:
     """Rounds activations and constant weights of convolutions and products to `half`, where the target gains from it.
 
-    `exclude` are patterns of names and operators that stay float32.
+    `exclude` are patterns of names and operators that stay float32, `too_large` names of values that `half` cannot hold.
     """
 
     name: ClassVar[str] = "precision"
     exclude: tuple[str, ...] = ()
-    half: ir.DataType = ir.DataType.BFLOAT16
+    half: Half = BFLOAT16
+    too_large: frozenset[str] = frozenset()
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
         """Works on the main graph; loops and branches stay float32."""
-        reasons = {node: self._why_not(node, context) for node in model.graph if self._is_anchor(node)}
+        reasons = {node: self._why_not(node, context) for node in model.graph if self._is_open(node)}
         chosen = [node for node, reason in reasons.items() if not reason]
         refused = Counter((RULE, reason) for reason in reasons.values() if reason)
         if chosen and model.opset_imports.get("", 0) < LEAST_OPSET:
             return Outcome(
-                refused=Counter({(RULE, f"opset {LEAST_OPSET} brings {self.half.name.lower()}"): len(chosen)})
+                refused=Counter(
+                    {(RULE, f"opset {LEAST_OPSET} brings {self.half.dtype.name.lower()}"): len(chosen)}
+                )
             )
-        writer = _Writer(model, self.half)
+        writer = _Writer(model, self.half, frozenset(chosen))
         for value, readers in _by_operand(chosen).items():
             writer.round(value, readers)
         for node in chosen:
-            writer.round_weights(node)
+            if edit.tensor(node.inputs[WEIGHT_INPUT]) is not None:
+                writer.round_weights(node)
         return Outcome(bool(chosen), Counter({RULE: len(chosen)} if chosen else {}), refused)
+
+    def _is_open(self, node: ir.Node) -> bool:
+        """Whether a node could have its operands rounded, and has not yet."""
+        if not _operands(node) or node.inputs[0] is None:
+            return False
+        if node.op_type == "Attention" and not self.half.without_weights:
+            return False
+        cast = node.inputs[0].producer()
+        if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
+            return True
+        return cast.inputs[0].dtype != self.half.dtype
 
     def _why_not(self, node: ir.Node, context: Context) -> str:
         """Why a node stays on float32; empty if it need not."""
@@ -64,36 +106,44 @@ class Precision:
             fnmatchcase(node.name or "", each) or fnmatchcase(node.op_type, each) for each in self.exclude
         ):
             return "excluded"
-        weight = edit.tensor(node.inputs[WEIGHT_INPUT])
-        if weight is None:
+        weight = node.inputs[WEIGHT_INPUT]
+        assert weight is not None
+        if edit.tensor(weight) is None and not self.half.without_weights:
             return "weights computed at run time"
         if weight.dtype != ir.DataType.FLOAT:
             return "weights of another type"
         if edit.tensor(node.inputs[0]) is not None:
             return "a constant input"
-        with np.errstate(over="ignore"):
-            rounded = weight.numpy().astype(self.half.numpy())
-        if not np.isfinite(rounded).all():
-            return f"weights beyond {self.half.name.lower()}"
+        if any(self._is_too_large(operand) for operand in _operands(node)):
+            return f"values beyond {self.half.dtype.name.lower()}"
         return "" if context.gains(node) else "nothing to gain"
 
-    def _is_anchor(self, node: ir.Node) -> bool:
-        """Whether a node could have its operands rounded, and has not yet."""
-        return node.op_type in ANCHORS and node.domain == "" and not self._is_rounded(node.inputs[0])
+    def _is_too_large(self, value: ir.Value) -> bool:
+        array = edit.constant(value)
+        if array is None:
+            return value.name in self.too_large
+        return bool(array.size) and not np.abs(array).max() <= self.half.largest
 
-    def _is_rounded(self, value: ir.Value | None) -> bool:
-        cast = None if value is None else value.producer()
-        if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
-            return False
-        return cast.inputs[0].dtype == self.half
+
+def _operands(node: ir.Node) -> list[ir.Value]:
+    """What a node multiplies; nothing for other nodes."""
+    count = OPERANDS.get((node.domain, node.op_type), 0)
+    return [value for value in node.inputs[:count] if value is not None]
+
+
+def factors(model: ir.Model) -> list[ir.Value]:
+    """The values computed at run time that nodes of the main graph multiply, in float32."""
+    found = (value for node in model.graph for value in _operands(node) if edit.tensor(value) is None)
+    return [value for value in dict.fromkeys(found) if value.dtype == ir.DataType.FLOAT]
 
 
 def _by_operand(nodes: Sequence[ir.Node]) -> dict[ir.Value, list[ir.Node]]:
-    """The values that nodes multiply with weights, each with those nodes."""
+    """The values computed at run time that nodes multiply, each with those nodes."""
     readers: dict[ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        assert node.inputs[0] is not None
-        readers.setdefault(node.inputs[0], []).append(node)
+        for value in dict.fromkeys(_operands(node)):
+            if edit.tensor(value) is None:
+                readers.setdefault(value, []).append(node)
     return readers
 
 
@@ -111,7 +161,8 @@ class _Writer:
     """Adds nodes and constants to the main graph of a model."""
 
     model: ir.Model
-    half: ir.DataType
+    half: Half
+    chosen: frozenset[ir.Node]
     halves: dict[ir.Value, ir.Value] = field(default_factory=dict)
     weights: dict[ir.Value, ir.Value] = field(default_factory=dict)
     names: edit.Names = field(init=False)
@@ -122,19 +173,23 @@ class _Writer:
     def round(self, value: ir.Value, readers: Sequence[ir.Node]) -> None:
         """Let readers, and residual additions, read a value rounded."""
         readers = [*readers, *_residuals(value, readers)]
-        places = [(user, i) for user, i in value.uses() if user in readers]
+        places = [
+            (user, i)
+            for user, i in value.uses()
+            if user in readers and (i < len(_operands(user)) or user.op_type in RESIDUALS)
+        ]
         rounded = self._cast(self._halves_of(value, readers), ir.DataType.FLOAT)
         for user, i in places:
             user.replace_input_with(i, rounded)
 
     def round_weights(self, node: ir.Node) -> None:
-        """Give a node weights that halves hold."""
+        """Give a node weights that the half precision holds."""
         weight = node.inputs[WEIGHT_INPUT]
         assert weight is not None
         if weight not in self.weights:
             array = edit.constant(weight)
             assert array is not None
-            rounded = array.astype(self.half.numpy()).astype(np.float32)
+            rounded = array.astype(self.half.dtype.numpy()).astype(np.float32)
             name = self.names.fresh(f"{weight.name}_rounded")
             self.weights[weight] = edit.add_constant(self.model.graph, rounded, name)
         node.replace_input_with(WEIGHT_INPUT, self.weights[weight])
@@ -142,16 +197,19 @@ class _Writer:
             edit.drop_initializer(weight)
 
     def _halves_of(self, value: ir.Value, readers: Sequence[ir.Node]) -> ir.Value:
-        """A value as halves. What only moves elements for these readers moves halves from now on."""
+        """A value in half precision. What only moves elements for these readers moves halves from now on."""
         if value not in self.halves:
-            moved = _moved(value, readers)
+            moved = self._moved(value, readers)
             for i, source in moved:
                 mover = value.producer()
                 assert mover is not None
                 mover.replace_input_with(i, self._halves_of(source, [mover]))
-            if moved:
-                value.type = ir.TensorType(self.half)
-            self.halves[value] = value if moved else self._cast(value, self.half)
+            results = _results(value) if moved else []
+            for result in results:
+                result.type = ir.TensorType(self.half.dtype)
+                self.halves[result] = result
+            if not results:
+                self.halves[value] = self._cast(value, self.half.dtype)
         return self.halves[value]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -162,14 +220,34 @@ class _Writer:
         edit.insert_behind(self.model.graph, value, [made])
         return result
 
+    def _moved(self, value: ir.Value, readers: Sequence[ir.Node]) -> list[tuple[int, ir.Value]]:
+        """The inputs, with their positions, whose elements a value consists of; none where it is computed, or others read it too."""
+        mover = value.producer()
+        if mover is None or mover.op_type not in self.half.movers or mover.domain != "":
+            return []
+        if value.is_graph_output() or any(user not in readers for user, _ in value.uses()):
+            return []
+        others = [result for result in mover.outputs if result is not value]
+        if others and not (mover.op_type == "Split" and all(self._is_wanted(result) for result in others)):
+            return []
+        count = len(mover.inputs) if mover.op_type == "Concat" else 1
+        found = [(i, source) for i, source in enumerate(mover.inputs[:count]) if source is not None]
+        return [] if any(edit.tensor(source) is not None for _, source in found) else found
 
-def _moved(value: ir.Value, readers: Sequence[ir.Node]) -> list[tuple[int, ir.Value]]:
-    """The inputs, with their positions, whose elements a value consists of; none where it is computed, or others read it too."""
-    mover = value.producer()
-    if mover is None or mover.op_type not in MOVERS or mover.domain != "" or value.is_graph_output():
-        return []
-    if any(user not in readers for user, _ in value.uses()):
-        return []
-    count = len(mover.inputs) if mover.op_type == "Concat" else 1
-    found = [(i, source) for i, source in enumerate(mover.inputs[:count]) if source is not None]
-    return [] if any(edit.tensor(source) is not None for _, source in found) else found
+    def _is_wanted(self, value: ir.Value) -> bool:
+        """Whether all that reads a value, past operators that move elements, multiplies it rounded."""
+        if value in self.halves or value.is_graph_output():
+            return value in self.halves
+        return all(self._wants(user, i) for user, i in value.uses())
+
+    def _wants(self, user: ir.Node, i: int) -> bool:
+        if user in self.chosen:
+            return i < len(_operands(user))
+        is_mover = user.op_type in self.half.movers and user.domain == "" and len(user.outputs) == 1
+        return is_mover and i == 0 and user.op_type != "Concat" and self._is_wanted(user.outputs[0])
+
+
+def _results(value: ir.Value) -> list[ir.Value]:
+    """All results of the node that makes a value."""
+    producer = value.producer()
+    return [value] if producer is None else list(producer.outputs)

@@ -47,10 +47,11 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Launch:
-    """How many threads of a device run a kernel: `blocks` of `threads` each."""
+    """How many threads of a device run a kernel: `blocks` of `threads` each, with so many bytes of memory that they share."""
 
     blocks: int
     threads: int
+    shared: int = 0
 
 
 @dataclass(eq=False)

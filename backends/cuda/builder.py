@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import INDEX, Expr, Family, KernelBuilder, Local, dtype_of
@@ -26,13 +27,15 @@ ALL_LANES = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Grid:
-    """An outermost loop of independent iterations. With a `team`, the variable of its threads, blocks of `threads` share each."""
+    """An outermost loop of independent iterations. With a `team`, the variable of its threads, blocks of `threads` share each, and
+    `shared` bytes of memory."""
 
     variable: Any
     extent: int
     statements: list[Any]
     team: Any
     threads: int
+    shared: int = 0
 
 
 class DeviceBuilder(KernelBuilder):
@@ -43,6 +46,7 @@ class DeviceBuilder(KernelBuilder):
         self.twins = twins
         self._team: Any = None
         self._team_size = 0
+        self._team_shared = 0
 
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
@@ -66,11 +70,12 @@ class DeviceBuilder(KernelBuilder):
     @contextmanager
     def _grid(self, extent: int, name: str) -> Iterator[Expr]:
         variable = tirx.Var(self._name(name), INDEX)
-        self._team, self._team_size = None, 0
+        self._team, self._team_size, self._team_shared = None, 0, 0
         with self._block() as statements:
             yield variable
         if extent:
-            self.append(Grid(variable, extent, statements, self._team, self._team_size))
+            team = (self._team, self._team_size, self._team_shared)
+            self.append(Grid(variable, extent, statements, *team))
 
     def team(self, threads: int) -> Expr:
         """Let a whole block of threads run each iteration of the grid around; gives the number of the thread in it."""
@@ -83,6 +88,13 @@ class DeviceBuilder(KernelBuilder):
         """Memory of a team, living until the innermost open block ends."""
         storage = tirx.decl_buffer((size,), dtype, self._name("shared"), scope="shared")
         self.append(tirx.AllocBuffer(storage, {}))
+        return Local(storage, dtype)
+
+    def overlay(self, size: int, dtype: str) -> Local:
+        """Memory of a team that may be large. All that a team asks for this way begins at the same place."""
+        storage = tirx.decl_buffer((size,), dtype, self._name("overlay"), scope="shared.dyn")
+        self.append(tirx.AllocBuffer(storage, {}))
+        self._team_shared = max(self._team_shared, size * np.dtype(dtype).itemsize)
         return Local(storage, dtype)
 
     def wait(self) -> None:

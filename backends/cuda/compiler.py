@@ -15,7 +15,7 @@ from graphopt.backends.codegen.toolchain import GPU_SOURCES
 from graphopt.backends.cuda.functions import MOST_ARGUMENTS
 from graphopt.backends.cuda.glue import glue_source
 from graphopt.backends.cuda.nvcc import compile_cubins
-from graphopt.backends.cuda.source import cuda_source
+from graphopt.backends.cuda.source import cuda_source, kernels_wait
 from graphopt.errors import TargetError
 
 CHUNK = 16
@@ -53,7 +53,7 @@ def compile_for_device(
         images = [(folder / f"{number}.cubin", chunk) for number, chunk in enumerate(chunks)]
         for (path, _), cubin in zip(images, cubins, strict=True):
             path.write_bytes(cubin)
-        glue = glue_source(programs, plans, images, symbols)
+        glue = glue_source(programs, plans, images, symbols, kernels_wait(arch))
         library = folder / "library.so"
         link([], glue, library, cc, sources=GPU_SOURCES)
         return DeviceCode(library.read_bytes(), glue, symbols)

@@ -11,7 +11,8 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.cuda.product import Extents, TiledProduct
+from graphopt.backends.cuda.extents import Extents
+from graphopt.backends.cuda.product import TiledProduct
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels.conv_rows import Geometry, Weight
 from graphopt.backends.kernels.window import split_index

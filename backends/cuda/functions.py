@@ -47,7 +47,7 @@ def device_functions(builder: KernelBuilder) -> list[Function]:
 
 def _launch(grid: Grid) -> Launch:
     if grid.team is not None:
-        return Launch(grid.extent, grid.threads)
+        return Launch(grid.extent, grid.threads, grid.shared)
     threads = SMALL if grid.extent <= FEW else THREADS
     return Launch(-(-grid.extent // threads), threads)
 

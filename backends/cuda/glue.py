@@ -26,8 +26,10 @@ def glue_source(
     plans: Sequence[MemoryPlan],
     images: Sequence[tuple[Path, Sequence[str]]],
     symbols: Mapping[Kernel, str],
+    kernels_wait: bool,
 ) -> str:
-    """The source text. `images` are files of machine code with the symbols in each, `symbols` the one of every kernel."""
+    """The source text. `images` are files of machine code with the symbols in each, `symbols` the one of every kernel. Kernels
+    that `wait` for those before them can be launched early."""
     kernels = [(image, symbol) for image, (_, held) in enumerate(images) for symbol in held]
     numbers = {symbol: number for number, (_, symbol) in enumerate(kernels)}
     parts = ['#include "gpu.h"\n\n']
@@ -46,6 +48,7 @@ def glue_source(
         f"const int gpu_image_count = {len(images)};\n",
         f"const int gpu_kernel_count = {len(kernels)};\n",
         f"const int gpu_variant_count = {len(rows)};\n",
+        f"const int gpu_kernels_wait = {int(kernels_wait)};\n",
         f"const size_t gpu_weights_bytes = {plans[0].weights_bytes};\n",
     ]
     return "".join(parts)
@@ -64,7 +67,8 @@ def _variant(
     launches: list[str] = []
     for kernel in program.kernels():
         assert kernel.launch is not None
-        facts = [numbers[symbols[kernel]], kernel.launch.blocks, kernel.launch.threads]
+        launch = kernel.launch
+        facts = [numbers[symbols[kernel]], launch.blocks, launch.threads, launch.shared]
         launches.append(_row([*facts, len(arguments), len(kernel.buffers)]))
         arguments += [places.get(buffer) or _planned(buffer, plan) for buffer in kernel.buffers]
     return _VARIANT.format(

@@ -31,6 +31,30 @@ _MULTIPLY = """__device__ __forceinline__ void graphopt_multiply(float *c, const
 }
 """
 
+_FENCE = """__device__ __forceinline__ void graphopt_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+"""
+
+_GROUP = """__device__ __forceinline__ unsigned long long graphopt_tile{columns}(const void *first) {{
+  return (((unsigned)__cvta_generic_to_shared(first) & 0x3FFFF) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}}
+__device__ __forceinline__ void graphopt_group{columns}(float *c, const void *left, const void *right) {{
+  unsigned long long a = graphopt_tile{columns}(left), b = graphopt_tile{columns}(right);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int k = 0; k < 4; k++)
+    asm volatile("{{ .reg .pred p; setp.ne.b32 p, 1, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.f16.f16 {{{places}}}, %{a}, %{b}, p, 1, 1, 0, 0; }}"
+                 : {sums} : "l"(a + 2 * k), "l"(b + 2 * k));
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+}}
+"""
+
+_AWAIT_GROUP = """__device__ __forceinline__ void graphopt_await_group{columns}(float *c) {{
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {sums} :: "memory");
+}}
+"""
+
 COPY = Inline("graphopt_copy16", _COPY)
 """`(shared, global, exists)`: 16 bytes to shared memory while the thread goes on; zeros where they do not exist."""
 
@@ -51,3 +75,53 @@ MULTIPLY = Inline("graphopt_multiply", _MULTIPLY)
 def await_copies(pending: int) -> Inline:
     """`()`: waits until at most so many groups of copies are under way."""
     return Inline(f"graphopt_await{pending}", _AWAIT.format(pending=pending))
+
+
+_PACK = """__device__ __forceinline__ void graphopt_pack(void *to, float x, float y) {
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*(unsigned *)to) : "f"(y), "f"(x));
+}
+"""
+
+_BEGIN = """__device__ __forceinline__ void graphopt_begin() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+"""
+
+_POWER = """__device__ __forceinline__ float graphopt_power(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+"""
+
+POWER = Inline("graphopt_power", _POWER)
+"""`(x)`: 2**x, off by two units in the last place."""
+
+BEGIN = Inline("graphopt_begin", _BEGIN)
+"""`()`: waits until the kernel before this one has ended, then lets the next one be brought up."""
+
+PACK = Inline("graphopt_pack", _PACK)
+"""`(register, x, y)`: two floats as halves of one register."""
+
+FENCE = Inline("graphopt_fence", _FENCE)
+"""`()`: what the thread's copies wrote to shared memory can be read by `wgmma` of others, after a barrier."""
+
+
+def multiply_group(columns: int) -> Inline:
+    """`(sums, left, right)`: 64 x `columns` float32 sums of four warps plus the product of 64 x 64 and 64 x `columns` halves, along
+    whose depth both lie in shared memory. The product before this one is complete then, this one is not."""
+    count = columns // 2
+    places = ", ".join(f"%{i}" for i in range(count))
+    text = _GROUP.format(columns=columns, places=places, sums=_sums(count), a=count, b=count + 1)
+    return Inline(f"graphopt_group{columns}", text)
+
+
+def await_group(columns: int) -> Inline:
+    """`(sums)`: waits until they are complete."""
+    text = _AWAIT_GROUP.format(columns=columns, sums=_sums(columns // 2))
+    return Inline(f"graphopt_await_group{columns}", text)
+
+
+def _sums(count: int) -> str:
+    return ", ".join(f'"+f"(c[{i}])' for i in range(count))

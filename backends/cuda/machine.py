@@ -8,15 +8,18 @@ from typing import Any
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.convolution import DeviceConvolutions
 from graphopt.backends.cuda.functions import device_functions
+from graphopt.backends.cuda.halves import OPERATORS as HALVES
 from graphopt.backends.cuda.matmul import decoded_product, device_product
 from graphopt.backends.cuda.pointwise import store_elements
 from graphopt.backends.cuda.pool import DevicePool
 from graphopt.backends.cuda.reduce import DeviceReduce
 from graphopt.backends.cuda.rows import TeamRow
+from graphopt.backends.cuda.tensor_convolution import lower_convolution
 from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.kernels.pool_general import GeneralPool
 from graphopt.backends.kernels.reduce import ReduceKernel
 from graphopt.backends.kernels.rows import Row
+from graphopt.backends.lower.convolution import lower_rows
 from graphopt.backends.lower.encoded import encoded_product
 from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.matmul import kernel_of
@@ -31,6 +34,7 @@ TWINS: dict[Any, Any] = {
     RowConvolutions: DeviceConvolutions,
     encoded_product: decoded_product,
     kernel_of: device_product,
+    lower_rows: lower_convolution,
     store_pointwise: store_elements,
 }
 
@@ -42,12 +46,14 @@ def _steered_by_the_host(ctx: Any, node: Any) -> list[Any]:
 STEERING = ("If", "Loop", "Scan")
 
 
-def _without_steering(operators: dict[str, Operator | Varying]) -> dict[str, Operator | Varying]:
-    return operators | {name: Lowered(_steered_by_the_host) for name in STEERING if name in operators}
+def _own(operators: dict[str, Operator | Varying]) -> dict[str, Operator | Varying]:
+    """The operators of a domain, those in place of which a GPU has others replaced."""
+    steering = {name: Lowered(_steered_by_the_host) for name in STEERING if name in operators}
+    return operators | steering | {name: HALVES[name] for name in HALVES if name in operators}
 
 
 GPU = Machine(
-    {domain: _without_steering(operators) for domain, operators in OPERATORS.items()},
+    {domain: _own(operators) for domain, operators in OPERATORS.items()},
     partial(DeviceBuilder, TWINS),
     device_functions,
     TWINS,

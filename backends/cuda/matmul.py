@@ -11,8 +11,10 @@ import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder
-from graphopt.backends.cuda.half_product import CHUNK, HalfProduct, choose_half_tile
-from graphopt.backends.cuda.product import Extents, TiledProduct
+from graphopt.backends.cuda.extents import Extents
+from graphopt.backends.cuda.product import TiledProduct
+from graphopt.backends.cuda.tensor_product import CHUNK, Operand, TensorProduct
+from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.core import Core
@@ -22,7 +24,7 @@ from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.encoded import Encoded
 from graphopt.backends.lower.matmul import Product
 from graphopt.backends.lower.operands import stride_of
-from graphopt.backends.lower.views import reshape
+from graphopt.backends.lower.views import reshape, transpose
 from graphopt.backends.tensor import Tensor, broadcast_index, unravel
 
 
@@ -42,7 +44,7 @@ class Nothing:
 def suits_tensor_cores(left: Tensor, right: Tensor, extents: Extents) -> bool:
     """Whether chunks of both operands, which are halves, can be copied as they lie: along the depth, the right one also along
     columns."""
-    if (left.dtype, right.dtype) != ("float16", "float16") or min(extents.rows, extents.columns) < CHUNK:
+    if (left.dtype, right.dtype) != ("float16", "float16") or extents.columns < CHUNK:
         return False
     if extents.depth % CHUNK:
         return False
@@ -59,33 +61,56 @@ def has_chunks(tensor: Tensor, axis: int) -> bool:
     return along == 1 and not any(stride % CHUNK for stride in [*strides, layout.offset])
 
 
-def half_product_of(
-    left: Tensor, right: Tensor, batch: Sequence[int], extents: Extents
-) -> Callable[[gemm.Store], HalfProduct]:
+def _along_depth(ctx: Lowering, source: Tensor, right: Tensor) -> Tensor:
+    """A constant matrix of halves column by column."""
+    if source.constant is None or source.rank != 2 or source.dtype != "float16":
+        return right
+    return transpose(ctx.strided(ctx.constant(np.ascontiguousarray(source.constant.T))), (1, 0))
+
+
+def tensor_product_of(
+    ctx: Lowering, left: Tensor, right: Tensor, batch: Sequence[int], extents: Extents
+) -> Callable[[gemm.Store], TensorProduct]:
     """The kernel on tensor cores."""
-    along_depth = not (extents.columns % CHUNK == 0 and has_chunks(right, -1))
-
-    def address(tensor: Tensor, number: Expr, index: Sequence[Expr], k: KernelBuilder) -> Expr:
-        assert isinstance(k, DeviceBuilder)
-        prefix = broadcast_index(split_index(number, list(batch)), tensor.shape[:-2])
-        storage = storage_of(tensor)
-        return k.address(storage.buffer, storage.layout.position([*prefix, *index]))
-
-    return lambda store: HalfProduct(
+    along_depth = has_chunks(right, -2)
+    tile, parts = choose_tensor_tile(chip_of(ctx.core, along_depth), extents)
+    return lambda store: TensorProduct(
         extents,
-        choose_half_tile(extents),
-        lambda k, number, row, depth: address(left, number, [row, depth], k),
-        lambda k, number, column, depth: address(right, number, [depth, column], k),
-        along_depth,
+        tile,
+        parts,
+        _operand(left, batch, -2, -1),
+        _operand(right, batch, -1, -2) if along_depth else _operand(right, batch, -1, -2, False),
         lambda k, number, row, column, value: store(
             k, [*split_index(number, list(batch)), row, column], value
         ),
+        partial(ctx.buffer, dtype="float32"),
     )
+
+
+def _operand(
+    tensor: Tensor, batch: Sequence[int], place_axis: int, depth_axis: int, along_depth: bool = True
+) -> Operand:
+    """A matrix of halves in memory, whose places and depths are those axes."""
+    storage = storage_of(tensor)
+    layout = storage.layout
+    assert isinstance(layout, Strided)
+    strides = layout.strides
+
+    def prepare(k: KernelBuilder, number: Expr, place: Expr) -> Expr:
+        prefix = broadcast_index(split_index(number, list(batch)), tensor.shape[:-2])
+        start = Strided((*strides[:-2], 0, 0), layout.offset).position([*prefix, 0, 0])
+        return k.bind(start + place * strides[place_axis])
+
+    def chunk(k: KernelBuilder, start: Expr, depth: Expr) -> tuple[Expr, None]:
+        assert isinstance(k, DeviceBuilder)
+        return k.address(storage.buffer, start + depth * strides[depth_axis]), None
+
+    return Operand(prepare, chunk, along_depth)
 
 
 def decoded_product(
     ctx: Lowering, left: Tensor, right: Encoded
-) -> Callable[[gemm.Store], TiledProduct | HalfProduct | Nothing]:
+) -> Callable[[gemm.Store], TiledProduct | TensorProduct | Nothing]:
     """The product with a matrix of few bits, which is decoded at compile time."""
     depth = len(right.levels)
     scales, zeros = (np.repeat(each, right.size, axis=0)[:depth] for each in (right.scales, right.zeros))
@@ -94,7 +119,7 @@ def decoded_product(
     product = Product(reshape(ctx.dense(left), (math.prod(rows), depth)), matrix)
     made = device_product(ctx, product, ctx.core, "float32")
 
-    def kernel(store: gemm.Store) -> TiledProduct | HalfProduct | Nothing:
+    def kernel(store: gemm.Store) -> TiledProduct | TensorProduct | Nothing:
         return made(lambda k, index, value: store(k, [*unravel(index[0], rows), index[1]], value))
 
     return kernel
@@ -102,7 +127,7 @@ def decoded_product(
 
 def device_product(
     ctx: Lowering, product: Product, core: Core, accumulator: str
-) -> Callable[[gemm.Store], TiledProduct | HalfProduct | Nothing]:
+) -> Callable[[gemm.Store], TiledProduct | TensorProduct | Nothing]:
     """The kernel of a product, whose operands are read where they lie."""
     left, right = ctx.strided(product.left), ctx.strided(product.right)
     *batch, rows, columns = product.shape
@@ -110,8 +135,9 @@ def device_product(
     if not extents.depth:
         return lambda store: Nothing(product.shape, accumulator, store)
 
+    right = _along_depth(ctx, product.right, right)
     if suits_tensor_cores(left, right, extents):
-        return half_product_of(left, right, batch, extents)
+        return tensor_product_of(ctx, left, right, batch, extents)
 
     def element(tensor: Tensor, number: Expr, index: Sequence[Expr], k: KernelBuilder) -> Expr:
         prefix = broadcast_index(split_index(number, batch), tensor.shape[:-2])

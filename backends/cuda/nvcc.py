@@ -14,7 +14,11 @@ from graphopt.errors import TargetError
 
 HINT = "install NVIDIA's CUDA toolkit, or name its folder in CUDA_HOME"
 
-FLAGS = ("-cubin", "-O3", "-std=c++17", "-Wno-deprecated-gpu-targets", "-diag-suppress=177,550")
+FLAGS = ("-cubin", "-O3", "-std=c++17", "-Wno-deprecated-gpu-targets", "-diag-suppress=177,550,1046")
+
+
+OWN_INSTRUCTIONS = {"sm_90": "sm_90a"}
+"""Architectures of which all GPUs run code that uses instructions of theirs alone."""
 
 
 def find_nvcc() -> str | None:
@@ -33,6 +37,12 @@ def require_nvcc() -> str:
     return path
 
 
+def code_for(arch: str) -> list[str]:
+    """The options that name an architecture. Instructions that no later one has are told apart by a letter."""
+    name = OWN_INSTRUCTIONS.get(arch, arch).removeprefix("sm_")
+    return [f"-gencode=arch=compute_{name},code=sm_{name}"]
+
+
 def compile_cubins(sources: Sequence[str], arch: str) -> list[bytes]:
     """The machine code of each text, for an architecture such as `sm_90`. Raises TargetError."""
     nvcc = require_nvcc()
@@ -44,5 +54,5 @@ def _cubin(nvcc: str, source: str, arch: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="graphopt-cuda-") as name:
         folder = Path(name)
         (folder / "kernels.cu").write_text(source)
-        run_tool([nvcc, *FLAGS, f"-arch={arch}", "-o", "kernels.cubin", "kernels.cu"], folder)
+        run_tool([nvcc, *FLAGS, *code_for(arch), "-o", "kernels.cubin", "kernels.cu"], folder)
         return (folder / "kernels.cubin").read_bytes()

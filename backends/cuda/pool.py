@@ -12,10 +12,12 @@ from graphopt.backends.kernels.window import split_index
 
 
 class DevicePool(GeneralPool):
-    """A GeneralPool whose loop over outputs is one grid."""
+    """A GeneralPool whose loop over outputs is one grid, in the order of memory."""
 
     @contextmanager
     def outputs(self, k: KernelBuilder) -> Iterator[list[Expr]]:
-        shape = [*self.input.shape[:2], *(axis.output for axis in self.axes)]
+        n, channels, *spatial = [*self.input.shape[:2], *(axis.output for axis in self.axes)]
+        shape = [n, *spatial, channels] if self.input.is_blocked else [n, channels, *spatial]
         with k.loop(math.prod(shape), "independent", "output") as number:
-            yield [k.bind(i) for i in split_index(number, shape)]
+            index = [k.bind(i) for i in split_index(number, shape)]
+            yield [index[0], index[-1], *index[1:-1]] if self.input.is_blocked else index

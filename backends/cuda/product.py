@@ -8,7 +8,7 @@ into parts whose sums are added by a second launch, in a fixed order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -16,6 +16,8 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.extents import Extents, inside
+from graphopt.backends.cuda.parts import Store, in_parts
 from graphopt.backends.cuda.tiles import ProductTile, parts_of
 from graphopt.backends.kernels.window import split_index
 
@@ -24,23 +26,6 @@ PADDING = 4
 
 Element = Callable[[KernelBuilder, Expr, Expr, Expr], Expr]
 """An operand's element: of a product of the batch, at a row or column, at a depth."""
-
-Store = Callable[[KernelBuilder, Expr, Expr, Expr, Expr], None]
-"""Takes product of the batch, row, column, and the sum."""
-
-
-@dataclass(frozen=True)
-class Extents:
-    """`batch` products of `rows x depth` and `depth x columns`."""
-
-    batch: int
-    rows: int
-    columns: int
-    depth: int
-
-    @property
-    def results(self) -> int:
-        return self.batch * self.rows * self.columns
 
 
 @dataclass(frozen=True)
@@ -69,25 +54,7 @@ class TiledProduct:
             self._tiles(k, 1, self.store)
             return
         sums = self.partial(parts * extents.results)
-        shape = [parts, extents.batch, extents.rows, extents.columns]
-
-        def keep(k: KernelBuilder, which: Expr, row: Expr, column: Expr, value: Expr) -> None:
-            batch, part = tirx.op.floordiv(which, parts), tirx.op.floormod(which, parts)
-            k.store(sums, _flat([part, batch, row, column], shape), value)
-
-        self._tiles(k, parts, keep)
-        self._add_parts(k, sums, parts)
-
-    def _add_parts(self, k: KernelBuilder, sums: Buffer, parts: int) -> None:
-        extents = self.extents
-        with k.loop(extents.results, "independent", "result") as number:
-            index = [k.bind(i) for i in split_index(number, [extents.batch, extents.rows, extents.columns])]
-            total = k.local(1, self.dtype)
-            k.assign(total, 0, k.load(sums, number))
-            with k.loop(parts - 1, "serial", "part") as part:
-                k.assign(total, 0, total[0] + k.load(sums, (part + 1) * extents.results + number))
-            batch, row, column = index
-            self.store(k, batch, row, column, total[0])
+        in_parts(k, extents, parts, sums, self.store, lambda store: self._tiles(k, parts, store))
 
     def _tiles(self, k: DeviceBuilder, parts: int, store: Store) -> None:
         extents, tile = self.extents, self.tile
@@ -195,16 +162,3 @@ class _Team:
             exists = inside([(row, extents.rows, tile.rows), (column, extents.columns, tile.columns)])
             with k.when(True if exists is None else exists):
                 store(k, self.which, row, column, sums[y * tile.thread_columns + x])
-
-
-def inside(limits: Sequence[tuple[Expr, int, int]]) -> Expr | None:
-    """Whether positions are below their extents; None where they always are, as extents are whole tiles."""
-    tests = [position < extent for position, extent, tile in limits if extent % tile]
-    return tirx.op.all(*tests) if tests else None
-
-
-def _flat(index: Sequence[Expr], shape: Sequence[int]) -> Expr:
-    position: Expr = 0
-    for i, extent in zip(index, shape, strict=True):
-        position = position * extent + i
-    return position

@@ -12,6 +12,13 @@ from tvm import ir, tirx
 from graphopt.backends.codegen.builder import dtype_of
 from graphopt.backends.codegen.llvm import each_body, keeping_names
 from graphopt.backends.cuda.functions import DEFINITIONS
+from graphopt.backends.cuda.instructions import BEGIN
+
+OVERLAY, ALIGNED_OVERLAY = "extern __shared__ __align__(64)", "extern __shared__ __align__(1024)"
+"""Rows of operands are shuffled by the bits of their addresses, so that tiles begin at multiples of eight rows."""
+
+WAITING = 90
+"""The first architecture whose kernels can be brought up while the ones before them run."""
 
 DEVICE_FUNCTION = 2
 """TVM's calling convention of functions that a host launches."""
@@ -26,11 +33,22 @@ def cuda_source(functions: Mapping[str, Any], arch: str) -> str:
     with target:
         module = keeping_names(tirx.transform.LowerIntrin(), module)
         source: str = tvm.get_global_func("target.build.cuda")(module, target).inspect_source()
+    source = source.replace(OVERLAY, ALIGNED_OVERLAY)
     definitions = dict.fromkeys(d for f in functions.values() for d in json.loads(str(f.attrs[DEFINITIONS])))
+    if kernels_wait(arch):
+        definitions[BEGIN.definition] = None
     return "".join(definitions) + source
 
 
+def kernels_wait(arch: str) -> bool:
+    """Whether kernels wait by themselves for the ones before them."""
+    return int(arch.removeprefix("sm_")) >= WAITING
+
+
 def _device(symbol: str, function: Any, target: Any) -> Any:
+    if kernels_wait(str(target.attrs["arch"])):
+        begin = tirx.Evaluate(tirx.call_extern("int32", BEGIN.name))
+        function = function.with_body(tirx.SeqStmt([begin, function.body]))
     facts = {
         "global_symbol": symbol,
         "target": target,

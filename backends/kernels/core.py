@@ -167,5 +167,7 @@ ARM32 = Core(4, 16, "vfma q", speed=replace(ZEN5, far_load=0.6))
 SVE512 = Core(16, 32, "fmla z")
 GPU = Core(1, 255, "FFMA")
 """A thread of a GPU, which has no vectors."""
+GPU_HOPPER = replace(GPU, multiply="FFMA, HGMMA")
+"""One whose tensor cores are fed from shared memory."""
 SCALAR = Core(4, 8, "fmadd", speed=replace(ZEN5, far_load=2.0))
 """32 registers of one float32 each, in which LLVM keeps vectors of four."""

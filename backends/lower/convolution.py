@@ -132,13 +132,13 @@ def lower_conv(ctx: Lowering, node: ir.Node) -> None:
     if (halves := _halves(ctx, node, convolution)) is not None:
         lower_half_conv(ctx, node, halves, constant_of(convolution.bias), direct_shape(geometry))
     elif ctx.lanes == 1:
-        _rows(ctx, node, convolution)
+        ctx.twin(lower_rows)(ctx, node, convolution)
     elif convolution.is_packable and convolution.is_depthwise:
         _depthwise(ctx, node, convolution)
     elif convolution.is_packable and convolution.fills_vectors(node, ctx.lanes):
         _direct(ctx, node, convolution)
     elif not (convolution.is_packable and _row_winograd(ctx, node, convolution)):
-        _rows(ctx, node, convolution)
+        lower_rows(ctx, node, convolution)
 
 
 def _halves(ctx: Lowering, node: ir.Node, convolution: Convolution) -> Halves | None:
@@ -253,7 +253,8 @@ def _row_winograd(ctx: Lowering, node: ir.Node, convolution: Convolution) -> boo
     return True
 
 
-def _rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
+def lower_rows(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
+    """Kernels with lanes along rows, or without any."""
     weights = ctx.strided(convolution.weights)
     geometry, x = convolution.geometry, convolution.input
     spatial = [axis.output for axis in geometry.axes]

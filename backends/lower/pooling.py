@@ -33,7 +33,7 @@ def lower_max_pool(ctx: Lowering, node: ir.Node) -> None:
         _max_pool_with_positions(ctx, node, x, axes, positions)
     elif len(axes) > 2 or ctx.lanes == 1:
         x = ctx.in_memory(x)
-        after, store = _destination(ctx, node)
+        after, store = _destination(ctx, node, x.block)
         _emit_general(ctx, after, lambda k: emit_max(k, ctx.twin(GeneralPool)(x, axes), store, None, False))
     else:
         source, after, out = _blocked(ctx, node, x)
@@ -86,7 +86,7 @@ def _general_average(
         counts = [covered(axis, i, end) for axis, i, end in zip(axes, index[2:], ends, strict=True)]
         return total / cast(math.prod(counts), accumulator)
 
-    after, store = _destination(ctx, node)
+    after, store = _destination(ctx, node, x.block)
     _emit_general(
         ctx,
         after,
@@ -182,9 +182,9 @@ def _blocked(ctx: Lowering, node: ir.Node, x: Tensor) -> tuple[Tensor, Epilogue,
     return x, after, ctx.result(after.value, after.shape, after.result.dtype, ctx.lanes)
 
 
-def _destination(ctx: Lowering, node: ir.Node) -> tuple[Epilogue, Store]:
-    after = epilogue(ctx, node)
-    out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
+def _destination(ctx: Lowering, node: ir.Node, block: int = 0) -> tuple[Epilogue, Store]:
+    after = epilogue(ctx, node, block)
+    out = storage_of(ctx.result(after.value, after.shape, after.result.dtype, block))
     return after, after.into(out)
 
 

@@ -131,7 +131,7 @@ def precision(command: Command) -> Command:
         type=click.Choice(["fp32", "bf16", "fp16"]),
         default="fp32",
         show_default=True,
-        help="Of what convolutions and products multiply, where the target gains from it; sums are fp32, with fp16 those of 72 products fp16.",
+        help="Of what convolutions and products multiply, where the target gains from it; sums are fp32, with fp16 on ARM those of 72 products fp16.",
     )(command)
 
 

@@ -18,7 +18,7 @@ from graphopt.arrays import Feeds
 from graphopt.artifacts import artifact
 from graphopt.compiling import manifest
 from graphopt.compiling.generating import generate, search
-from graphopt.compiling.judging import require_agreement, severity
+from graphopt.compiling.judging import require_agreement, severity, verification_feeds
 from graphopt.compiling.precision import make_room, multiplying, prepare, require_known
 from graphopt.compiling.presets import run_preset
 from graphopt.errors import ModelError, TargetError
@@ -182,9 +182,10 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
     context = Context(seed, options.progress)
     make_room(variants.models, options.precision)
     reports = [run_preset(variant, preset, options.hooks, context) for variant in variants.models]
+    seen = partial(verification_feeds, inputs=inputs, seed=seed)
     libraries, builds, verdicts, notices = [], [], [], []
     for one in targets:
-        prepared = prepare(variants.models, one, options.precision, options.keep_float)
+        prepared = prepare(variants.models, one, options.precision, options.keep_float, seen)
         done = Report([*reports[0].steps, *prepared.report.steps])
         describe = partial(manifest.describe, name, done, one, precision=prepared.precision)
         if tuning is not None and tuning.budget is not None:

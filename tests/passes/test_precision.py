@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphopt.passes.precision import RULE, Precision
+from graphopt.passes.precision import FLOAT16, RULE, Precision
 from graphopt.rewriting.pipeline import Context, Outcome
 from tests.conftest import make_model, ops, random_feeds, reference
 
@@ -168,7 +168,7 @@ def test_float16() -> None:
     model = conv()
     weights = model.graph.initializers["w"].const_value
     assert weights is not None
-    assert applied(model, Precision(half=ir.DataType.FLOAT16)).applied == {RULE: 1}
+    assert applied(model, Precision(half=FLOAT16)).applied == {RULE: 1}
     assert dtypes(model, "Cast") == ["FLOAT16", "FLOAT"]
     rounded = model.graph.initializers["w_rounded"].const_value
     assert rounded is not None
@@ -177,6 +177,6 @@ def test_float16() -> None:
 
 def test_weights_that_float16_does_not_hold_stay_float() -> None:
     model = make_model(CONV, w=floats(8, 4, 1, 1) * 1e5, b=floats(8))
-    outcome = applied(model, Precision(half=ir.DataType.FLOAT16))
-    assert outcome.refused == {(RULE, "weights beyond float16"): 1}
+    outcome = applied(model, Precision(half=FLOAT16))
+    assert outcome.refused == {(RULE, "values beyond float16"): 1}
     assert applied(model).applied == {RULE: 1}

@@ -18,11 +18,13 @@ typedef struct {
     size_t offset;
 } gpu_argument;
 
-/* One call of a kernel: its number, blocks of threads, and `argument_count` arguments from `first_argument`. */
+/* One call of a kernel: its number, blocks of threads that share bytes of memory, and `argument_count` arguments from
+   `first_argument`. */
 typedef struct {
     int kernel;
     unsigned blocks;
     unsigned threads;
+    unsigned shared;
     int first_argument;
     int argument_count;
 } gpu_launch;
@@ -51,6 +53,8 @@ extern const int gpu_kernel_count;
 extern const gpu_variant gpu_variants[];
 extern const int gpu_variant_count;
 extern const size_t gpu_weights_bytes;
+/* Whether kernels wait for the ones before them by themselves, so that they can be brought up while those still run. */
+extern const int gpu_kernels_wait;
 
 /* Names of the driver's types: handles are pointers, addresses on a GPU are integers. */
 typedef struct gpu_context_s *gpu_context;
@@ -63,11 +67,34 @@ typedef struct gpu_executable_s *gpu_executable;
 typedef unsigned long long gpu_address;
 
 enum { GPU_ATTRIBUTE_MEMORY_TYPE = 2, GPU_MEMORY_DEVICE = 2, GPU_STREAM_NON_BLOCKING = 1, GPU_CAPTURE_THREAD = 1 };
+enum { GPU_FUNCTION_MOST_SHARED = 8, GPU_SHARED_UNASKED = 48 << 10 };
 enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
+
+/* A launch with one attribute, as the driver wants it. */
+typedef struct {
+    int number;
+    int padding;
+    union {
+        int allowed;
+        char bytes[64];
+    } value;
+} gpu_attribute;
+
+typedef struct {
+    unsigned blocks[3];
+    unsigned threads[3];
+    unsigned shared_bytes;
+    gpu_stream stream;
+    gpu_attribute *attributes;
+    unsigned attribute_count;
+} gpu_configuration;
+
+enum { GPU_EARLY_START = 6, GPU_EARLY_STARTS_IN_GRAPHS = 12030 };
 
 /* Every function that the runtime calls: result name, suffix of the symbol, parameters. */
 #define GPU_DRIVER_FUNCTIONS(X)                                                                                       \
     X(Init, "", (unsigned flags))                                                                                     \
+    X(DriverGetVersion, "", (int *version))                                                                           \
     X(GetErrorString, "", (int error, const char **sentence))                                                         \
     X(DeviceGet, "", (int *device, int ordinal))                                                                      \
     X(DevicePrimaryCtxRetain, "", (gpu_context * context, int device))                                                \
@@ -77,6 +104,7 @@ enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
     X(ModuleLoadData, "", (gpu_module * module, const void *image))                                                   \
     X(ModuleUnload, "", (gpu_module module))                                                                          \
     X(ModuleGetFunction, "", (gpu_function * function, gpu_module module, const char *name))                          \
+    X(FuncSetAttribute, "", (gpu_function function, int attribute, int value))                                        \
     X(MemAlloc, "_v2", (gpu_address * address, size_t bytes))                                                         \
     X(MemFree, "_v2", (gpu_address address))                                                                          \
     X(MemcpyHtoD, "_v2", (gpu_address to, const void *from, size_t bytes))                                            \
@@ -98,7 +126,9 @@ enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
     X(LaunchKernel, "",                                                                                               \
       (gpu_function function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z, unsigned threads_x,            \
        unsigned threads_y, unsigned threads_z, unsigned shared_bytes, gpu_stream stream, void **arguments,            \
-       void **extra))
+       void **extra))                                                                                                 \
+    X(LaunchKernelEx, "",                                                                                             \
+      (const gpu_configuration *configuration, gpu_function function, void **arguments, void **extra))
 
 #define GPU_MEMBER(name, suffix, parameters) int(*name) parameters;
 typedef struct {

@@ -61,6 +61,19 @@ static int load_code(graphopt_model *model) {
     return 1;
 }
 
+/* Asks for memory that blocks of threads share, of which they have little unasked. */
+static int allow_shared(const graphopt_model *model) {
+    for (int i = 0; i < gpu_variant_count; i++)
+        for (int j = 0; j < gpu_variants[i].launch_count; j++) {
+            const gpu_launch *launch = &gpu_variants[i].launches[j];
+            gpu_function function = model->functions[launch->kernel];
+            if (launch->shared > GPU_SHARED_UNASKED &&
+                !GPU_OK(model->driver, FuncSetAttribute, (function, GPU_FUNCTION_MOST_SHARED, (int)launch->shared)))
+                return 0;
+        }
+    return 1;
+}
+
 static int load_weights(graphopt_model *model, const void *weights) {
     if (gpu_weights_bytes == 0) return 1;
     return GPU_OK(model->driver, MemAlloc, (&model->weights, gpu_weights_bytes)) &&
@@ -98,7 +111,7 @@ graphopt_model *graphopt_create(const void *weights, int threads) {
     int ready = GPU_OK(driver, DeviceGet, (&model->device, 0)) &&
                 GPU_OK(driver, DevicePrimaryCtxRetain, (&model->context, model->device)) && enter(model);
     if (ready) {
-        ready = load_code(model) && load_weights(model, weights);
+        ready = load_code(model) && allow_shared(model) && load_weights(model, weights);
         leave(model);
     }
     if (ready) return model;
@@ -113,6 +126,22 @@ static gpu_address address_of(const graphopt_model *model, const gpu_workspace *
     return tensors[argument.base] + argument.offset;
 }
 
+/* Whether a kernel may be brought up while the one before it still runs. */
+static int starts_early(const gpu_driver *driver) {
+    int version = 0;
+    return gpu_kernels_wait && driver->DriverGetVersion(&version) == 0 && version >= GPU_EARLY_STARTS_IN_GRAPHS;
+}
+
+static int launch_one(const gpu_driver *driver, gpu_function function, const gpu_launch *launch, gpu_stream stream,
+                      void **arguments, int early) {
+    gpu_attribute attribute = {GPU_EARLY_START, 0, {1}};
+    gpu_configuration configuration = {
+        {launch->blocks, 1, 1}, {launch->threads, 1, 1}, launch->shared, stream, &attribute, 1};
+    if (early) return GPU_OK(driver, LaunchKernelEx, (&configuration, function, arguments, NULL));
+    return GPU_OK(driver, LaunchKernel,
+                  (function, launch->blocks, 1, 1, launch->threads, 1, 1, launch->shared, stream, arguments, NULL));
+}
+
 static int launch_all(const graphopt_model *model, const gpu_variant *variant, const gpu_workspace *space,
                       const gpu_address *tensors) {
     gpu_address values[MOST_ARGUMENTS];
@@ -123,9 +152,8 @@ static int launch_all(const graphopt_model *model, const gpu_variant *variant, c
             values[j] = address_of(model, space, tensors, variant->arguments[launch->first_argument + j]);
             pointers[j] = &values[j];
         }
-        gpu_function function = model->functions[launch->kernel];
-        if (!GPU_OK(model->driver, LaunchKernel,
-                    (function, launch->blocks, 1, 1, launch->threads, 1, 1, 0, space->stream, pointers, NULL)))
+        int early = i > 0 && starts_early(model->driver);
+        if (!launch_one(model->driver, model->functions[launch->kernel], launch, space->stream, pointers, early))
             return 0;
     }
     return 1;

@@ -23,6 +23,7 @@ FLAGS = (
 )
 """Products and sums become multiply-adds, as nvcc makes them: sigmoid near zero depends on it."""
 KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{")
+OVERLAY = re.compile(r"extern __shared__ __align__\(1024\) (\w+) (\w+)\[\];")
 FIRST_OF_TVM = "#if"
 """With which what TVM prints begins."""
 WIDTH = 8
@@ -68,6 +69,7 @@ def _image(source: str) -> bytes:
 def emulable(source: str) -> str:
     """The text without the definitions of instructions, for which `kernel.h` has others."""
     kernels = source[source.index(FIRST_OF_TVM) :]
+    kernels = OVERLAY.sub(r"\1 *\2 = (\1 *)emulated_shared;", kernels)
     return kernels.replace("__shared__ alignas(64)", "alignas(64) static")
 
 

@@ -16,6 +16,7 @@ struct dimensions {
 };
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
+enum { SHARED_UNASKED = 48 << 10, MOST_SHARED = 227 << 10 };
 enum { WARP = 32, MOST_THREADS = 1024, STACK = 64 << 10, MOST_PARAMETERS = 32 };
 
 static size_t memory;  // 0 where there is no GPU
@@ -25,6 +26,7 @@ static std::map<uintptr_t, size_t> allocations;
 extern "C" {
 dimensions emulated_thread, emulated_block;
 static uint64_t exchanged[MOST_THREADS];
+alignas(1024) char emulated_shared[MOST_SHARED];
 uint64_t *emulated_exchange(int thread) { return &exchanged[thread]; }
 size_t emulated_enable(size_t bytes) {
     size_t before = memory;
@@ -38,11 +40,12 @@ enum waiting { RUNNABLE, AT_WARP_BARRIER, AT_BLOCK_BARRIER, FINISHED };
 struct function {
     void (*code)();
     int parameters;
+    unsigned most_shared;
 };
 
 struct launch {
     function *kernel;
-    unsigned blocks, threads;
+    unsigned blocks, threads, shared;
     std::vector<void *> arguments;
 };
 
@@ -143,6 +146,7 @@ static int run(const launch &one) {
     current = &one;
     for (unsigned block = 0; block < one.blocks; block++) {
         emulated_block.x = block;
+        memset(emulated_shared, 0xFF, one.shared);
         if (int error = run_block(one.threads)) return error;
     }
     return OK;
@@ -193,8 +197,13 @@ int cuModuleGetFunction(void **found, void *module, const char *name) {
     void *code = dlsym(module, name);
     auto *parameters = (int *)dlsym(module, (std::string(name) + "_parameters").c_str());
     if (code == nullptr || parameters == nullptr || *parameters > MOST_PARAMETERS) return NOT_FOUND;
-    *found = new function{(void (*)())code, *parameters};
+    *found = new function{(void (*)())code, *parameters, SHARED_UNASKED};
     return OK;
+}
+
+int cuFuncSetAttribute(void *one, int attribute, int value) {
+    if (attribute != 8 || value > MOST_SHARED) return INVALID;
+    return ((function *)one)->most_shared = (unsigned)value, OK;
 }
 
 int cuMemAlloc_v2(address *made, size_t bytes) {
@@ -254,12 +263,26 @@ int cuGraphLaunch(void *graph, void *) {
     return OK;
 }
 
-int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *on,
-                   void **arguments, void **) {
-    launch one{(function *)kernel, blocks, threads, {}};
-    if (blocks == 0 || threads == 0 || threads > MOST_THREADS) return INVALID;
+int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned shared,
+                   void *on, void **arguments, void **) {
+    launch one{(function *)kernel, blocks, threads, shared, {}};
+    if (blocks == 0 || threads == 0 || threads > MOST_THREADS || shared > one.kernel->most_shared) return INVALID;
     for (int i = 0; i < one.kernel->parameters; i++) one.arguments.push_back(*(void **)arguments[i]);
     if (!((stream *)on)->is_capturing) return run(one);
     return ((stream *)on)->captured.push_back(one), OK;
 }
+
+struct configuration {
+    unsigned blocks[3], threads[3], shared;
+    void *on;
+    void *attributes;
+    unsigned attribute_count;
+};
+
+int cuLaunchKernelEx(const configuration *c, void *kernel, void **arguments, void **extra) {
+    if (c->attribute_count != 1 || *(int *)c->attributes != 6) return INVALID;
+    return cuLaunchKernel(kernel, c->blocks[0], 1, 1, c->threads[0], 1, 1, c->shared, c->on, arguments, extra);
+}
+
+int cuDriverGetVersion(int *version) { return *version = 13000, OK; }
 }

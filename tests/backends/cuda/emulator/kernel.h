@@ -10,6 +10,7 @@ struct dimensions {
 };
 
 extern "C" dimensions emulated_thread, emulated_block;
+extern "C" char emulated_shared[];
 extern "C" void emulated_barrier(int whole_block);
 extern "C" uint64_t *emulated_exchange(int thread);
 
@@ -73,6 +74,17 @@ static inline void graphopt_commit() {}
 static inline void graphopt_await0() {}
 static inline void graphopt_await1() {}
 static inline void graphopt_await2() {}
+static inline void graphopt_await3() {}
+static inline void graphopt_await4() {}
+static inline void graphopt_await5() {}
+static inline void graphopt_await6() {}
+static inline void graphopt_fence() {}
+static inline void graphopt_begin() {}
+static inline float graphopt_power(float x) { return std::exp2(x); }
+static inline void graphopt_pack(void *to, float x, float y) {
+    ((half *)to)[0] = (half)x;
+    ((half *)to)[1] = (half)y;
+}
 
 static inline const void *emulated_pointer(int thread) { return (const void *)*emulated_exchange(thread); }
 
@@ -107,3 +119,22 @@ static inline void graphopt_multiply(float *c, const unsigned *a, const unsigned
     }
     emulated_barrier(0);
 }
+
+// Rows of 64 halves whose chunks of eight are shuffled by the bits of their addresses.
+static inline half shuffled(const void *first, int row, int column) {
+    uintptr_t place = (uintptr_t)first + (uintptr_t)(row * 128 + column * 2);
+    return *(const half *)(place ^ (place >> 7 & 7) << 4);
+}
+static inline void multiply_group(int columns, float *c, const void *left, const void *right) {
+    int lane = (int)emulated_thread.x % 32, warp = (int)emulated_thread.x / 32 % 4;
+    for (int i = 0; i < columns / 2; i++) {
+        int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 64; k++) c[i] += (float)shuffled(left, row, k) * (float)shuffled(right, column, k);
+    }
+}
+#define GROUP(columns)                                                                                        \
+    static inline void graphopt_group##columns(float *c, const void *left, const void *right) {              \
+        multiply_group(columns, c, left, right);                                                              \
+    }                                                                                                         \
+    static inline void graphopt_await_group##columns(float *) {}
+GROUP(32) GROUP(64) GROUP(128) GROUP(256)

@@ -1,0 +1,118 @@
+"""Attention whose operands are halves: one kernel on tensor cores where its shapes and inputs suit it."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast
+from graphopt.backends.codegen.program import Kernel
+from graphopt.backends.cuda.matmul import has_chunks
+from graphopt.backends.cuda.tensor_attention import DEPTH, LARGEST, TensorAttention
+from graphopt.backends.layout import Strided
+from graphopt.backends.lower import attention
+from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.operator import Anchor, Operator, attribute, dtype_of_value, shape_of
+from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.tensor import Index, Tensor, broadcast_index, stored
+
+OPERANDS, MASK = 3, 3
+
+PLAIN = {
+    "is_causal": 0,
+    "softcap": 0.0,
+    "left_window_size": -1,
+    "right_window_size": -1,
+    "qk_matmul_output_mode": 0,
+}
+"""Attributes with the values that leave scores as they are."""
+
+IN_ROWS = (0, 2, 1, 3)
+"""The order of axes in which all heads of a query are neighbours."""
+
+
+def choose_attention(node: ir.Node) -> Operator:
+    """By what is known of the node alone."""
+    return Anchor(_lower) if suits_tensor_cores(node) else attention.OPERATORS["Attention"]
+
+
+def half_of(value: ir.Value | None) -> ir.Value | None:
+    """The float16 value that a value is, or was widened from; None for others."""
+    if value is None or value.dtype == ir.DataType.FLOAT16:
+        return value
+    cast = value.producer()
+    source = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else None
+    return source if source is not None and source.dtype == ir.DataType.FLOAT16 else None
+
+
+def suits_tensor_cores(node: ir.Node) -> bool:
+    """Whether operands are halves of four axes whose rows are whole blocks, and nothing but a mask is added to the scores."""
+    operands = [half_of(value) for value in node.inputs[:OPERANDS]]
+    if any(value is None or value.const_value is not None for value in operands):
+        return False
+    if any(value is not None for value in node.inputs[MASK + 1 :]) or len(node.outputs) > 1:
+        return False
+    if any(attribute(node, name, plain) != plain for name, plain in PLAIN.items()):
+        return False
+    mask = node.inputs[MASK] if len(node.inputs) > MASK else None
+    shapes = [shape_of(value) for value in operands if value is not None]
+    if any(len(shape) != 4 or 0 in shape for shape in shapes) or len({shape[:2] for shape in shapes}) > 1:
+        return False
+    if mask is not None and (
+        not dtype_of_value(mask).startswith("float") or shape_of(mask)[-1] not in (1, shapes[1][2])
+    ):
+        return False
+    return all(shape[-1] % DEPTH == 0 and shape[-1] <= LARGEST for shape in shapes)
+
+
+def _lower(ctx: Lowering, node: ir.Node) -> None:
+    query, key, value = (_in_chunks(ctx, half_of(operand)) for operand in node.inputs[:OPERANDS])
+    mask = node.inputs[MASK] if len(node.inputs) > MASK else None
+    added = None if mask is None else ctx.in_memory(ctx.tensor(mask))
+    after = epilogue(ctx, node)
+    out = storage_of(_result(ctx, after.value, after.shape, after.result.dtype))
+
+    def bias(k: KernelBuilder, index: Index) -> Expr:
+        assert added is not None
+        return cast(added.reader(k, broadcast_index(index, added.shape)), "float32")
+
+    def store(k: KernelBuilder, index: Index, result: Expr) -> None:
+        after.store(k, out, index, cast(result, after.dtype))
+
+    batch, heads, queries, size = query.shape
+    kernel = TensorAttention(
+        storage_of(query),
+        storage_of(key),
+        storage_of(value),
+        (batch, heads, queries, key.shape[2]),
+        size,
+        value.shape[3],
+        attribute(node, "scale", 0.0) or 1 / math.sqrt(size),
+        None if added is None else bias,
+        store,
+    )
+    with ctx.kernel("attention") as k:
+        kernel.emit(k)
+    step = ctx.steps[-1]
+    assert isinstance(step, Kernel)
+    step.macs = kernel.macs
+
+
+def _in_chunks(ctx: Lowering, value: ir.Value | None) -> Tensor:
+    assert value is not None
+    tensor = ctx.strided(ctx.tensor(value))
+    return tensor if has_chunks(tensor, -1) else ctx.store(tensor)
+
+
+def _result(ctx: Lowering, value: ir.Value, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """Memory for a value, in rows of all heads where that is how it is read."""
+    readers = [user for user, _ in value.uses()]
+    turned = len(readers) == 1 and readers[0].op_type == "Transpose" and not value.is_graph_output()
+    if not turned or tuple(attribute(readers[0], "perm", ())) != IN_ROWS:
+        return ctx.result(value, shape, dtype)
+    batch, heads, queries, size = shape
+    strides = (queries * heads * size, size, heads * size, 1)
+    tensor = stored(ctx.buffer(math.prod(shape), dtype), (batch, heads, queries, size), Strided(strides))
+    ctx.values[value] = tensor
+    return tensor

@@ -1,0 +1,239 @@
+"""Convolutions of halves on tensor cores, and depthwise ones: channels are neighbours in memory, as `wgmma` and `mma` want them.
+
+A convolution is a product whose left operand is gathered: rows are pixels of the result, the depth are taps and the channels of each.
+Tensors lie as blocks of all their channels (NHWC), so that a chunk of channels is copied as it lies; only where a chain of
+convolutions begins or ends are they moved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.extents import Extents
+from graphopt.backends.cuda.tensor_product import CHUNK, Operand, TensorProduct
+from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
+from graphopt.backends.kernels.conv_rows import Geometry
+from graphopt.backends.kernels.epilogue import Epilogue
+from graphopt.backends.layout import Blocked
+from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.convolution import Convolution, lower_rows
+from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.tensor import Storage, Tensor
+
+SUM = "float32"
+
+
+def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
+    """A convolution on tensor cores, by channels where it is depthwise, or any other way."""
+    geometry, weights = convolution.geometry, convolution.weights.constant
+    halves = convolution.input.dtype == "float16" and weights is not None and geometry.batch > 0
+    if halves and convolution.is_depthwise and geometry.groups % CHUNK == 0:
+        _Lowered(ctx, node, convolution).depthwise()
+    elif halves and suits_tensor_cores(geometry):
+        _Lowered(ctx, node, convolution).product()
+    else:
+        lower_rows(ctx, node, convolution)
+
+
+def suits_tensor_cores(geometry: Geometry) -> bool:
+    """Whether results fill chunks, and every group reads whole ones."""
+    if geometry.filters % CHUNK or not geometry.macs:
+        return False
+    return geometry.groups == 1 or geometry.channels % CHUNK == 0
+
+
+def channels_last(ctx: Lowering, x: Tensor) -> Tensor:
+    """The tensor in memory with all channels in one block, which ends in zeros if they are no whole chunks."""
+    block = -(-x.shape[1] // CHUNK) * CHUNK
+    layout = None if x.storage is None else x.storage.layout
+    if isinstance(layout, Blocked) and type(layout) is Blocked and layout.block == block:
+        return x
+    return ctx.store(x, block)
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """The kernel of one node."""
+
+    ctx: Lowering
+    node: ir.Node
+    convolution: Convolution
+
+    def product(self) -> None:
+        ctx, geometry = self.ctx, self.convolution.geometry
+        source = storage_of(channels_last(ctx, self.convolution.input))
+        pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
+        assert isinstance(source.layout, Blocked)
+        channels = geometry.channels if geometry.groups > 1 else source.layout.block
+        taps = math.prod(axis.kernel for axis in geometry.axes)
+        extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
+        weights = ctx.constant_buffer(self._rows_of_filters(channels))
+        after, out, bias = self._results()
+
+        def filters(k: KernelBuilder, group: Expr, row: Expr) -> Expr:
+            return k.bind((group * geometry.filters + row) * extents.depth)
+
+        def weight(k: KernelBuilder, start: Expr, depth: Expr) -> tuple[Expr, None]:
+            assert isinstance(k, DeviceBuilder)
+            return k.address(weights, start + depth), None
+
+        def store(k: KernelBuilder, group: Expr, row: Expr, column: Expr, value: Expr) -> None:
+            n, *place = _split(row, [geometry.batch, *(axis.output for axis in geometry.axes)])
+            channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
+            self._store(k, after, out, bias, [n, channel, *place], value)
+
+        tile, parts = choose_tensor_tile(chip_of(ctx.core), extents)
+        pixels_of = _Pixels(geometry, source, channels)
+        with ctx.kernel("conv") as k:
+            TensorProduct(
+                extents,
+                tile,
+                parts,
+                Operand(pixels_of.prepare, pixels_of.chunk),
+                Operand(filters, weight),
+                store,
+                partial(ctx.buffer, dtype=SUM),
+                isinstance(out.layout, Blocked),
+            ).emit(k)
+
+    def _rows_of_filters(self, channels: int) -> np.ndarray[Any, Any]:
+        """`[filters of all groups, taps * channels]`, zeros for channels that do not exist."""
+        weights = self.convolution.weights.constant
+        assert weights is not None
+        missing = [(0, 0), (0, channels - weights.shape[1]), *[(0, 0)] * (weights.ndim - 2)]
+        last = np.moveaxis(np.pad(weights, missing), 1, -1)
+        return np.ascontiguousarray(last.reshape(len(weights), -1))
+
+    def _results(self) -> tuple[Epilogue, Storage, Tensor | None]:
+        """The epilogue, where results go, and the bias."""
+        ctx, geometry, bias = self.ctx, self.convolution.geometry, self.convolution.bias
+        block = geometry.groups * geometry.filters
+        bias = None if bias is None else ctx.strided(bias)
+        after = epilogue(ctx, self.node, block)
+        out = ctx.result(after.value, after.shape, after.result.dtype, block)
+        return after, storage_of(out), bias
+
+    def _store(
+        self,
+        k: KernelBuilder,
+        after: Epilogue,
+        out: Storage,
+        bias: Tensor | None,
+        index: Sequence[Expr],
+        value: Expr,
+    ) -> None:
+        if bias is not None:
+            value = value + cast(bias.reader(k, [index[1]]), SUM)
+        after.store(k, out, index, cast(value, after.dtype))
+
+    def depthwise(self) -> None:
+        """A thread for every result, neighbours for neighbouring channels."""
+        ctx, geometry = self.ctx, self.convolution.geometry
+        x = channels_last(ctx, self.convolution.input)
+        weights = self.convolution.weights.constant
+        assert weights is not None
+        by_taps = ctx.constant_buffer(np.ascontiguousarray(weights.reshape(geometry.groups, -1).T))
+        after, out, bias = self._results()
+        shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
+        with ctx.kernel("depthwise") as k, k.loop(math.prod(shape), "independent", "result") as number:
+            n, *place, channel = (k.bind(i) for i in _split(number, shape))
+            total = k.local(1, SUM)
+            k.assign(total, 0, const(0.0, SUM))
+            for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
+                weight = cast(k.load(by_taps, channel + tap * geometry.groups), SUM)
+                value = _input(k, geometry, x, n, channel, place, taps)
+                k.assign(total, 0, total[0] + weight * value)
+            self._store(k, after, out, bias, [n, channel, *place], total[0])
+
+
+def _input(
+    k: KernelBuilder,
+    geometry: Geometry,
+    x: Tensor,
+    n: Expr,
+    channel: Expr,
+    place: Sequence[Expr],
+    taps: Sequence[int],
+) -> Expr:
+    """What an output reads through a tap; zero where that is padding."""
+    source = [axis.source(i, tap) for axis, i, tap in zip(geometry.axes, place, taps, strict=True)]
+    tests = [
+        _below(i, axis.input) for axis, i in zip(geometry.axes, source, strict=True) if not axis.is_inside
+    ]
+
+    def read() -> Expr:
+        return cast(x.reader(k, [n, channel, *source]), SUM)
+
+    return k.guard(tirx.op.all(*tests), read, const(0.0, SUM)) if tests else read()
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The inputs of a convolution as a matrix: a row for each pixel of the result, a depth for each channel of each tap."""
+
+    geometry: Geometry
+    source: Storage
+    channels: int
+    """Of a tap, those of padding included."""
+
+    @property
+    def _strides(self) -> list[int]:
+        """Of the spatial axes."""
+        assert isinstance(self.source.layout, Blocked)
+        strides, extent = [], self.source.layout.block
+        for axis in reversed(self.geometry.axes):
+            strides.append(extent)
+            extent *= axis.input
+        return strides[::-1]
+
+    def prepare(self, k: KernelBuilder, group: Expr, row: Expr) -> tuple[Expr, list[Expr]]:
+        """Where the first tap of a pixel lies, and at which index of every axis."""
+        axes, strides = self.geometry.axes, self._strides
+        n, *place = _split(row, [self.geometry.batch, *(axis.output for axis in axes)])
+        first = [k.bind(axis.source(i, 0)) for axis, i in zip(axes, place, strict=True)]
+        image = strides[0] * axes[0].input
+        start = n * image + group * self.geometry.channels
+        return k.bind(sum((i * s for i, s in zip(first, strides, strict=True)), start)), first
+
+    def chunk(
+        self, k: KernelBuilder, prepared: tuple[Expr, list[Expr]], depth: Expr
+    ) -> tuple[Expr, Expr | None]:
+        assert isinstance(k, DeviceBuilder)
+        axes, (start, first) = self.geometry.axes, prepared
+        tap = tirx.op.truncdiv(depth, self.channels)
+        channel = depth - tap * self.channels
+        steps = [
+            i * axis.dilation
+            for axis, i in zip(axes, _split(tap, [axis.kernel for axis in axes]), strict=True)
+        ]
+        moved = sum((i * s for i, s in zip(steps, self._strides, strict=True)), channel)
+        tests = [
+            _below(at + step, axis.input)
+            for axis, at, step in zip(axes, first, steps, strict=True)
+            if not axis.is_inside
+        ]
+        return k.address(self.source.buffer, start + moved), tirx.op.all(*tests) if tests else None
+
+
+def _below(i: Expr, extent: int) -> Expr:
+    """Whether an index, which may be negative, exists."""
+    return tirx.Cast("uint32", i) < const(extent, "uint32")
+
+
+def _split(number: Expr, shape: Sequence[int]) -> list[Expr]:
+    """The row-major index of a flat one that is not negative."""
+    index: list[Expr] = []
+    for extent in reversed(shape[1:]):
+        index.append(0 if extent == 1 else tirx.op.truncmod(number, const(extent, "int32")))
+        number = number if extent == 1 else tirx.op.truncdiv(number, const(extent, "int32"))
+    return [0 if shape[0] == 1 else number, *index[::-1]]

@@ -1,0 +1,111 @@
+"""Whole models in float16 on a GPU: verified as they are compiled, and what is told of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from graphopt import api
+from graphopt import model as models
+from graphopt.backends.targets import Target, find_target
+from graphopt.compiling.precision import prepare, too_large
+from graphopt.passes.shapes import Shapes
+from graphopt.rewriting.pipeline import Context
+from graphopt_runtime.artifact import open_artifact
+from tests.conftest import make_model, random_feeds
+
+RNG = np.random.default_rng(5)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return (RNG.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+def pictures() -> ir.Model:
+    text = """g (float[1,3,12,12] x) => (float[1,10] y) {
+        a = Conv<pads=[1,1,1,1]>(x, first, bias) b = Relu(a)
+        c = MaxPool<kernel_shape=[2,2],strides=[2,2]>(b)
+        d = Conv<pads=[1,1,1,1]>(c, second) e = Relu(d)
+        f = Conv<group=16,pads=[1,1,1,1]>(e, depthwise) h = Add(f, e) i = Relu(h)
+        j = GlobalAveragePool(i) k = Flatten(j) m = Gemm(k, classes) y = Softmax<axis=-1>(m) }"""
+    weights = {
+        "first": floats(16, 3, 3, 3),
+        "bias": floats(16),
+        "second": floats(16, 16, 3, 3),
+        "depthwise": floats(16, 1, 3, 3),
+        "classes": floats(16, 10),
+    }
+    return make_model(text, **weights)
+
+
+def tokens() -> ir.Model:
+    text = """g (float[1,20,64] x) => (float[1,20,64] y) {
+        n = LayerNormalization(x, scale)
+        p = MatMul(n, wq) q = Reshape(p, heads) r = Transpose<perm=[0,2,1,3]>(q)
+        s = MatMul(n, wk) t = Reshape(s, heads) u = Transpose<perm=[0,2,3,1]>(t)
+        v = MatMul(n, wv) w = Reshape(v, heads) z = Transpose<perm=[0,2,1,3]>(w)
+        a = MatMul(r, u) b = Mul(a, factor) c = Softmax<axis=-1>(b) d = MatMul(c, z)
+        e = Transpose<perm=[0,2,1,3]>(d) f = Reshape(e, rows) h = MatMul(f, wo) y = Add(h, x) }"""
+    weights: dict[str, Any] = {name: floats(64, 64) for name in ("wq", "wk", "wv", "wo")}
+    weights |= {"scale": np.ones(64, np.float32), "factor": np.float32(0.25)}
+    weights |= {"heads": np.array([1, 20, 4, 16]), "rows": np.array([1, 20, 64])}
+    return make_model(text, **weights)
+
+
+def build(model: ir.Model, target: Target, folder: Path, **options: Any) -> Any:
+    done = api.build(model, folder / "model.gopt", target.name, precision="fp16", **options)
+    assert done.verdict.passed
+    return done
+
+
+def kernels(done: Any) -> list[str]:
+    return [layer["kernel"] for layer in done.layers]
+
+
+def test_convolutions_stay_on_tensor_cores_and_in_one_layout(gpu: Target, tmp_path: Path) -> None:
+    done = build(pictures(), gpu, tmp_path)
+    assert kernels(done)[:5] == ["pointwise", "conv", "pool", "conv", "depthwise"]
+    assert "copy" not in kernels(done)
+    assert done.notices[-1].startswith(f"{gpu.name}: 4 of 4 convolutions and products multiply float16")
+    assert 1e-6 < done.verdict.max_rel_err < 4e-3
+    [made] = open_artifact(tmp_path / "model.gopt").builds
+    assert made["precision"] == "float16"
+
+
+def test_attention_is_one_kernel_that_reads_the_projection(gpu: Target, tmp_path: Path) -> None:
+    done = build(tokens(), gpu, tmp_path)
+    assert kernels(done) == ["normalize", "gemm", "attention", "gemm"]
+    assert done.notices[-1].startswith(f"{gpu.name}: 3 of 3")
+
+
+def test_what_is_kept_stays_float32(gpu: Target, tmp_path: Path) -> None:
+    done = build(pictures(), gpu, tmp_path, keep_float=["Conv", "Gemm"])
+    assert done.notices[-1].startswith(f"{gpu.name}: 0 of 4")
+    assert done.verdict.max_rel_err < 1e-5
+
+
+def test_float32_is_the_default(gpu: Target, tmp_path: Path) -> None:
+    done = api.build(pictures(), tmp_path / "model.gopt", gpu.name)
+    assert done.verdict.max_rel_err < 1e-5
+    assert not done.notices
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(3e4, {"a"}), (1.0, set())])
+def test_values_near_the_end_of_the_range_are_found(factor: float, expected: set[str]) -> None:
+    text = "g (float[4,8] x) => (float[4,8] y) { a = Mul(x, factor) b = MatMul(a, w) y = Mul(b, x) }"
+    model = make_model(text, w=floats(8, 8), factor=np.float32(factor))
+    models.normalise(model)
+    Shapes().apply(model, Context())
+    feeds = [random_feeds(model)]
+    assert too_large(model, feeds, 16376.0) == expected
+    prepared = prepare([model], find_target("cuda:sm_90"), "fp16", (), lambda each: feeds)
+    assert ("would leave its range" in prepared.notice) == bool(expected)
+    assert prepared.layers == 1 - len(expected)
+
+
+def test_other_targets_stay_float32(tmp_path: Path) -> None:
+    done = api.build(tokens(), tmp_path / "model.gopt", "x86-64-v3", precision="fp16")
+    assert done.notices == ["x86-64-v3: all of it in float32, as this target does not multiply float16"]
+    assert done.verdict.max_rel_err < 1e-5

@@ -1,0 +1,209 @@
+"""Kernels on tensor cores next to ONNX Runtime, tile by tile, on awkward shapes; and what does not suit them."""
+
+import json
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from graphopt import model as models
+from graphopt.backends.cuda import matmul, tensor_convolution
+from graphopt.backends.cuda.extents import Extents
+from graphopt.backends.cuda.functions import DEFINITIONS
+from graphopt.backends.cuda.machine import GPU
+from graphopt.backends.cuda.tensor_tiles import (
+    AMPERE,
+    GROUPS,
+    HOPPER,
+    WARPS,
+    TensorTile,
+    chip_of,
+    choose_tensor_tile,
+)
+from graphopt.backends.kernels.core import GPU as CORE
+from graphopt.backends.kernels.core import GPU_HOPPER
+from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.targets import Target
+from tests.backends.cuda.test_operators import random
+from tests.backends.lower.harness import Nodes, fixed
+
+
+def halves(*shape: int) -> np.ndarray:
+    return random(*shape, dtype="float16")
+
+
+def kernels(nodes: Nodes) -> list[tuple[str, bool]]:
+    """The name of every kernel, and whether it multiplies on tensor cores."""
+    model = ir.from_proto(nodes.proto())
+    models.normalise(model)
+    found = lower_model(model, GPU_HOPPER, machine=GPU).kernels()
+    texts = [(kernel.name, "".join(json.loads(str(kernel.function.attrs[DEFINITIONS])))) for kernel in found]
+    return [(name, "mma" in text) for name, text in texts]
+
+
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TensorTile, int]]:
+    """Tiles and parts that kernels get, one after the other."""
+    waiting: list[tuple[TensorTile, int]] = []
+    for module in (matmul, tensor_convolution):
+        monkeypatch.setattr(module, "choose_tensor_tile", lambda chip, extents: waiting.pop(0))
+    return waiting
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
+def test_products_by_every_tile(
+    gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
+) -> None:
+    nodes = Nodes()
+    for i, tile in enumerate(family):
+        parts = i % 2 + 1
+        tiles.append((tile, parts))
+        nodes.add("MatMul", halves(70 + i, 200), fixed(halves(200, 51)))
+    nodes.check(gpu)
+    assert not tiles
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
+def test_convolutions_by_every_tile(
+    gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
+) -> None:
+    nodes = Nodes()
+    for i, tile in enumerate(family):
+        tiles.append((tile, i % 2 + 1))
+        nodes.add("Conv", halves(1, 11, 9, 7 + i), fixed(halves(24, 11, 3, 3)), pads=[1, 0, 1, 2])
+    nodes.check(gpu)
+
+
+def test_columns_that_are_neighbours(gpu: Target) -> None:
+    """Operands of run time, as attention multiplies them."""
+    nodes = Nodes()
+    nodes.add("MatMul", halves(3, 2, 33, 40), halves(2, 40, 72))
+    nodes.add("MatMul", halves(65, 16), halves(16, 200))
+    assert kernels(nodes) == [("gemm", True)] * 2
+    nodes.check(gpu)
+
+
+def test_rows_that_are_few(gpu: Target) -> None:
+    nodes = Nodes()
+    nodes.add("MatMul", halves(1, 72), fixed(halves(72, 10)))
+    assert kernels(nodes)[0] == ("gemm", True)
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize(("depth", "columns"), [(20, 16), (16, 7), (7, 64)])
+def test_products_without_whole_chunks_go_elsewhere(gpu: Target, depth: int, columns: int) -> None:
+    nodes = Nodes()
+    nodes.add("MatMul", halves(40, depth), halves(depth, columns))
+    assert ("gemm", True) not in kernels(nodes)
+    nodes.check(gpu)
+
+
+def test_convolutions(gpu: Target) -> None:
+    nodes = Nodes()
+    bias = fixed(halves(16))
+    nodes.add(
+        "Conv", halves(2, 3, 15, 11), fixed(halves(16, 3, 7, 5)), bias, pads=[3, 2, 3, 2], strides=[2, 3]
+    )
+    nodes.add("Conv", halves(1, 16, 8, 8), fixed(halves(32, 8, 3, 3)), group=2, pads=[1, 1, 1, 1])
+    nodes.add("Conv", halves(1, 24, 6, 9), fixed(halves(16, 24, 1, 1)), bias)
+    nodes.add("Conv", halves(1, 8, 12, 12), fixed(halves(8, 8, 3, 3)), dilations=[2, 3])
+    nodes.add("Conv", halves(2, 8, 19), fixed(halves(16, 8, 4)), bias, pads=[3, 1])
+    nodes.add("Conv", halves(1, 8, 4, 5, 6), fixed(halves(8, 8, 2, 3, 1)), pads=[1, 1, 0, 0, 1, 1])
+    assert ("conv", False) not in kernels(nodes)
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups"),
+    [(6, 12, 2), (8, 7, 1)],
+    ids=["groups of no whole chunk", "odd filters"],
+)
+def test_convolutions_that_do_not_suit(gpu: Target, channels: int, filters: int, groups: int) -> None:
+    nodes = Nodes()
+    nodes.add(
+        "Conv", halves(1, channels, 5, 5), fixed(halves(filters, channels // groups, 3, 3)), group=groups
+    )
+    assert ("conv", True) not in kernels(nodes)
+    nodes.check(gpu)
+
+
+def test_depthwise(gpu: Target) -> None:
+    nodes = Nodes()
+    weights, bias = fixed(halves(24, 1, 3, 3)), fixed(halves(24))
+    nodes.add("Conv", halves(2, 24, 9, 7), weights, bias, group=24, pads=[1, 1, 1, 1])
+    nodes.add("Conv", halves(1, 24, 12, 12), weights, group=24, strides=[2, 2], pads=[0, 1, 1, 0])
+    nodes.add("Conv", halves(1, 6, 5, 5), fixed(halves(6, 1, 3, 3)), group=6)
+    assert [name for name, _ in kernels(nodes)].count("depthwise") == 2
+    nodes.check(gpu)
+
+
+def test_a_chain_of_convolutions_is_moved_at_its_ends_alone(gpu: Target) -> None:
+    nodes = Nodes()
+    first = nodes.add("Conv", halves(1, 8, 9, 9), fixed(halves(16, 8, 3, 3)), pads=[1, 1, 1, 1])
+    pooled = nodes.add(
+        "MaxPool", nodes.add("Relu", first), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
+    second = nodes.add("Conv", pooled, fixed(halves(16, 16, 1, 1)))
+    total = nodes.add("Add", second, pooled)
+    mean = nodes.add("GlobalAveragePool", total)
+    nodes.add("Flatten", mean)
+    assert [name for name, _ in kernels(nodes)][:4] == ["copy", "conv", "pool", "conv"]
+    nodes.check(gpu)
+
+
+def attend(
+    nodes: Nodes, shape: tuple[int, int, int, int], keys: int, *mask: np.ndarray, **options: float
+) -> None:
+    batch, heads, _, size = shape
+    key = halves(batch, heads, keys, size)
+    nodes.add(
+        "Attention",
+        halves(*shape),
+        key,
+        halves(batch, heads, keys, size)[::, ::, ::-1].copy(),
+        *mask,
+        **options,
+    )
+
+
+def test_attention(gpu: Target) -> None:
+    nodes = Nodes(opset=23)
+    attend(nodes, (1, 2, 70, 64), 130)
+    attend(nodes, (2, 1, 17, 16), 64, scale=0.3)
+    mask = halves(1, 1, 33, 40)
+    mask[..., 30:] = -np.inf
+    attend(nodes, (1, 3, 33, 32), 40, mask)
+    assert kernels(nodes) == [("attention", True)] * 3
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize("options", [{"is_causal": 1}, {"softcap": 2.0}])
+def test_attention_of_other_kinds_goes_elsewhere(gpu: Target, options: dict[str, float]) -> None:
+    nodes = Nodes(opset=23)
+    attend(nodes, (1, 2, 20, 16), 20, **options)
+    assert "attention" not in [name for name, _ in kernels(nodes)]
+    nodes.check(gpu)
+
+
+def test_tiles_fit_the_chip() -> None:
+    for chip in (AMPERE, HOPPER):
+        for tile in chip.tiles:
+            assert tile.shared <= chip.shared
+            assert tile.ahead >= 1
+            assert tile.threads % 64 == 0
+
+
+def test_large_products_get_large_tiles_and_deep_ones_are_cut() -> None:
+    large, parts = choose_tensor_tile(HOPPER, Extents(1, 4096, 4096, 4096))
+    assert (large.rows, large.columns, parts) == (128, 256, 1)
+    small, parts = choose_tensor_tile(HOPPER, Extents(1, 49, 512, 4608))
+    assert small.rows == 64
+    assert parts > 4
+
+
+def test_only_hopper_has_groups() -> None:
+    assert chip_of(GPU_HOPPER).tiles == GROUPS
+    assert chip_of(GPU_HOPPER, along_depth=False).tiles == WARPS
+    assert chip_of(CORE) is AMPERE
