@@ -19,8 +19,8 @@ def test_ratios_are_those_of_blocks() -> None:
     drift = np.repeat(np.arange(1, BLOCKS + 1), 4)
     found = ratio_of(Measurement(tuple(2.0 * drift)), Measurement(tuple(1.0 * drift)))
     assert (found.share, found.low, found.high) == (0.5, 0.5, 0.5)
-    assert (found.before_ms, found.after_ms) == (10, 5)
-    assert str(found) == "10 -> 5 ms, 50 % of latency (50 to 50 % by block)"
+    assert (found.before_ms, found.after_ms) == (16, 8)
+    assert str(found) == "16 -> 8 ms, 50 % of latency (50 to 50 % by block)"
 
 
 def test_what_blocks_differ_by_is_told() -> None:

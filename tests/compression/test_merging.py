@@ -113,7 +113,7 @@ def test_the_command_merges_and_tells(tmp_path: Path) -> None:
     [
         (["--share", 2], "give at least 0 and less than 1"),
         (["--share", 0.1, "--ratio", 0.5], "give one of"),
-        (["--share", 0.1, "--no-correct"], "--no-correct: not with --share"),
+        (["--share", 0.1, "--no-correct"], "--correct: not with --share"),
     ],
 )
 def test_bad_requests(options: list[Any], message: str, tmp_path: Path) -> None:

@@ -103,9 +103,3 @@ def test_values_near_the_end_of_the_range_are_found(factor: float, expected: set
     prepared = prepare([model], find_target("cuda:sm_90"), "fp16", (), lambda each: feeds)
     assert ("would leave its range" in prepared.notice) == bool(expected)
     assert prepared.layers == 1 - len(expected)
-
-
-def test_other_targets_stay_float32(tmp_path: Path) -> None:
-    done = api.build(tokens(), tmp_path / "model.gopt", "x86-64-v3", precision="fp16")
-    assert done.notices == ["x86-64-v3: all of it in float32, as this target does not multiply float16"]
-    assert done.verdict.max_rel_err < 1e-5
