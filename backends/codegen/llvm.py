@@ -67,8 +67,13 @@ def generate(
         progress(f"compile: {min(done, len(symbols))} of {len(symbols)} kernels")
         return code
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(_workers(target)) as pool:
         return Code(list(pool.map(build, modules)), names)
+
+
+def _workers(target: Any) -> int:
+    """LLVM's own options belong to the process: two compilations that set and restore them at once leave them set."""
+    return 1 if target.attrs.get("cl-opt") else len(os.sched_getaffinity(0))
 
 
 def distinct_kernels(programs: Sequence[Program]) -> tuple[dict[Kernel, str], dict[str, Any]]:

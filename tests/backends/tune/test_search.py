@@ -72,7 +72,10 @@ def test_bytes_are_timed_against_floats(tmp_path: Path) -> None:
 
 def test_skipping_zeros_is_timed_against_multiplying_them(tmp_path: Path) -> None:
     shape = ConvShape(1, 1, 16, 32, Window((9, 9), (7, 7), (3, 3), (1, 1), (0, 0), (1, 1)))
-    tasks = [Task(conv.workload(shape, False, 0.3), 1), Task(gemm.workload(1, 5, 48, 40, True, sparse.fact(0.3)), 1)]
+    tasks = [
+        Task(conv.workload(shape, False, 0.3), 1),
+        Task(gemm.workload(1, 5, 48, 40, True, sparse.fact(0.3)), 1),
+    ]
     with Builders(1) as builders:
         search(tasks, tmp_path / "db", builders).run(Budget(60), Here(1), lambda stage: None)
     for task in tasks:
