@@ -33,10 +33,10 @@ demo: setup
 	$(BIN)/graphopt compare models/digits_cnn.onnx --backend graphopt --backend onnxruntime
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 test-all: setup
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest --numprocesses auto -m ""
 
 lint: setup typecheck
 	$(BIN)/ruff check .

@@ -14,6 +14,9 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from graphopt.rewriting.pipeline import Context, Outcome, Pass
 
 ZOO = Path(os.environ["GRAPHOPT_ZOO"]) if "GRAPHOPT_ZOO" in os.environ else None
+CONFORMANCE = "conformance"
+"""Where a node test of ONNX leaves what became of it."""
+
 ZOO_MODELS = sorted((ZOO / "models").glob("*.onnx")) if ZOO is not None else []
 
 
@@ -100,3 +103,14 @@ def zoo() -> Path:
     if ZOO is None or not (ZOO / "models").is_dir():
         pytest.skip("no zoo of real models: set GRAPHOPT_ZOO")
     return ZOO
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of the conformance suite, where it ran, in this process or others."""
+    reports = (report for found in terminalreporter.stats.values() for report in found)
+    facts = (dict(report.user_properties) for report in reports if getattr(report, "when", "") == "call")
+    if results := [each[CONFORMANCE] for each in facts if CONFORMANCE in each]:
+        import conformance
+
+        terminalreporter.section("ONNX backend node tests")
+        terminalreporter.write_line(conformance.render([conformance.Result(**each) for each in results]))

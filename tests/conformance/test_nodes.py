@@ -1,10 +1,13 @@
 """Every node test of the ONNX backend suite passes or is refused with a reason: no wrong result, no crash."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 import conformance
+from tests.conftest import CONFORMANCE
 
 pytestmark = [pytest.mark.conformance, pytest.mark.slow]
 
@@ -16,9 +19,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", cases, ids=[case.name for case in cases])
 
 
-def test_node(case: Any, results: list[conformance.Result]) -> None:
+def test_node(case: Any, record_property: Callable[[str, object], None]) -> None:
     result = conformance.run_case(case)
-    results.append(result)
+    record_property(CONFORMANCE, asdict(result))
     assert result.status not in conformance.FAILURES, result.reason
     if result.status != "passed":
         pytest.skip(f"{result.status}: {result.reason}")
