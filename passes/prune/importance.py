@@ -113,7 +113,8 @@ def correlation(group: Group, evidence: Evidence) -> Scores:
     for place in group.readers:
         seen = evidence.moments.get(point(place))
         if seen is not None and len(place.data.units) == len(place.weight.units):
-            readers.append(Reader(seen.covariance, _rows(place.weight).T, place.data.units))
+            weights = _rows(place.weight).T
+            readers.append(Reader(seen.covariance, seen.halves, weights, place.data.units))
     return eliminate(group.size, readers)
 
 

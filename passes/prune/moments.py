@@ -13,30 +13,45 @@ BINS = 64
 
 @dataclass
 class Moments:
-    """Sums over all positions of the products of channels along `axis`, the last of which is one that is always 1.
+    """Sums over positions of the products of channels along `axis`, the last of which is one that is always 1, of either half of the samples.
 
-    `products` is `[channels + 1, channels + 1]` float64.
+    `products` is `[2, channels + 1, channels + 1]` float64; batches of one sample go to the halves in turn.
     """
 
     axis: int
     products: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    batches: int = 0
 
     def add(self, array: NDArray[np.generic]) -> None:
         """Another batch."""
         rows = _rows(array, self.axis)
         rows = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
-        self.join(Moments(self.axis, rows.T @ rows))
+        middle = len(rows) // 2 if len(array) > 1 else len(rows) * (self.batches % 2)
+        parts = (rows[:middle], rows[middle:])
+        self.join(Moments(self.axis, np.stack([part.T @ part for part in parts]), 1))
 
     def join(self, other: Moments) -> None:
         """All that `other` has seen."""
         self.products = self.products + other.products if self.products.size else other.products
+        self.batches += other.batches
 
     @property
     def covariance(self) -> NDArray[np.float64]:
         """Of the channels, `[channels, channels]`."""
-        count = self.products[-1, -1]
-        means = self.products[-1, :-1] / count
-        return np.asarray(self.products[:-1, :-1] / count - np.outer(means, means))
+        return _covariance(self.products.sum(axis=0))
+
+    @property
+    def halves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The covariance of each half of the samples; of all where one saw nothing."""
+        if not self.products[:, -1, -1].all():
+            return self.covariance, self.covariance
+        return _covariance(self.products[0]), _covariance(self.products[1])
+
+
+def _covariance(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    count = products[-1, -1]
+    means = products[-1, :-1] / count
+    return np.asarray(products[:-1, :-1] / count - np.outer(means, means))
 
 
 @dataclass

@@ -19,13 +19,13 @@ def test_the_best_artifact_is_written_and_all_is_shown(
     stopwatch: Stopwatch, calib: Path, tmp_path: Path
 ) -> None:
     output, page = tmp_path / "best.gopt", tmp_path / "page.html"
-    stopwatch.latencies = {"50 % of multiply-adds, int8": 1.0}
+    stopwatch.latencies = {"60 % of multiply-adds, int8": 1.0}
     options = ["--calib", calib, "--max-drop", 1.5, "--html", page]
     done = invoke("compress", MODEL, *options, "-o", output)
-    assert f"{output}: 50 % of multiply-adds, int8: " in done.stdout
+    assert f"{output}: 60 % of multiply-adds, int8: " in done.stdout
     assert "0.50 of the latency before; agreement 100.000 -> " in done.stdout
     html = page.read_text()
-    for plan in ("as it was", "50 % of multiply-adds", "int8", "50 % of multiply-adds, int8"):
+    for plan in ("as it was", "60 % of multiply-adds", "int8", "60 % of multiply-adds, int8"):
         assert f"<td>{plan}</td>" in html
         assert plan in done.stdout
     assert html.count("<svg") == 2

@@ -6,6 +6,8 @@ import pytest
 from graphopt.passes.prune.moments import BINS, Histograms, Moments
 from tests.passes.prune.checking import random
 
+RNG = np.random.default_rng(0)
+
 
 @pytest.mark.parametrize("axis", [1, -1])
 def test_covariance(axis: int) -> None:
@@ -26,7 +28,7 @@ def test_moments_that_are_joined() -> None:
         part.add(each)
         joined.join(part)
     joined.join(Moments(1, np.zeros_like(whole.products)))
-    np.testing.assert_allclose(joined.products, whole.products, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(joined.products.sum(axis=0), whole.products.sum(axis=0), rtol=1e-5, atol=1e-6)
 
 
 def test_histograms_that_are_joined() -> None:
@@ -69,3 +71,28 @@ def test_numbers_whose_sums_do_not_fit_their_type(dtype: type) -> None:
     np.testing.assert_allclose(seen.covariance, np.cov(values.T.astype(np.float64), bias=True), rtol=1e-9)
     assert bins.radius == 128
     assert bins.counts.sum(axis=1).tolist() == [1000] * 3
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_halves_have_samples_of_their_own(batch: int) -> None:
+    rows = random(8, 3)
+    seen = Moments(1)
+    for start in range(0, 8, batch):
+        seen.add(rows[start : start + batch])
+    of_first = [0, 2, 4, 6] if batch == 1 else [0, 1, 4, 5]
+    others = sorted(set(range(8)) - set(of_first))
+    expected = {np.cov(rows[half].T, bias=True).tobytes() for half in (of_first, others)}
+    assert len(expected) == 2
+    for half, chosen in zip(
+        sorted(seen.halves, key=str),
+        sorted((np.cov(rows[h].T, bias=True) for h in (of_first, others)), key=str),
+        strict=True,
+    ):
+        np.testing.assert_allclose(half, chosen, rtol=1e-4, atol=1e-5)
+
+
+def test_where_one_half_saw_nothing_both_are_all() -> None:
+    seen = Moments(1)
+    seen.add(random(1, 3, 6))
+    for half in seen.halves:
+        np.testing.assert_array_equal(half, seen.covariance)
