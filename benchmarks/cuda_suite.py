@@ -288,7 +288,11 @@ def interchange(path: Path) -> Iterator[Row]:
     with graphopt_runtime.load(path) as model:
         for library in ("torch", "cupy"):
             try:
-                yield {"library": library, "model": model_name(path), **TAKERS[library](model, feeds, expected)}
+                yield {
+                    "library": library,
+                    "model": model_name(path),
+                    **TAKERS[library](model, feeds, expected),
+                }
             except ImportError:
                 yield {"library": library, "model": model_name(path), "result": "not installed"}
 
@@ -380,7 +384,9 @@ def guarded(part: Callable[[Path], Row], path: Path) -> Row:
 
 
 def show(row: Row) -> Row:
-    cells = (f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
+    cells = (
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+    )
     print("; ".join(cells), flush=True)
     return row
 
