@@ -27,6 +27,7 @@ EXPORTS = """{
   global:
     graphopt_create; graphopt_create_with; graphopt_run; graphopt_time; graphopt_set_threads; graphopt_set_passive;
     graphopt_destroy; graphopt_error_string; graphopt_layer_times; graphopt_failure;
+    graphopt_run_on;
   local: *;
 };
 """

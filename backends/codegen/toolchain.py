@@ -60,7 +60,7 @@ SOURCES = (
 )
 """The C runtime."""
 
-GPU_SOURCES = ("gpu_model.c", "gpu_workspace.c", "gpu_driver.c")
+GPU_SOURCES = ("gpu_model.c", "gpu_call.c", "gpu_launch.c", "gpu_workspace.c", "gpu_driver.c")
 """That of models on NVIDIA's GPUs."""
 
 WITHOUT_FORKS = tuple("fork_none.c" if source == "fork.c" else source for source in SOURCES)

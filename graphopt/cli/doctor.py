@@ -45,6 +45,8 @@ def examine() -> list[Check]:
         _native(),
         _threads(),
         *(_peer(name) for name in PEERS),
+        _cuda(),
+        _gpu(),
     ]
 
 
@@ -97,3 +99,16 @@ def _peer(name: str) -> Check:
     from graphopt.backends.peers import BACKENDS
 
     return Check(f"peer {name}", True, BACKENDS[name].available() or "installed")
+
+
+def _cuda() -> Check:
+    """Only targets of GPUs want it."""
+    from graphopt.backends.cuda.nvcc import describe_nvcc
+
+    return Check("CUDA compiler", True, describe_nvcc())
+
+
+def _gpu() -> Check:
+    from graphopt_runtime.gpu import architectures
+
+    return Check("NVIDIA GPU", True, max(architectures(), default="none"))

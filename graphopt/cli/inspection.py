@@ -218,11 +218,11 @@ def _instructions(core: Core) -> str:
 
 def _builds(target: Target) -> str:
     from graphopt.backends.codegen.toolchain import missing_compiler
-    from graphopt.backends.cuda.nvcc import HINT, find_nvcc
+    from graphopt.backends.cuda.nvcc import missing_nvcc
 
     missing = missing_compiler(target.compiler)
-    if target.device and missing is None and find_nvcc() is None:
-        missing = HINT
+    if target.device and missing is None:
+        missing = missing_nvcc()
     return "yes" if missing is None else f"no: {missing}"
 
 

@@ -43,6 +43,9 @@ class Library:
         self.layer_times: Callable[[], Any] | None = None
         if hasattr(library, "graphopt_layer_times"):
             self.layer_times = _function(library.graphopt_layer_times, ctypes.POINTER(ctypes.c_double), [])
+        self.run_on: Any = None
+        if hasattr(library, "graphopt_run_on"):
+            self.run_on = _function(library.graphopt_run_on, number, [*call, ctypes.c_void_p])
         self.failure: Callable[[], bytes] = bytes
         if hasattr(library, "graphopt_failure"):
             self.failure = _function(library.graphopt_failure, ctypes.c_char_p, [])

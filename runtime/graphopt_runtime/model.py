@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -10,12 +11,13 @@ import numpy as np
 
 from graphopt_runtime import cpu, gpu
 from graphopt_runtime.artifact import Artifact, open_artifact
+from graphopt_runtime.device_arrays import LEGACY, DeviceArray, GpuArray, stream_number
+from graphopt_runtime.driver import Event
 from graphopt_runtime.errors import GraphoptError, InputError
 from graphopt_runtime.library import Handle, Library, Pointers
 from graphopt_runtime.selection import suitable_build
 from graphopt_runtime.signature import Outputs, Signature
 from graphopt_runtime.tensors import (
-    DeviceArray,
     Memory,
     NodeArg,
     Variant,
@@ -44,26 +46,30 @@ class CompiledModel:
         self.manifest: Mapping[str, Any] = artifact.manifest
         self.name: str = str(artifact.manifest.get("name", artifact.path.stem))
         self.variants: tuple[Variant, ...] = parse_variants(artifact.manifest)
-        self._signature = Signature(self.variants, gpu.is_needed(artifact.manifest))
+        self._signature = Signature(self.variants)
+        self._on_gpu = gpu.is_needed(artifact.manifest)
         self._path = artifact.path
         self._threads = threads if threads is not None else cpu.default_threads()
         self._passive = False
         self._handle: Handle | None = _create(artifact, _check_threads(self._threads))
 
-    def __call__(self, *arrays: Any, out: Outputs | None = None, **named: Any) -> Any:
+    def __call__(self, *arrays: Any, out: Outputs | None = None, stream: Any = None, **named: Any) -> Any:
         """Runs the model.
 
         `model(a, b)` takes the inputs by position and returns a tuple of arrays; `model(x=a, y=b)` and
         `model({"x": a, "y": b})` take them by name and return a dict. `out` lends C-contiguous arrays for the outputs,
-        in a sequence or by name. Of a model on a GPU both may be arrays there, of torch or cupy, which are used where they lie;
-        they must be complete on the default stream. Raises InputError when a feed does not fit.
+        in a sequence or by name.
+
+        Of a model on a GPU both may be arrays there, of torch, cupy or others that know DLPack, which are used where they lie.
+        With a `stream`, an integer or an object with `__cuda_stream__`, the call runs there, and returns arrays on the GPU
+        (`GpuArray`) before their values are there, unless an array of the host has to be waited for. What is given must then be
+        left alone until the stream has come so far. Raises InputError when a feed does not fit.
         """
         feeds = _named_feeds(arrays, named)
         if feeds is None:
-            return tuple(self._run(self._signature.positional(arrays), out))
-        return dict(
-            zip(self._signature.output_names, self._run(self._signature.ordered(feeds), out), strict=True)
-        )
+            return tuple(self._run(self._signature.positional(arrays), out, stream))
+        results = self._run(self._signature.ordered(feeds), out, stream)
+        return dict(zip(self._signature.output_names, results, strict=True))
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
         """Like ONNX Runtime's InferenceSession.run: the named outputs, or all of them for None."""
@@ -141,26 +147,35 @@ class CompiledModel:
         state = "closed" if self._handle is None else f"{self._threads} threads"
         return f"<CompiledModel {self.name!r}: {self._signature}; {state}>"
 
-    def _run(self, feeds: Sequence[Any], out: Outputs | None) -> list[Any]:
-        call = self._prepare(feeds, out)
-        status = call.handle.library.run(
-            call.handle.address, call.variant, call.input_table, call.output_table
-        )
+    def _run(self, feeds: Sequence[Any], out: Outputs | None, stream: Any = None) -> list[Any]:
+        number = None if stream is None else self._stream(stream)
+        call = self._prepare(feeds, out, number)
+        status = call.on(number)
         if status != 0:
             _raise_run_error(call.handle, status)
-        return [array.owner if isinstance(array, DeviceArray) else array for array in call.outputs]
+        results = [array.owner if isinstance(array, DeviceArray) else array for array in call.outputs]
+        if number is not None:
+            _complete(results, number)
+        return results
 
-    def _prepare(self, feeds: Sequence[Any], out: Outputs | None) -> "_Call":
+    def _stream(self, stream: Any) -> int:
+        if not self._on_gpu:
+            raise InputError(f"{self.name} runs on the CPU, which has no streams; leave out `stream`")
+        if self._open_handle().library.run_on is None:
+            raise InputError(f"{self._path} was compiled before models ran on streams; compile it again")
+        return stream_number(stream)
+
+    def _prepare(self, feeds: Sequence[Any], out: Outputs | None, stream: int | None = None) -> "_Call":
         handle = self._open_handle()
-        signature = self._signature
-        as_operand: Callable[..., Memory] = as_memory if signature.on_gpu else as_input
+        signature, user = self._signature, stream or LEGACY
+        as_operand: Callable[..., Memory] = partial(as_memory, stream=user) if self._on_gpu else as_input
         inputs = [as_operand(t.name, feed, t.dtype) for t, feed in zip(signature.inputs, feeds, strict=True)]
         variant = signature.variant(inputs)
         outputs: Sequence[Memory]
         if out is None:
-            outputs, addresses = allocate_all(variant.outputs)
+            outputs, addresses = allocate_all(variant.outputs, on_gpu=stream is not None)
         else:
-            outputs = signature.lent(variant, out, inputs)
+            outputs = signature.lent(variant, out, inputs, user if self._on_gpu else None)
             addresses = [address(array) for array in outputs]
         tables = _table([address(array) for array in inputs]), _table(addresses)
         return _Call(handle, variant.index, inputs, outputs, *tables)
@@ -181,6 +196,21 @@ class _Call(NamedTuple):
     outputs: Sequence[Memory]
     input_table: Pointers
     output_table: Pointers
+
+    def on(self, stream: int | None) -> int:
+        """Runs on a stream, or on one of the model's own; the status."""
+        library = self.handle.library
+        arguments = self.handle.address, self.variant, self.input_table, self.output_table
+        status: int = library.run(*arguments) if stream is None else library.run_on(*arguments, stream)
+        return status
+
+
+def _complete(results: list[Any], stream: int) -> None:
+    """Tells our own arrays when their values are there."""
+    if own := [array for array in results if isinstance(array, GpuArray)]:
+        event = Event(stream)
+        for array in own:
+            array.complete_at(event)
 
 
 def _named_feeds(arrays: tuple[Any, ...], named: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -19,9 +19,8 @@ Outputs = Mapping[str, Any] | Sequence[Any]
 class Signature:
     """The inputs and outputs of a model. Names and dtypes are the same in all variants, shapes differ."""
 
-    def __init__(self, variants: tuple[Variant, ...], on_gpu: bool = False) -> None:
+    def __init__(self, variants: tuple[Variant, ...]) -> None:
         self.variants = variants
-        self.on_gpu = on_gpu
         self.inputs = variants[0].inputs
         self.input_names = [tensor.name for tensor in self.inputs]
         self.output_names = [tensor.name for tensor in variants[0].outputs]
@@ -65,8 +64,11 @@ class Signature:
         offered = "".join(f"\n  {variant}" for variant in self.variants)
         raise InputError(f"the model is not compiled for the shapes {given}; it is compiled for:{offered}")
 
-    def lent(self, variant: Variant, out: Outputs, inputs: Sequence[Memory]) -> list[Memory]:
-        """The arrays that the caller lends for the outputs, in order. Raises InputError if they cannot take them."""
+    def lent(
+        self, variant: Variant, out: Outputs, inputs: Sequence[Memory], stream: int | None = None
+    ) -> list[Memory]:
+        """The arrays that the caller lends for the outputs, in order, for use on a stream of a GPU. Raises InputError if they
+        cannot take them."""
         if isinstance(out, Mapping):
             if set(out) != set(self.output_names):
                 raise InputError(
@@ -76,8 +78,7 @@ class Signature:
         if len(out) != len(variant.outputs):
             raise InputError(f"out has {len(out)} arrays, the model has {len(variant.outputs)} outputs")
         arrays = [
-            check_output(tensor, value, self.on_gpu)
-            for tensor, value in zip(variant.outputs, out, strict=True)
+            check_output(tensor, value, stream) for tensor, value in zip(variant.outputs, out, strict=True)
         ]
         refuse_shared_memory(variant.outputs, arrays, inputs)
         return arrays

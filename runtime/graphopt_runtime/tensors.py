@@ -7,26 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from graphopt_runtime.device_arrays import DeviceArray, allocate_on_gpu, device_array
 from graphopt_runtime.errors import ArtifactError, InputError
 
 ALIGNMENT = 64
 """Bytes; what the kernels want of every tensor."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class DeviceArray:
-    """A dense row-major array in the memory of a GPU; `owner` keeps it alive."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    start: int
-    owner: Any
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 Memory = Array | DeviceArray
@@ -140,30 +127,13 @@ def allocate(tensor: Tensor) -> tuple[Array, int]:
     return np.ndarray(tensor.shape, tensor.dtype, buffer, padding), base + padding
 
 
-def allocate_all(tensors: Sequence[Tensor]) -> tuple[list[Array], list[int]]:
+def allocate_all(tensors: Sequence[Tensor], on_gpu: bool = False) -> tuple[Sequence[Memory], list[int]]:
     """An array for each tensor, and their addresses."""
+    if on_gpu:
+        made = [allocate_on_gpu(tensor.shape, tensor.dtype) for tensor in tensors]
+        return made, [array.start for array in made]
     pairs = [allocate(tensor) for tensor in tensors]
     return [array for array, _ in pairs], [start for _, start in pairs]
-
-
-def device_array(name: str, value: Any, on_gpu: bool) -> DeviceArray | None:
-    """What tells of itself by the CUDA array interface, as arrays of torch and cupy do; None for anything else. Raises InputError
-    where it has gaps, or the model does not run on a GPU.
-    """
-    facts = getattr(value, "__cuda_array_interface__", None)
-    if facts is None:
-        return None
-    if not on_gpu:
-        raise InputError(f"{name!r} is on a GPU, the model was compiled for the CPU; copy it first")
-    shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
-    if facts.get("strides") not in (None, dense_strides(shape, dtype)):
-        raise InputError(f"{name!r} is not contiguous on the GPU; make it so first")
-    return DeviceArray(shape, dtype, facts["data"][0], value)
-
-
-def dense_strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Bytes between neighbours along each axis."""
-    return tuple(math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape)))
 
 
 def address(array: Memory) -> int:
@@ -178,15 +148,15 @@ def as_input(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     """`value` as a dense row-major array, copied only if it is not one. Raises InputError on another dtype."""
     try:
         array = value if type(value) is np.ndarray else _on_host(name, value)
-    except ValueError as error:
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"input {name!r} cannot be made an array: {error}") from error
     _check_dtype(name, array.dtype, dtype)
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def as_memory(name: str, value: Any, dtype: np.dtype[Any]) -> Memory:
-    """The same for a model on a GPU, which takes arrays there as they are."""
-    array = device_array(name, value, on_gpu=True)
+def as_memory(name: str, value: Any, dtype: np.dtype[Any], stream: int) -> Memory:
+    """The same for a model on a GPU, which takes arrays there as they are, and `stream` waits for their values."""
+    array = None if type(value) is np.ndarray else device_array(name, value, stream)
     if array is None:
         return as_input(name, value, dtype)
     _check_dtype(name, array.dtype, dtype)
@@ -194,8 +164,10 @@ def as_memory(name: str, value: Any, dtype: np.dtype[Any]) -> Memory:
 
 
 def _on_host(name: str, value: Any) -> Array:
-    device_array(name, value, on_gpu=False)
-    return np.asarray(value)
+    device_array(name, value, None)
+    if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
+        return np.asarray(value)
+    return np.from_dlpack(value)
 
 
 def _check_dtype(name: str, given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
@@ -205,10 +177,11 @@ def _check_dtype(name: str, given: np.dtype[Any], dtype: np.dtype[Any]) -> None:
         )
 
 
-def check_output(tensor: Tensor, value: Any, on_gpu: bool = False) -> Memory:
-    """An array that the caller lends for an output. Raises InputError if it cannot take the result."""
+def check_output(tensor: Tensor, value: Any, stream: int | None = None) -> Memory:
+    """An array that the caller lends for an output, for use on a stream where the model runs on a GPU. Raises InputError if it
+    cannot take the result."""
     if not isinstance(value, np.ndarray):
-        value = device_array(tensor.name, value, on_gpu) or value
+        value = device_array(tensor.name, value, stream) or value
     if not isinstance(value, np.ndarray | DeviceArray):
         raise InputError(f"out for {tensor.name!r} is a {type(value).__name__}, not a numpy array")
     if value.dtype != tensor.dtype or value.shape != tensor.shape:
@@ -216,6 +189,8 @@ def check_output(tensor: Tensor, value: Any, on_gpu: bool = False) -> Memory:
             f"out for {tensor.name!r} is {value.dtype}{list(value.shape)}, the result is {tensor}"
         )
     if isinstance(value, DeviceArray):
+        if value.is_read_only:
+            raise InputError(f"out for {tensor.name!r} must be writeable")
         return value
     if not (value.flags.c_contiguous and value.flags.writeable):
         raise InputError(f"out for {tensor.name!r} must be C-contiguous and writeable")

@@ -43,3 +43,11 @@ def test_peers_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert check("peer openvino").ok
     assert "not installed" in check("peer openvino").detail
+
+
+def test_what_gpus_need_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphopt.backends.cuda.nvcc.find_nvcc", lambda: None)
+    monkeypatch.setattr("graphopt_runtime.gpu.architectures", frozenset)
+    assert check("CUDA compiler").ok
+    assert "pip install 'graphopt[cuda]'" in check("CUDA compiler").detail
+    assert check("NVIDIA GPU") == doctor.Check("NVIDIA GPU", True, "none")

@@ -5,10 +5,14 @@
 #ifndef GRAPHOPT_GPU_H
 #define GRAPHOPT_GPU_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "graphopt.h"
+
+/* More arguments of a kernel, or tensors of a model, are refused when a model is compiled. */
+enum { GPU_SPARE_WORKSPACES = 32, GPU_MOST_ARGUMENTS = 256 };
 
 /* Where an argument of a kernel points: an offset into weights or workspace, or a tensor of the caller, inputs first. */
 enum { GPU_WEIGHTS = -1, GPU_WORKSPACE = -2 };
@@ -66,7 +70,8 @@ typedef struct gpu_graph_s *gpu_graph;
 typedef struct gpu_executable_s *gpu_executable;
 typedef unsigned long long gpu_address;
 
-enum { GPU_ATTRIBUTE_MEMORY_TYPE = 2, GPU_MEMORY_DEVICE = 2, GPU_STREAM_NON_BLOCKING = 1, GPU_CAPTURE_THREAD = 1 };
+enum { GPU_ATTRIBUTE_MEMORY_TYPE = 2, GPU_ATTRIBUTE_DEVICE = 9, GPU_MEMORY_DEVICE = 2 };
+enum { GPU_STREAM_NON_BLOCKING = 1, GPU_CAPTURE_THREAD = 1 };
 enum { GPU_FUNCTION_MOST_SHARED = 8, GPU_SHARED_UNASKED = 48 << 10 };
 enum { GPU_EVENT_WITHOUT_TIME = 2, GPU_ALIGNMENT = 64 };
 
@@ -113,11 +118,15 @@ enum { GPU_EARLY_START = 6, GPU_EARLY_STARTS_IN_GRAPHS = 12030 };
     X(StreamCreate, "", (gpu_stream * stream, unsigned flags))                                                        \
     X(StreamDestroy, "_v2", (gpu_stream stream))                                                                      \
     X(StreamSynchronize, "", (gpu_stream stream))                                                                     \
+    X(StreamGetCtx, "", (gpu_stream stream, gpu_context * context))                                                   \
+    X(StreamIsCapturing, "", (gpu_stream stream, int *status))                                                        \
     X(StreamWaitEvent, "", (gpu_stream stream, gpu_event event, unsigned flags))                                      \
     X(StreamBeginCapture, "_v2", (gpu_stream stream, int mode))                                                       \
     X(StreamEndCapture, "", (gpu_stream stream, gpu_graph *graph))                                                    \
     X(EventCreate, "", (gpu_event * event, unsigned flags))                                                           \
     X(EventDestroy, "_v2", (gpu_event event))                                                                         \
+    X(EventQuery, "", (gpu_event event))                                                                              \
+    X(EventSynchronize, "", (gpu_event event))                                                                        \
     X(EventRecord, "", (gpu_event event, gpu_stream stream))                                                          \
     X(GraphInstantiateWithFlags, "", (gpu_executable * executable, gpu_graph graph, unsigned long long flags))        \
     X(GraphDestroy, "", (gpu_graph graph))                                                                            \
@@ -142,18 +151,49 @@ const gpu_driver *gpu_open_driver(void);
 int gpu_succeeded(const char *call, int result);
 #define GPU_OK(driver, name, arguments) gpu_succeeded("cu" #name, (driver)->name arguments)
 
-/* gpu_workspace.c: what one call at a time needs. `tensors` are pointers into its own memory, where those of callers are copied
-   to, and `executables` the captured launches of each variant, for tensors at the addresses in `captured`. */
+/* Notes why something is refused, as the calling thread's failure; 0. */
+int gpu_refuse(const char *why);
+
+/* The launches of a variant for tensors at some addresses; `executable` is NULL until these come a second time. */
+typedef struct {
+    gpu_address *tensors;
+    gpu_executable executable;
+} gpu_capture;
+
+/* Sets of addresses that are remembered for each variant: callers take turns with a few buffers. */
+enum { GPU_CAPTURES = 4 };
+
+/* gpu_workspace.c: what one call at a time needs. `stream` is its own. `ended` is the end of the last call on a stream of a caller,
+   `user`, which may still be under way while `is_pending`. Tensors of callers are copied to `staging`. */
 typedef struct {
     gpu_stream stream;
     gpu_event ready;
+    gpu_event ended;
+    gpu_stream user;
+    int is_pending;
     gpu_address arena;
     gpu_address staging;
-    gpu_executable *executables;
-    gpu_address **captured;
+    gpu_capture (*captures)[GPU_CAPTURES];
+    int *oldest;
 } gpu_workspace;
 
-gpu_workspace *gpu_new_workspace(const gpu_driver *driver);
+struct graphopt_model {
+    const gpu_driver *driver;
+    gpu_context context;
+    int device;
+    gpu_module *modules;
+    gpu_function *functions;
+    gpu_address weights;
+    _Atomic(gpu_workspace *) spare[GPU_SPARE_WORKSPACES];
+};
+
+/* A workspace for a call on a stream: one that is idle, or whose last call was on this stream. NULL where memory is short. */
+gpu_workspace *gpu_take_workspace(graphopt_model *model, gpu_stream stream);
+void gpu_return_workspace(graphopt_model *model, gpu_workspace *space);
 void gpu_free_workspace(const gpu_driver *driver, gpu_workspace *space);
+
+/* gpu_launch.c: asks for all kernels of a variant on a stream, for tensors at these addresses. */
+int gpu_launch_variant(const graphopt_model *model, int index, gpu_workspace *space, const gpu_address *tensors,
+                       gpu_stream stream);
 
 #endif

@@ -37,7 +37,7 @@ static void load(void) {
 const gpu_driver *gpu_open_driver(void) {
     pthread_once(&once, load);
     if (is_open) return &driver;
-    snprintf(failure, sizeof failure, "%s", reason);
+    gpu_refuse(reason);
     return NULL;
 }
 
@@ -46,6 +46,11 @@ int gpu_succeeded(const char *call, int result) {
     const char *sentence = NULL;
     driver.GetErrorString(result, &sentence);
     snprintf(failure, sizeof failure, "%s: %s", call, sentence != NULL ? sentence : "unknown error");
+    return 0;
+}
+
+int gpu_refuse(const char *why) {
+    snprintf(failure, sizeof failure, "%s", why);
     return 0;
 }
 

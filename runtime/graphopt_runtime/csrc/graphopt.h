@@ -70,6 +70,16 @@ GRAPHOPT_API void graphopt_destroy(graphopt_model *model);
 /* One English sentence for a code returned by graphopt_run. */
 GRAPHOPT_API const char *graphopt_error_string(int error);
 
+/* Of libraries for a GPU, whose functions take pointers to the memory of the first GPU and of the host alike: runs one variant on a
+   stream of the caller's, a CUstream or cudaStream_t of the device's primary context; NULL is the default stream. The call waits for what
+   the stream holds, and what is asked of the stream later waits for the call. It returns before results are there if every tensor
+   lies on a GPU, which its caller then leaves alone until the stream has come so far; otherwise it waits. Errors of kernels show in later
+   calls. Streams that are being captured are refused. Calls on several streams run side by side, with a workspace for each.
+
+   graphopt_run uses a stream of its own and waits for the results. Tensors on a GPU must be complete on the default stream. */
+GRAPHOPT_API int graphopt_run_on(graphopt_model *model, int variant, const void *const *inputs, void *const *outputs,
+                                 void *stream);
+
 /* Of libraries for a GPU: what went wrong in the last call of this thread that failed, graphopt_create included. */
 GRAPHOPT_API const char *graphopt_failure(void);
 

@@ -36,14 +36,15 @@ def missing() -> str | None:
 
 
 @cache
-def _driver() -> ctypes.CDLL:
+def driver() -> ctypes.CDLL:
+    """The emulated driver, which the loader then knows by the name of NVIDIA's."""
     folder = Path(tempfile.mkdtemp(prefix="graphopt-driver-"))
     path = folder / gpu.DRIVER
     soname = f"-Wl,-soname,{gpu.DRIVER}"
     subprocess.run([CXX, *FLAGS, soname, "-o", str(path), str(HERE / "driver.cpp")], check=True)
-    driver = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    loaded = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     shutil.rmtree(folder)
-    return driver
+    return loaded
 
 
 def images(sources: Sequence[str], arch: str) -> list[bytes]:
@@ -87,13 +88,12 @@ def emulated_compiler() -> Iterator[None]:
 @contextmanager
 def emulated_gpu(memory: int = 1 << 40) -> Iterator[None]:
     """Within it this machine has a GPU of sm_90, with so many bytes of memory."""
-    driver = _driver()
-    driver.emulated_enable.restype = ctypes.c_size_t
-    before = driver.emulated_enable(ctypes.c_size_t(memory))
+    driver().emulated_enable.restype = ctypes.c_size_t
+    before = driver().emulated_enable(ctypes.c_size_t(memory))
     gpu.architectures.cache_clear()
     try:
         with emulated_compiler():
             yield
     finally:
-        driver.emulated_enable(ctypes.c_size_t(before))
+        driver().emulated_enable(ctypes.c_size_t(before))
         gpu.architectures.cache_clear()

@@ -1,9 +1,7 @@
 """Whole models on a GPU: verified as they are compiled, run by several threads, and refused with a reason."""
 
-import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +12,8 @@ from graphopt.backends.cuda import nvcc
 from graphopt.backends.targets import TARGETS, Target, find_target, find_targets, native
 from graphopt.errors import ArtifactError, TargetError
 from graphopt.timing.tuning import Budget, Tuning
-from graphopt_runtime.gpu import DRIVER
 from tests.backends.cuda import emulation
+from tests.backends.cuda.foreign import ByInterface
 
 MODELS = Path(__file__).parents[3] / "models"
 NAMES = sorted(path.name for path in MODELS.glob("*.onnx"))
@@ -97,40 +95,13 @@ def test_the_gpu_of_a_machine_without_one_is_refused(monkeypatch: pytest.MonkeyP
         find_target("cuda")
 
 
-class OnGpu:
-    """An array in the memory of the GPU, as other libraries describe theirs."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.driver = array, ctypes.CDLL(DRIVER)
-        context, place = ctypes.c_void_p(), ctypes.c_uint64()
-        assert self.driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
-        assert self.driver.cuCtxPushCurrent_v2(context) == 0
-        assert self.driver.cuMemAlloc_v2(ctypes.byref(place), ctypes.c_size_t(array.nbytes)) == 0
-        self.place = place
-        self._move(place, ctypes.c_uint64(array.ctypes.data))
-
-    def _move(self, to: ctypes.c_uint64, source: ctypes.c_uint64) -> None:
-        assert self.driver.cuMemcpyAsync(to, source, ctypes.c_size_t(self.array.nbytes), None) == 0
-        assert self.driver.cuStreamSynchronize(None) == 0
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        facts = {"shape": self.array.shape, "typestr": self.array.dtype.str, "version": 3}
-        return {**facts, "data": (self.place.value, False), "strides": None}
-
-    def numpy(self) -> np.ndarray:
-        result = np.empty_like(self.array)
-        self._move(ctypes.c_uint64(result.ctypes.data), self.place)
-        return result
-
-
 def test_arrays_on_the_gpu_are_used_where_they_lie(gpu: Target, tmp_path: Path) -> None:
     done = api.build(MODELS / "digits_mlp.onnx", tmp_path / "model.gopt", target=gpu.name, check=False)
     with graphopt.load(done.path) as model:
         feeds = [np.random.default_rng(0).random(t.shape, np.float32) for t in model.variants[0].inputs]
         expected = model(*feeds)
-        lent = [OnGpu(np.zeros_like(array)) for array in expected]
-        results = model(*(OnGpu(array) for array in feeds), out=lent)
+        lent = [ByInterface(np.zeros_like(array)) for array in expected]
+        results = model(*(ByInterface(array) for array in feeds), out=lent)
         assert all(result is array for result, array in zip(results, lent, strict=True))
         for array, want in zip(lent, expected, strict=True):
             np.testing.assert_array_equal(array.numpy(), want)

@@ -1,13 +1,18 @@
-// driver.cpp: a libcuda.so.1 whose GPU is this machine. Images are shared libraries made from the same CUDA C, every stream runs
-// at once, and a captured graph is a list of launches.
+// driver.cpp: a libcuda.so.1 whose GPU is this machine. Images are shared libraries made from the same CUDA C, and a captured graph is a
+// list of launches. What is asked of a stream runs as late as it may: when someone waits for it, so that results are wrong where an
+// order is missing. The GPU of number 1 has memory, and nothing else.
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,13 +20,19 @@ struct dimensions {
     unsigned x;
 };
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600 };
 enum { SHARED_UNASKED = 48 << 10, MOST_SHARED = 227 << 10 };
 enum { WARP = 32, MOST_THREADS = 1024, STACK = 64 << 10, MOST_PARAMETERS = 32 };
 
 static size_t memory;  // 0 where there is no GPU
-static std::mutex lock;
-static std::map<uintptr_t, size_t> allocations;
+static std::recursive_mutex lock;
+using holding = std::lock_guard<std::recursive_mutex>;
+
+struct allocation {
+    size_t bytes;
+    int device;
+};
+static std::map<uintptr_t, allocation> allocations;
 
 extern "C" {
 dimensions emulated_thread, emulated_block;
@@ -142,7 +153,7 @@ static int run_block(unsigned threads) {
 }
 
 static int run(const launch &one) {
-    std::lock_guard<std::mutex> guard(lock);
+    holding guard(lock);
     current = &one;
     for (unsigned block = 0; block < one.blocks; block++) {
         emulated_block.x = block;
@@ -155,7 +166,51 @@ static int run(const launch &one) {
 struct stream {
     bool is_capturing = false;
     std::vector<launch> captured;
+    std::deque<std::function<int()>> waiting;
+    size_t asked = 0, done = 0;
+    int error = OK;
+    void *context = &lock;
 };
+
+struct event {
+    stream *on = nullptr;
+    size_t number = 0;
+};
+
+static stream default_stream;
+static std::atomic<int> graphs_launched;
+static std::set<stream *> streams = {&default_stream};
+
+static stream *stream_of(void *handle) { return (uintptr_t)handle <= 2 ? &default_stream : (stream *)handle; }
+
+// Runs what was asked of a stream up to a number.
+static int drain(stream *one, size_t number) {
+    holding guard(lock);
+    while (one->done < number) {
+        std::function<int()> next = std::move(one->waiting.front());
+        one->waiting.pop_front();
+        one->done++;
+        if (int error = next()) one->error = error;
+    }
+    return one->error;
+}
+
+static int drain(void *handle) { return drain(stream_of(handle), stream_of(handle)->asked); }
+
+static int drain(const event &one) { return streams.count(one.on) ? drain(one.on, one.number) : OK; }
+
+static int ask(void *handle, std::function<int()> what) {
+    holding guard(lock);
+    stream *one = stream_of(handle);
+    one->waiting.push_back(std::move(what));
+    one->asked++;
+    return OK;
+}
+
+static void drain_all() {
+    holding guard(lock);
+    for (stream *one : std::set<stream *>(streams)) drain(one);
+}
 
 extern "C" {
 typedef unsigned long long address;
@@ -191,7 +246,7 @@ int cuModuleLoadData(void **module, const void *image) {
     return *module != nullptr ? OK : INVALID;
 }
 
-int cuModuleUnload(void *module) { return dlclose(module), OK; }
+int cuModuleUnload(void *module) { return drain_all(), dlclose(module), OK; }
 
 int cuModuleGetFunction(void **found, void *module, const char *name) {
     void *code = dlsym(module, name);
@@ -206,48 +261,98 @@ int cuFuncSetAttribute(void *one, int attribute, int value) {
     return ((function *)one)->most_shared = (unsigned)value, OK;
 }
 
-int cuMemAlloc_v2(address *made, size_t bytes) {
+static int allocate(address *made, size_t bytes, int device) {
     void *block = bytes <= memory ? aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr;
     if (block == nullptr) return OUT_OF_MEMORY;
     memset(block, 0xFF, bytes);
-    std::lock_guard<std::mutex> guard(lock);
-    allocations[(uintptr_t)block] = bytes;
+    holding guard(lock);
+    allocations[(uintptr_t)block] = {bytes, device};
     return *made = (address)(uintptr_t)block, OK;
 }
 
+int cuMemAlloc_v2(address *made, size_t bytes) { return allocate(made, bytes, 0); }
+int emulated_allocate_on_other_gpu(address *made, size_t bytes) { return allocate(made, bytes, 1); }
+
 int cuMemFree_v2(address block) {
-    std::lock_guard<std::mutex> guard(lock);
+    drain_all();
+    holding guard(lock);
     if (allocations.erase(block) == 0) return INVALID;
     return free((void *)(uintptr_t)block), OK;
 }
 
-int cuPointerGetAttributes(unsigned, const int *, void **values, address place) {
-    std::lock_guard<std::mutex> guard(lock);
+int emulated_allocations() { return (int)allocations.size(); }
+
+int cuPointerGetAttributes(unsigned count, const int *attributes, void **values, address place) {
+    holding guard(lock);
     auto next = allocations.upper_bound(place);
-    bool is_ours = next != allocations.begin() && place < (--next)->first + next->second;
-    return *(unsigned *)values[0] = is_ours ? 2 : 0, OK;
+    bool is_ours = next != allocations.begin() && place < (--next)->first + next->second.bytes;
+    for (unsigned i = 0; i < count; i++) {
+        if (attributes[i] == 2) *(unsigned *)values[i] = is_ours ? 2 : 0;
+        if (attributes[i] == 9) *(int *)values[i] = is_ours ? next->second.device : -2;
+    }
+    return OK;
 }
 
-int cuMemcpyHtoD_v2(address to, const void *from, size_t bytes) { return memcpy((void *)(uintptr_t)to, from, bytes), OK; }
-int cuMemcpyAsync(address to, address from, size_t bytes, void *) {
+static int copy(address to, address from, size_t bytes) {
     return memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes), OK;
 }
 
-int cuStreamCreate(void **made, unsigned) { return *made = new stream, OK; }
-int cuStreamDestroy_v2(void *one) { return delete (stream *)one, OK; }
-int cuStreamSynchronize(void *) { return OK; }
-int cuStreamWaitEvent(void *, void *, unsigned) { return OK; }
-int cuEventCreate(void **made, unsigned) { return *made = new int, OK; }
-int cuEventDestroy_v2(void *event) { return delete (int *)event, OK; }
-int cuEventRecord(void *, void *) { return OK; }
+int cuMemcpyHtoD_v2(address to, const void *from, size_t bytes) {
+    return drain(nullptr), copy(to, (address)(uintptr_t)from, bytes);
+}
+
+int cuMemcpyDtoH_v2(void *to, address from, size_t bytes) {
+    return drain(nullptr), copy((address)(uintptr_t)to, from, bytes);
+}
+
+int cuMemcpyAsync(address to, address from, size_t bytes, void *on) {
+    return ask(on, [=] { return copy(to, from, bytes); });
+}
+
+int cuStreamCreate(void **made, unsigned) {
+    holding guard(lock);
+    return *made = *streams.insert(new stream).first, OK;
+}
+
+int cuStreamDestroy_v2(void *one) {
+    drain(one);
+    holding guard(lock);
+    return streams.erase((stream *)one), delete (stream *)one, OK;
+}
+
+int cuStreamSynchronize(void *one) { return drain(one); }
+int cuStreamGetCtx(void *one, void **context) { return *context = stream_of(one)->context, OK; }
+void emulated_move_to_other_gpu(void *one) { stream_of(one)->context = nullptr; }
+int cuStreamIsCapturing(void *one, int *status) { return *status = stream_of(one)->is_capturing, OK; }
+
+int cuStreamWaitEvent(void *one, void *before, unsigned) {
+    event recorded = *(event *)before;
+    return ask(one, [=] { return drain(recorded); });
+}
+
+int cuEventCreate(void **made, unsigned) { return *made = new event, OK; }
+int cuEventDestroy_v2(void *one) { return delete (event *)one, OK; }
+
+int cuEventRecord(void *one, void *on) {
+    holding guard(lock);
+    return *(event *)one = {stream_of(on), stream_of(on)->asked}, OK;
+}
+
+int cuEventQuery(void *one) {
+    holding guard(lock);
+    auto *asked = (event *)one;
+    return streams.count(asked->on) && asked->on->done < asked->number ? NOT_READY : OK;
+}
+
+int cuEventSynchronize(void *one) { return drain(*(event *)one); }
 
 int cuStreamBeginCapture_v2(void *one, int) { return ((stream *)one)->is_capturing = true, OK; }
 
 int cuStreamEndCapture(void *one, void **graph) {
     auto *captured = (stream *)one;
     *graph = new std::vector<launch>(std::move(captured->captured));
-    *captured = stream();
-    return OK;
+    captured->captured.clear();
+    return captured->is_capturing = false, OK;
 }
 
 int cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long) {
@@ -257,19 +362,24 @@ int cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long) {
 int cuGraphDestroy(void *graph) { return delete (std::vector<launch> *)graph, OK; }
 int cuGraphExecDestroy(void *graph) { return delete (std::vector<launch> *)graph, OK; }
 
-int cuGraphLaunch(void *graph, void *) {
-    for (const launch &one : *(std::vector<launch> *)graph)
-        if (int error = run(one)) return error;
-    return OK;
+int cuGraphLaunch(void *graph, void *on) {
+    graphs_launched++;
+    return ask(on, [launches = *(std::vector<launch> *)graph] {
+        for (const launch &one : launches)
+            if (int error = run(one)) return error;
+        return (int)OK;
+    });
 }
+
+int emulated_graphs_launched() { return graphs_launched; }
 
 int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned shared,
                    void *on, void **arguments, void **) {
     launch one{(function *)kernel, blocks, threads, shared, {}};
     if (blocks == 0 || threads == 0 || threads > MOST_THREADS || shared > one.kernel->most_shared) return INVALID;
     for (int i = 0; i < one.kernel->parameters; i++) one.arguments.push_back(*(void **)arguments[i]);
-    if (!((stream *)on)->is_capturing) return run(one);
-    return ((stream *)on)->captured.push_back(one), OK;
+    if (!stream_of(on)->is_capturing) return ask(on, [one] { return run(one); });
+    return stream_of(on)->captured.push_back(one), OK;
 }
 
 struct configuration {
