@@ -9,6 +9,7 @@ from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.convolution import DeviceConvolutions
 from graphopt.backends.cuda.functions import device_functions
 from graphopt.backends.cuda.halves import OPERATORS as HALVES
+from graphopt.backends.cuda.halves import OWN_OPERATORS
 from graphopt.backends.cuda.matmul import decoded_product, device_product
 from graphopt.backends.cuda.pointwise import store_elements
 from graphopt.backends.cuda.pool import DevicePool
@@ -43,6 +44,9 @@ def _steered_by_the_host(ctx: Any, node: Any) -> list[Any]:
     raise Refused("loops and branches are not supported on GPUs yet")
 
 
+OWN = "graphopt"
+"""The domain of operators that are no standard ones, or newer than the model."""
+
 STEERING = ("If", "Loop", "Scan")
 
 
@@ -53,7 +57,8 @@ def _own(operators: dict[str, Operator | Varying]) -> dict[str, Operator | Varyi
 
 
 GPU = Machine(
-    {domain: _own(operators) for domain, operators in OPERATORS.items()},
+    {domain: _own(operators) for domain, operators in OPERATORS.items()}
+    | {OWN: _own(OPERATORS[OWN]) | OWN_OPERATORS},
     partial(DeviceBuilder, TWINS),
     device_functions,
     TWINS,

@@ -1,4 +1,4 @@
-"""Convolutions of halves on tensor cores, and depthwise ones: channels are neighbours in memory, as `wgmma` and `mma` want them.
+"""Convolutions on tensor cores, and depthwise ones: channels are neighbours in memory, as `wgmma` and `mma` want them.
 
 A convolution is a product whose left operand is gathered: rows are pixels of the result, the depth are taps and the channels of each.
 Tensors lie as blocks of all their channels (NHWC), so that a chunk of channels is copied as it lies; only where a chain of
@@ -20,7 +20,8 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents
-from graphopt.backends.cuda.tensor_product import CHUNK, Operand, TensorProduct
+from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
+from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.epilogue import Epilogue
@@ -32,29 +33,34 @@ from graphopt.backends.tensor import Storage, Tensor
 
 SUM = "float32"
 
+CHANNELS = 8
+"""Of which tensors have a multiple: whole chunks of all elements, and the columns of an instruction."""
+
 
 def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     """A convolution on tensor cores, by channels where it is depthwise, or any other way."""
     geometry, weights = convolution.geometry, convolution.weights.constant
-    halves = convolution.input.dtype == "float16" and weights is not None and geometry.batch > 0
-    if halves and convolution.is_depthwise and geometry.groups % CHUNK == 0:
-        _Lowered(ctx, node, convolution).depthwise()
-    elif halves and suits_tensor_cores(geometry):
-        _Lowered(ctx, node, convolution).product()
+    element = element_of(ctx, convolution.input.dtype, convolution.weights.dtype)
+    if element is None or weights is None or not geometry.batch:
+        lower_rows(ctx, node, convolution)
+    elif convolution.is_depthwise and geometry.groups % CHANNELS == 0:
+        _Lowered(ctx, node, convolution, element).depthwise()
+    elif suits_tensor_cores(geometry):
+        _Lowered(ctx, node, convolution, element).product()
     else:
         lower_rows(ctx, node, convolution)
 
 
 def suits_tensor_cores(geometry: Geometry) -> bool:
     """Whether results fill chunks, and every group reads whole ones."""
-    if geometry.filters % CHUNK or not geometry.macs:
+    if geometry.filters % CHANNELS or not geometry.macs:
         return False
-    return geometry.groups == 1 or geometry.channels % CHUNK == 0
+    return geometry.groups == 1 or geometry.channels % CHANNELS == 0
 
 
 def channels_last(ctx: Lowering, x: Tensor) -> Tensor:
     """The tensor in memory with all channels in one block, which ends in zeros if they are no whole chunks."""
-    block = -(-x.shape[1] // CHUNK) * CHUNK
+    block = -(-x.shape[1] // CHANNELS) * CHANNELS
     layout = None if x.storage is None else x.storage.layout
     if isinstance(layout, Blocked) and type(layout) is Blocked and layout.block == block:
         return x
@@ -68,6 +74,7 @@ class _Lowered:
     ctx: Lowering
     node: ir.Node
     convolution: Convolution
+    element: Element
 
     def product(self) -> None:
         ctx, geometry = self.ctx, self.convolution.geometry
@@ -92,17 +99,18 @@ class _Lowered:
             channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
             self._store(k, after, out, bias, [n, channel, *place], value)
 
-        tile, parts = choose_tensor_tile(chip_of(ctx.core), extents)
+        tile, parts = choose_tensor_tile(chip_of(ctx.core), extents, self.element.size)
         pixels_of = _Pixels(geometry, source, channels)
         with ctx.kernel("conv") as k:
             TensorProduct(
+                self.element,
                 extents,
                 tile,
                 parts,
                 Operand(pixels_of.prepare, pixels_of.chunk),
                 Operand(filters, weight),
                 store,
-                partial(ctx.buffer, dtype=SUM),
+                partial(ctx.buffer, dtype=self.element.sums),
                 isinstance(out.layout, Blocked),
             ).emit(k)
 
@@ -150,7 +158,7 @@ class _Lowered:
             total = k.local(1, SUM)
             k.assign(total, 0, const(0.0, SUM))
             for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
-                weight = cast(k.load(by_taps, channel + tap * geometry.groups), SUM)
+                weight = widened(k.load(by_taps, channel + tap * geometry.groups), SUM)
                 value = _input(k, geometry, x, n, channel, place, taps)
                 k.assign(total, 0, total[0] + weight * value)
             self._store(k, after, out, bias, [n, channel, *place], total[0])
@@ -172,7 +180,7 @@ def _input(
     ]
 
     def read() -> Expr:
-        return cast(x.reader(k, [n, channel, *source]), SUM)
+        return widened(x.reader(k, [n, channel, *source]), SUM)
 
     return k.guard(tirx.op.all(*tests), read, const(0.0, SUM)) if tests else read()
 
