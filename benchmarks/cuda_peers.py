@@ -1,7 +1,8 @@
 """Networks and products of matrices on an NVIDIA GPU, next to torch.
 
-`python benchmarks/cuda_peers.py build FOLDER [NAME...] [--precision fp16]` compiles them, for which no GPU is needed, and
+`python benchmarks/cuda_peers.py build FOLDER [NAME...] [--precision fp16] [--batch 1]` compiles them, for which no GPU is needed, and
 `python benchmarks/cuda_peers.py measure FOLDER [NAME...] [--inductor]` runs them where there is one, with torch and graphopt-runtime alone.
+`warm` fills the cache of torch.compile, and can run for several networks at once.
 
 Kernels that wait for those before them count that time as theirs, so the two launches of a product in parts overlap.
 """
@@ -13,36 +14,76 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cuda_nets import FUSED, NETS, network
 
 PRODUCTS = ((4096, 4096, 4096), (1024, 1024, 1024), (128, 768, 768), (128, 768, 3072), (128, 3072, 768))
 """Rows, depth, columns."""
 
-PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "tf32": torch.float32,
+    "fp32": torch.float32,
+}
+BATCHES = (1, 8)
 TARGET = "cuda:sm_90"
 PREFIX = "product"
+PEERS = ("torch graph ms", "fused attention ms", "torch.compile ms")
 
 Run = Callable[[], Any]
 
 
-def build(folder: Path, names: Sequence[str], precisions: Sequence[str]) -> None:
-    """An artifact of every network and precision, and of every product of halves."""
+@dataclass(frozen=True)
+class Case:
+    """A network, its batch and its precision."""
+
+    name: str
+    batch: int
+    precision: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.batch, *NETS[self.name][1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """That of torch's own convolutions on tensor cores."""
+        images = len(self.shape) == 4 and self.precision != "fp32"
+        return torch.channels_last if images else torch.preserve_format
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.b{self.batch}.{self.precision}.gopt"
+
+    def allow(self) -> None:
+        """Let torch round float32 where that is the precision."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+
+
+def build(folder: Path, names: Sequence[str], cases: Sequence[Case]) -> None:
+    """The artifact of every case, and of products of halves."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or [*map(product_name, PRODUCTS), *NETS]:
+    for name in names or map(product_name, PRODUCTS):
         if name.startswith(PREFIX):
             build_product(folder, name)
-            continue
+    for (name, batch), group in groupby(cases, lambda case: (case.name, case.batch)):
         path = folder / f"{name}.onnx"
-        example = torch.zeros(NETS[name][1])
+        example = torch.zeros(batch, *NETS[name][1])
         torch.onnx.export(network(name), (example,), path, opset_version=18, dynamo=False)
-        for precision in precisions:
-            compile_model(path, folder / f"{name}.{precision}.gopt", precision)
+        for case in group:
+            compile_model(path, case.path(folder), case.precision)
         path.unlink()
 
 
@@ -158,42 +199,61 @@ def measure_product(path: Path) -> dict[str, Any]:
     }
 
 
-def measure_network(name: str, precision: str, path: Path, inductor: bool) -> dict[str, Any]:
-    model, x = network(name).cuda(), torch.randn(NETS[name][1]).cuda()
-    expected = model.double()(x.double())
-    row: dict[str, Any] = {"model": name, "precision": precision}
+def peer(case: Case, x: torch.Tensor, fused: bool = False) -> tuple[nn.Module, torch.Tensor]:
+    """The network in torch, and its input."""
+    model = network(case.name, **({"fused": True} if fused else {})).cuda()
+    return tuple(each.to(dtype=case.dtype, memory_format=case.layout) for each in (model, x))
+
+
+def compiled_peer(case: Case, x: torch.Tensor) -> Run:
+    model, x = peer(case, x, case.name in FUSED)
+    compiled = torch.compile(model, mode="reduce-overhead")
+    return lambda: compiled(x)
+
+
+def measure_network(case: Case, path: Path, inductor: bool) -> dict[str, Any]:
+    x = torch.randn(case.shape).cuda()
+    case.allow()
+    expected = network(case.name).cuda().double()(x.double())
+    row: dict[str, Any] = {"model": case.name, "batch": case.batch, "precision": case.precision}
     if path.exists():
         y = torch.full(expected.shape, float("nan"), device="cuda")
         run = ours(path, [x], y)
         row["graphopt ms"] = latency(run)
         row["error"] = error(y, expected)
-    dtype = PRECISIONS[precision]
-    layout = torch.channels_last if x.ndim == 4 and precision == "fp16" else torch.preserve_format
-    model, x = model.to(dtype=dtype, memory_format=layout), x.to(dtype=dtype, memory_format=layout)
-    row["torch graph ms"], row["torch error"] = latency(captured(model, x)), error(model(x), expected)
-    if name in FUSED:
-        fused = network(name, fused=True).cuda().to(dtype)
-        row["fused attention ms"] = latency(captured(fused, x))
-        model = fused
+    model, input = peer(case, x)
+    row["torch graph ms"], row["torch error"] = latency(captured(model, input)), error(model(input), expected)
+    if case.name in FUSED:
+        row["fused attention ms"] = latency(captured(*peer(case, x, fused=True)))
     if inductor:
-        compiled = torch.compile(model, mode="reduce-overhead")
-        row["torch.compile ms"] = latency(lambda: compiled(x))
+        row["torch.compile ms"] = latency(compiled_peer(case, x))
+    if "graphopt ms" in row:
+        row["ratio"] = row["graphopt ms"] / min(row[key] for key in PEERS if key in row)
     return row
 
 
-def measure(folder: Path, names: Sequence[str], inductor: bool) -> list[dict[str, Any]]:
+def measure(folder: Path, names: Sequence[str], cases: Sequence[Case], inductor: bool) -> list[dict[str, Any]]:
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     rows = []
     with torch.no_grad():
         for path in [] if names else map(partial(product_path, folder), PRODUCTS):
             rows.append(show(measure_product(path)))
-        for name in names or NETS:
-            for precision in PRECISIONS:
-                path = folder / f"{name}.{precision}.gopt"
-                rows.append(show(measure_network(name, precision, path, inductor)))
+        for case in cases:
+            rows.append(show(measure_network(case, case.path(folder), inductor)))
+    for batch in sorted({case.batch for case in cases}):
+        ratios = [row["ratio"] for row in rows if row.get("batch") == batch and "ratio" in row]
+        if ratios:
+            print(f"batch {batch}: geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.3f}")
     return rows
+
+
+def warm(cases: Sequence[Case]) -> None:
+    """Run what torch.compile makes of every case once."""
+    with torch.no_grad():
+        for case in cases:
+            case.allow()
+            compiled_peer(case, torch.randn(case.shape).cuda())()
 
 
 def show(row: dict[str, Any]) -> dict[str, Any]:
@@ -206,19 +266,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["build", "measure"])
+    parser.add_argument("task", choices=["build", "warm", "measure"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument(
         "--inductor", action="store_true", help="torch.compile too, with mode reduce-overhead"
     )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
+    names = [name for name in chosen.names or NETS if name in NETS]
+    cases = [Case(*each) for each in product(names, chosen.batch, chosen.precision)]
     if chosen.task == "build":
-        build(chosen.folder, chosen.names, chosen.precision)
+        build(chosen.folder, chosen.names, cases)
         return
-    rows = measure(chosen.folder, chosen.names, chosen.inductor)
+    if chosen.task == "warm":
+        warm(cases)
+        return
+    rows = measure(chosen.folder, chosen.names, cases, chosen.inductor)
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1))
 
