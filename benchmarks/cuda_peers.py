@@ -232,7 +232,9 @@ def measure_network(case: Case, path: Path, inductor: bool) -> dict[str, Any]:
     return row
 
 
-def measure(folder: Path, names: Sequence[str], cases: Sequence[Case], inductor: bool) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, names: Sequence[str], cases: Sequence[Case], inductor: bool
+) -> list[dict[str, Any]]:
     torch.backends.cudnn.benchmark = True
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     rows = []
@@ -244,7 +246,9 @@ def measure(folder: Path, names: Sequence[str], cases: Sequence[Case], inductor:
     for batch in sorted({case.batch for case in cases}):
         ratios = [row["ratio"] for row in rows if row.get("batch") == batch and "ratio" in row]
         if ratios:
-            print(f"batch {batch}: geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.3f}")
+            print(
+                f"batch {batch}: geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.3f}"
+            )
     return rows
 
 

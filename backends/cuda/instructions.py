@@ -24,10 +24,10 @@ _LOAD = """__device__ __forceinline__ void {name}(void *to, const void *from) {{
 }}
 """
 
-_MULTIPLY = """__device__ __forceinline__ void graphopt_multiply_{name}(float *c, const unsigned *a, const unsigned *b) {{
-  asm volatile("mma.sync.aligned.m16n8k{depth}.row.col.f32.{name}.{name}.f32 {{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, "
+_MULTIPLY = """__device__ __forceinline__ void graphopt_multiply_{name}({c_type} *c, const unsigned *a, const unsigned *b) {{
+  asm volatile("mma.sync.aligned.m16n8k{depth}.row.col.{sum}.{operands}.{sum} {{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, "
                "{{%8, %9}}, {{%0, %1, %2, %3}};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : {sums}
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }}
 """
@@ -38,20 +38,20 @@ _FENCE = """__device__ __forceinline__ void graphopt_fence() { asm volatile("fen
 _GROUP = """__device__ __forceinline__ unsigned long long graphopt_tile{columns}_{name}(const void *first) {{
   return (((unsigned)__cvta_generic_to_shared(first) & 0x3FFFF) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }}
-__device__ __forceinline__ void graphopt_group{columns}_{name}(float *c, const void *left, const void *right) {{
+__device__ __forceinline__ void graphopt_group{columns}_{name}({c_type} *c, const void *left, const void *right) {{
   unsigned long long a = graphopt_tile{columns}_{name}(left), b = graphopt_tile{columns}_{name}(right);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
   for (int k = 0; k < 4; k++)
     asm volatile("{{ .reg .pred p; setp.ne.b32 p, 1, 0; "
-                 "wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{name}.{name} {{{places}}}, %{a}, %{b}, p, {options}; }}"
+                 "wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.{sum}.{operands} {{{places}}}, %{a}, %{b}, p{options}; }}"
                  : {sums} : "l"(a + 2 * k), "l"(b + 2 * k));
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
   asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 }}
 """
 
-_AWAIT_GROUP = """__device__ __forceinline__ void graphopt_await_group{columns}(float *c) {{
+_AWAIT_GROUP = """__device__ __forceinline__ void graphopt_await_group{columns}_{name}({c_type} *c) {{
   asm volatile("wgmma.wait_group.sync.aligned 0;" : {sums} :: "memory");
 }}
 """
@@ -69,13 +69,13 @@ LOAD_TRANSPOSED = Inline(
     "graphopt_load_transposed", _LOAD.format(name="graphopt_load_transposed", form=".trans")
 )
 
-OPTIONS = {2: "1, 1, 0, 0", 4: "1, 1"}
+OPTIONS = {1: "", 2: ", 1, 1, 0, 0", 4: ", 1, 1"}
 """By the size of elements: no operand is negated, and none of those of two bytes transposed."""
 
 
 def multiply(element: Element) -> Inline:
-    """`(sums, left, right)`: 16 x 8 float32 sums plus the product of 16 rows and 8 columns of elements, 32 bytes of the depth."""
-    text = _MULTIPLY.format(name=element.name, depth=element.depth)
+    """`(sums, left, right)`: 16 x 8 sums plus the product of 16 rows and 8 columns of elements, 32 bytes of the depth."""
+    text = _MULTIPLY.format(**_names(element, 4))
     return Inline(f"graphopt_multiply_{element.name}", text)
 
 
@@ -138,27 +138,34 @@ def pack(element: Element) -> Inline:
 
 
 def multiply_group(columns: int, element: Element) -> Inline:
-    """`(sums, left, right)`: 64 x `columns` float32 sums of four warps plus the product of 64 rows and `columns` columns of elements,
+    """`(sums, left, right)`: 64 x `columns` sums of four warps plus the product of 64 rows and `columns` columns of elements,
     128 bytes of the depth, along which both lie in shared memory. The product before this one is complete then, this one is not."""
-    count, name = columns // 2, element.name
+    count = columns // 2
     text = _GROUP.format(
         columns=columns,
-        name=name,
-        depth=element.depth,
         options=OPTIONS[element.size],
         places=", ".join(f"%{i}" for i in range(count)),
-        sums=_sums(count),
         a=count,
         b=count + 1,
+        **_names(element, count),
     )
-    return Inline(f"graphopt_group{columns}_{name}", text)
+    return Inline(f"graphopt_group{columns}_{element.name}", text)
 
 
-def await_group(columns: int) -> Inline:
+def await_group(columns: int, element: Element) -> Inline:
     """`(sums)`: waits until they are complete."""
-    text = _AWAIT_GROUP.format(columns=columns, sums=_sums(columns // 2))
-    return Inline(f"graphopt_await_group{columns}", text)
+    text = _AWAIT_GROUP.format(columns=columns, **_names(element, columns // 2))
+    return Inline(f"graphopt_await_group{columns}_{element.name}", text)
 
 
-def _sums(count: int) -> str:
-    return ", ".join(f'"+f"(c[{i}])' for i in range(count))
+def _names(element: Element, count: int) -> dict[str, object]:
+    """What the instructions on an element and `count` sums are made of."""
+    sums = element.sums
+    return {
+        "name": element.name,
+        "operands": element.operands,
+        "depth": element.depth,
+        "sum": sums.name,
+        "c_type": sums.c_type,
+        "sums": ", ".join(f'"+{sums.register}"(c[{i}])' for i in range(count)),
+    }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
-from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
+from graphopt.backends.cuda.tensor_elements import BYTES, Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.cuda.tiles import choose_tile
@@ -91,7 +92,7 @@ def tensor_product_of(
         lambda k, number, row, column, value: store(
             k, [*split_index(number, list(batch)), row, column], value
         ),
-        partial(ctx.buffer, dtype=element.sums),
+        partial(ctx.buffer, dtype=element.sums.dtype),
     )
 
 
@@ -114,6 +115,25 @@ def _operand(
         return k.address(storage.buffer, start + depth * strides[depth_axis]), None
 
     return Operand(prepare, chunk, along_depth)
+
+
+def device_byte_product(
+    ctx: Lowering, left: Tensor, right: np.ndarray[Any, Any]
+) -> tuple[Callable[[gemm.Store], TensorProduct], int] | None:
+    """The product of bytes `[rows..., depth]`, whose zero point is left to the caller, and a known matrix, on tensor cores."""
+    units, (depth, columns) = BYTES.get(left.dtype), right.shape
+    rows = left.shape[:-1]
+    extents = Extents(1, math.prod(rows), columns, depth)
+    if units is None or depth % units.chunk or columns < FEWEST_COLUMNS or not extents.results * depth:
+        return None
+    filters = ctx.strided(ctx.constant(np.ascontiguousarray(right.T.astype(np.int8))))
+    source = reshape(ctx.dense(left), (extents.rows, depth))
+    if not has_chunks(source, -1, units.chunk):
+        source = ctx.store(source)
+    make = tensor_product_of(ctx, units, source, transpose(filters, (1, 0)), (), extents)
+    return lambda store: make(
+        lambda k, index, value: store(k, [*unravel(index[0], rows), index[1]], value)
+    ), 0
 
 
 def decoded_product(

@@ -8,7 +8,7 @@ convolutions begins or ends are they moved.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +30,8 @@ from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.convolution import Convolution, lower_rows
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.tensor import Storage, Tensor
+
+Array = np.ndarray[Any, Any]
 
 SUM = "float32"
 
@@ -58,9 +60,9 @@ def suits_tensor_cores(geometry: Geometry) -> bool:
     return geometry.groups == 1 or geometry.channels % CHANNELS == 0
 
 
-def channels_last(ctx: Lowering, x: Tensor) -> Tensor:
+def channels_last(ctx: Lowering, x: Tensor, chunk: int = CHANNELS) -> Tensor:
     """The tensor in memory with all channels in one block, which ends in zeros if they are no whole chunks."""
-    block = -(-x.shape[1] // CHANNELS) * CHANNELS
+    block = -(-x.shape[1] // chunk) * chunk
     layout = None if x.storage is None else x.storage.layout
     if isinstance(layout, Blocked) and type(layout) is Blocked and layout.block == block:
         return x
@@ -78,49 +80,18 @@ class _Lowered:
 
     def product(self) -> None:
         ctx, geometry = self.ctx, self.convolution.geometry
-        source = storage_of(channels_last(ctx, self.convolution.input))
-        pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
-        assert isinstance(source.layout, Blocked)
-        channels = geometry.channels if geometry.groups > 1 else source.layout.block
-        taps = math.prod(axis.kernel for axis in geometry.axes)
-        extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
-        weights = ctx.constant_buffer(self._rows_of_filters(channels))
+        source, weights = channels_last(ctx, self.convolution.input), self.convolution.weights.constant
+        assert weights is not None
         after, out, bias = self._results()
 
-        def filters(k: KernelBuilder, group: Expr, row: Expr) -> Expr:
-            return k.bind((group * geometry.filters + row) * extents.depth)
+        def store(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+            self._store(k, after, out, bias, index, value)
 
-        def weight(k: KernelBuilder, start: Expr, depth: Expr) -> tuple[Expr, None]:
-            assert isinstance(k, DeviceBuilder)
-            return k.address(weights, start + depth), None
-
-        def store(k: KernelBuilder, group: Expr, row: Expr, column: Expr, value: Expr) -> None:
-            n, *place = _split(row, [geometry.batch, *(axis.output for axis in geometry.axes)])
-            channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
-            self._store(k, after, out, bias, [n, channel, *place], value)
-
-        tile, parts = choose_tensor_tile(chip_of(ctx.core), extents, self.element.size)
-        pixels_of = _Pixels(geometry, source, channels)
+        kernel = convolution_product(
+            ctx, self.element, geometry, storage_of(source), weights, store, isinstance(out.layout, Blocked)
+        )
         with ctx.kernel("conv") as k:
-            TensorProduct(
-                self.element,
-                extents,
-                tile,
-                parts,
-                Operand(pixels_of.prepare, pixels_of.chunk),
-                Operand(filters, weight),
-                store,
-                partial(ctx.buffer, dtype=self.element.sums),
-                isinstance(out.layout, Blocked),
-            ).emit(k)
-
-    def _rows_of_filters(self, channels: int) -> np.ndarray[Any, Any]:
-        """`[filters of all groups, taps * channels]`, zeros for channels that do not exist."""
-        weights = self.convolution.weights.constant
-        assert weights is not None
-        missing = [(0, 0), (0, channels - weights.shape[1]), *[(0, 0)] * (weights.ndim - 2)]
-        last = np.moveaxis(np.pad(weights, missing), 1, -1)
-        return np.ascontiguousarray(last.reshape(len(weights), -1))
+            kernel.emit(k)
 
     def _results(self) -> tuple[Epilogue, Storage, Tensor | None]:
         """The epilogue, where results go, and the bias."""
@@ -162,6 +133,50 @@ class _Lowered:
                 value = _input(k, geometry, x, n, channel, place, taps)
                 k.assign(total, 0, total[0] + weight * value)
             self._store(k, after, out, bias, [n, channel, *place], total[0])
+
+
+def convolution_product(
+    ctx: Lowering,
+    element: Element,
+    geometry: Geometry,
+    source: Storage,
+    weights: Array,
+    store: Callable[[KernelBuilder, Sequence[Expr], Expr], None],
+    by_rows: bool = True,
+) -> TensorProduct:
+    """The kernel of `weights [filters of all groups, channels of one, taps...]`; `store` takes an index `[n, channel, place...]` and a
+    sum, neighbouring threads neighbouring channels if `by_rows`, else neighbouring places."""
+    assert isinstance(source.layout, Blocked)
+    pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
+    channels = geometry.channels if geometry.groups > 1 else source.layout.block
+    taps = math.prod(axis.kernel for axis in geometry.axes)
+    extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
+    rows = ctx.constant_buffer(_rows_of_filters(weights, channels))
+
+    def filters(k: KernelBuilder, group: Expr, row: Expr) -> Expr:
+        return k.bind((group * geometry.filters + row) * extents.depth)
+
+    def weight(k: KernelBuilder, start: Expr, depth: Expr) -> tuple[Expr, None]:
+        assert isinstance(k, DeviceBuilder)
+        return k.address(rows, start + depth), None
+
+    def store_sum(k: KernelBuilder, group: Expr, row: Expr, column: Expr, value: Expr) -> None:
+        n, *place = _split(row, [geometry.batch, *(axis.output for axis in geometry.axes)])
+        channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
+        store(k, [n, channel, *place], value)
+
+    tile, parts = choose_tensor_tile(chip_of(ctx.core), extents, element.size)
+    pixels_of = _Pixels(geometry, source, channels)
+    left, right = Operand(pixels_of.prepare, pixels_of.chunk), Operand(filters, weight)
+    memory = partial(ctx.buffer, dtype=element.sums.dtype)
+    return TensorProduct(element, extents, tile, parts, left, right, store_sum, memory, by_rows)
+
+
+def _rows_of_filters(weights: Array, channels: int) -> Array:
+    """`[filters of all groups, taps * channels]`, zeros for channels that do not exist."""
+    missing = [(0, 0), (0, channels - weights.shape[1]), *[(0, 0)] * (weights.ndim - 2)]
+    last = np.moveaxis(np.pad(weights, missing), 1, -1)
+    return np.ascontiguousarray(last.reshape(len(weights), -1))
 
 
 def _input(

@@ -1,4 +1,4 @@
-"""What tensor cores multiply: elements of two or four bytes. Rows, chunks and instructions are equally many bytes of each."""
+"""What tensor cores multiply: elements of one, two or four bytes. Rows, chunks and instructions are equally many bytes of each."""
 
 from __future__ import annotations
 
@@ -22,13 +22,33 @@ DEPTH = 32
 
 
 @dataclass(frozen=True)
+class Sums:
+    """`dtype` of sums, what PTX and C call it, and the letter of registers with it."""
+
+    dtype: str
+    name: str
+    c_type: str
+    register: str
+
+
+FLOAT_SUMS = Sums("float32", "f32", "float", "f")
+INTEGER_SUMS = Sums("int32", "s32", "int", "r")
+
+
+@dataclass(frozen=True)
 class Element:
-    """`dtype` is that in memory, `name` what PTX calls it, `size` its bytes."""
+    """`dtype` is that in memory, `name` what PTX calls it, `size` its bytes. Bytes of the right operand have a sign of their own."""
 
     dtype: str
     name: str
     size: int
-    sums: str = "float32"
+    right_name: str = ""
+    sums: Sums = FLOAT_SUMS
+
+    @property
+    def operands(self) -> str:
+        """What PTX calls both."""
+        return f"{self.name}.{self.right_name or self.name}"
 
     @property
     def chunk(self) -> int:
@@ -49,6 +69,10 @@ class Element:
 FLOAT16 = Element("float16", "f16", 2)
 BFLOAT16 = Element(BITS, "bf16", 2)
 TF32 = Element("float32", "tf32", 4)
+BYTES = {
+    dtype: Element(dtype, name, 1, "s8", INTEGER_SUMS) for dtype, name in (("int8", "s8"), ("uint8", "u8"))
+}
+"""By the dtype of the left operand; the right one is int8."""
 
 HALVES = {element.dtype: element for element in (FLOAT16, BFLOAT16)}
 """By the dtype in memory, which says of no other product that its operands are halves."""

@@ -1,4 +1,4 @@
-"""Products on tensor cores: operands come to shared memory several steps ahead, sums are float32.
+"""Products on tensor cores: operands come to shared memory several steps ahead, sums are float32, of bytes int32.
 
 A step is 128 bytes of the depth. Rows of 128 bytes lie in shared memory, and chunk c of row r at place c ^ (r % 8), so that neither the
 copies nor the reads of neighbouring rows meet in a bank; `wgmma` calls this its 128-byte swizzle. Results go through shared memory
@@ -206,7 +206,7 @@ class _Team:
         """Sums to shared memory as the warps have them, and from there to where they belong."""
         k, tile = self.k, self.tile
         width = tile.columns + PADDING
-        sums = k.overlay(tile.rows * width, "float32")
+        sums = k.overlay(tile.rows * width, self.element.sums.dtype)
         k.wait()
         for row, column, value in self.units.results():
             k.assign(sums, row * width + column, value)

@@ -69,15 +69,15 @@ def units_of(k: DeviceBuilder, tile: TensorTile, thread: Expr, layout: Layout) -
 
 
 class _Sums:
-    def __init__(self, k: DeviceBuilder, thread: Expr, count: int) -> None:
-        self.k, self.thread, self.count = k, thread, count
+    def __init__(self, k: DeviceBuilder, thread: Expr, count: int, dtype: str) -> None:
+        self.k, self.thread, self.count, self.dtype = k, thread, count, dtype
         self.lane = k.bind(tirx.op.truncmod(thread, WARP))
         self.warp = k.bind(tirx.op.truncdiv(thread, WARP))
-        self.sums = k.local(count, "float32")
+        self.sums = k.local(count, dtype)
 
     def clear(self) -> None:
         with self.k.loop(self.count, "unroll", "s") as s:
-            self.k.assign(self.sums, s, const(0.0, "float32"))
+            self.k.assign(self.sums, s, const(0, self.dtype))
 
     def _fragment(self, row: Expr, column: Expr, first: int) -> Iterator[tuple[Expr, Expr, Expr]]:
         """The four sums from `first`: two neighbours each of two rows."""
@@ -94,7 +94,7 @@ class _Groups(_Sums):
     """64 rows and all columns of the tile by each group of warps; one step is multiplied while the next is asked for."""
 
     def __init__(self, k: DeviceBuilder, tile: TensorTile, thread: Expr, layout: Layout) -> None:
-        super().__init__(k, thread, tile.columns // 2)
+        super().__init__(k, thread, tile.columns // 2, layout.element.sums.dtype)
         self.tile, self.layout = tile, layout
         self.group = k.bind(tirx.op.truncdiv(thread, GROUP))
 
@@ -106,7 +106,7 @@ class _Groups(_Sums):
         self.k.invoke(multiply_group(columns, layout.element), _pointer(self.sums, 0), left, right)
 
     def finish(self) -> None:
-        self.k.invoke(await_group(self.tile.columns), _pointer(self.sums, 0))
+        self.k.invoke(await_group(self.tile.columns, self.layout.element), _pointer(self.sums, 0))
 
     def results(self) -> Iterator[tuple[Expr, Expr, Expr]]:
         row, column = self._corner()
@@ -120,7 +120,7 @@ class _Warps(_Sums):
 
     def __init__(self, k: DeviceBuilder, tile: TensorTile, thread: Expr, layout: Layout) -> None:
         self.rows, self.columns = tile.warp_rows // BLOCK_ROWS, tile.warp_columns // BLOCK_COLUMNS
-        super().__init__(k, thread, 4 * self.rows * self.columns)
+        super().__init__(k, thread, 4 * self.rows * self.columns, layout.element.sums.dtype)
         self.tile, self.layout = tile, layout
         across = tile.columns // tile.warp_columns
         self.row = k.bind(tirx.op.truncdiv(self.warp, across) * tile.warp_rows)

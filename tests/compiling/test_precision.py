@@ -143,7 +143,7 @@ def test_float16_is_refused_where_there_is_none(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["x86-64-v4-bf16", "aarch64:neoverse-n1"])
 def test_tf32_is_refused_on_cpus(name: str, tmp_path: Path) -> None:
-    with pytest.raises(GraphoptError, match="--precision tf32: .* has no tensor cores"):
+    with pytest.raises(GraphoptError, match=r"--precision tf32: .* has no tensor cores"):
         api.build(model(), tmp_path / "m.gopt", f"cuda:sm_90,{name}", precision="tf32")
     assert not (tmp_path / "m.gopt").exists()
 

@@ -80,7 +80,9 @@ def test_convolutions_stay_on_tensor_cores_and_in_one_layout(
     assert kernels(done)[:5] == ["pointwise", "conv", "pool", "conv", "depthwise"]
     assert "copy" not in kernels(done)
     name, (least, most) = NAMES[precision], BOUNDS[precision]
-    assert done.notices[-1].startswith(f"{gpu.name}: 4 of 4 convolutions and products multiply {name}; in ONNX")
+    assert done.notices[-1].startswith(
+        f"{gpu.name}: 4 of 4 convolutions and products multiply {name}; in ONNX"
+    )
     assert least < done.verdict.max_rel_err < most
     [made] = open_artifact(tmp_path / "model.gopt").builds
     assert made["precision"] == name

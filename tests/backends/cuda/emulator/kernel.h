@@ -139,7 +139,7 @@ static inline void graphopt_load(void *to, const void *from) { load_matrices(to,
 static inline void graphopt_load_transposed(void *to, const void *from) { load_matrices(to, from, true); }
 
 // Registers of 4 bytes hold neighbours along the depth; a thread has those of its quarter of either 16 bytes of a row.
-template <typename T> void multiply(float *c, const unsigned *a, const unsigned *b) {
+template <typename T, typename U, typename S> void multiply(S *c, const unsigned *a, const unsigned *b) {
     constexpr int each = 4 / sizeof(T), depth = 32 / sizeof(T);
     int thread = (int)emulated_thread.x, lane = thread % 32, warp = thread - lane;
     const void *registers[2] = {a, b};
@@ -151,8 +151,8 @@ template <typename T> void multiply(float *c, const unsigned *a, const unsigned 
             int owner = k / each % 4, upper = k / each / 4;
             auto left = (const void *const *)emulated_pointer(warp + row * 4 + owner);
             auto right = (const void *const *)emulated_pointer(warp + column * 4 + owner);
-            c[i] += (float)((const T *)left[0])[(i / 2 + upper * 2) * each + k % each] *
-                    (float)((const T *)right[1])[upper * each + k % each];
+            c[i] += (S)((const T *)left[0])[(i / 2 + upper * 2) * each + k % each] *
+                    (S)((const U *)right[1])[upper * each + k % each];
         }
     }
     emulated_barrier(0);
@@ -163,23 +163,24 @@ template <typename T> T shuffled(const void *first, int row, int column) {
     uintptr_t place = (uintptr_t)first + (uintptr_t)(row * 128 + column * sizeof(T));
     return *(const T *)(place ^ (place >> 7 & 7) << 4);
 }
-template <typename T> void multiply_group(int columns, float *c, const void *left, const void *right) {
+template <typename T, typename U, typename S> void multiply_group(int columns, S *c, const void *left, const void *right) {
     int lane = (int)emulated_thread.x % 32, warp = (int)emulated_thread.x / 32 % 4;
     for (int i = 0; i < columns / 2; i++) {
         int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
         for (int k = 0; k < 128 / sizeof(T); k++)
-            c[i] += (float)shuffled<T>(left, row, k) * (float)shuffled<T>(right, column, k);
+            c[i] += (S)shuffled<T>(left, row, k) * (S)shuffled<U>(right, column, k);
     }
 }
-#define GROUP(columns, element)                                                                                \
-    static inline void graphopt_group##columns##_##element(float *c, const void *left, const void *right) {    \
-        multiply_group<element>(columns, c, left, right);                                                      \
-    }
-#define ELEMENT(element)                                                                                       \
-    static inline void graphopt_multiply_##element(float *c, const unsigned *a, const unsigned *b) {           \
-        multiply<element>(c, a, b);                                                                            \
+typedef int8_t s8;
+typedef uint8_t u8;
+#define GROUP(columns, name, right, sum)                                                                       \
+    static inline void graphopt_group##columns##_##name(sum *c, const void *left, const void *columns_of) {    \
+        multiply_group<name, right>(columns, c, left, columns_of);                                             \
     }                                                                                                          \
-    GROUP(32, element) GROUP(64, element) GROUP(128, element) GROUP(256, element)
-ELEMENT(f16) ELEMENT(bf16) ELEMENT(tf32)
-#define AWAIT(columns) static inline void graphopt_await_group##columns(float *) {}
-AWAIT(32) AWAIT(64) AWAIT(128) AWAIT(256)
+    static inline void graphopt_await_group##columns##_##name(sum *) {}
+#define ELEMENT(name, right, sum)                                                                              \
+    static inline void graphopt_multiply_##name(sum *c, const unsigned *a, const unsigned *b) {                \
+        multiply<name, right>(c, a, b);                                                                        \
+    }                                                                                                          \
+    GROUP(32, name, right, sum) GROUP(64, name, right, sum) GROUP(128, name, right, sum) GROUP(256, name, right, sum)
+ELEMENT(f16, f16, float) ELEMENT(bf16, bf16, float) ELEMENT(tf32, tf32, float) ELEMENT(s8, s8, int) ELEMENT(u8, s8, int)
