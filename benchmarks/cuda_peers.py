@@ -15,11 +15,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,6 +34,13 @@ PRECISIONS = {
     "tf32": torch.float32,
     "fp32": torch.float32,
 }
+PRODUCT_TYPES = {
+    "fp16": ("FLOAT16", "FLOAT16", "MatMul"),
+    "bf16": ("FLOAT", "FLOAT", "MatMul"),
+    "tf32": ("FLOAT", "FLOAT", "MatMul"),
+    "int8": ("INT8", "INT32", "MatMulInteger"),
+}
+"""Of products: the types of operands and results, and the operator."""
 BATCHES = (1, 8)
 TARGET = "cuda:sm_90"
 PREFIX = "product"
@@ -75,7 +82,7 @@ class Case:
 def build(folder: Path, names: Sequence[str], cases: Sequence[Case]) -> None:
     """The artifact of every case, and of products of halves."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or map(product_name, PRODUCTS):
+    for name in names or [product_name(kind, each) for kind in PRODUCT_TYPES for each in PRODUCTS]:
         if name.startswith(PREFIX):
             build_product(folder, name)
     for (name, batch), group in groupby(cases, lambda case: (case.name, case.batch)):
@@ -94,33 +101,39 @@ def compile_model(model: Any, path: Path, precision: str) -> None:
     print(path.name, f"{done.bytes / 1e6:.1f} MB, {len(done.layers)} launches", *done.notices, flush=True)
 
 
-def product_name(extents: Sequence[int]) -> str:
-    return "_".join(map(str, (PREFIX, *extents)))
-
-
-def product_path(folder: Path, extents: Sequence[int]) -> Path:
-    return folder / f"{product_name(extents)}.gopt"
+def product_name(kind: str, extents: Sequence[int]) -> str:
+    return "_".join(map(str, (PREFIX, kind, *extents)))
 
 
 def build_product(folder: Path, name: str) -> None:
-    """A product whose right operand comes column by column, as weights do."""
+    """A product whose right operand comes column by column, as weights do; of bytes it is known, as those of quantised models are."""
     import onnx
 
-    rows, depth, columns = map(int, name.split("_")[1:])
+    _, kind, *extents = name.split("_")
+    rows, depth, columns = map(int, extents)
+    imports = [onnx.helper.make_opsetid("", 18)]
+    known = [onnx.numpy_helper.from_array(known_bytes(depth, columns), "w")] if kind == "int8" else []
+    element, result, operator = PRODUCT_TYPES[kind]
     shapes = {"x": (rows, depth), "w": (columns, depth), "y": (rows, columns)}
     x, w, y = (
-        onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT16, shape)
+        onnx.helper.make_tensor_value_info(
+            key, getattr(onnx.TensorProto, result if key == "y" else element), shape
+        )
         for key, shape in shapes.items()
     )
     nodes = [
         onnx.helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
-        onnx.helper.make_node("MatMul", ["x", "t"], ["y"]),
+        onnx.helper.make_node(operator, ["x", "t"], ["y"]),
     ]
-    graph = onnx.helper.make_graph(nodes, "product", [x, w], [y])
-    imports = [onnx.helper.make_opsetid("", 18)]
-    compile_model(
-        onnx.helper.make_model(graph, opset_imports=imports, ir_version=8), folder / f"{name}.gopt", "fp32"
-    )
+    graph = onnx.helper.make_graph(nodes, "product", [x] if known else [x, w], [y], known)
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    compile_model(model, folder / f"{name}.gopt", kind if kind in ("bf16", "tf32") else "fp32")
+
+
+def known_bytes(depth: int, columns: int) -> np.ndarray[Any, Any]:
+    """Weights `[columns, depth]` of few values, so that artifacts of them are small."""
+    values = np.array([-90, -30, 30, 90], np.int8)
+    return values[np.random.default_rng(3).integers(0, len(values), (columns, depth))]
 
 
 def latency(run: Run, runs: int = 300) -> float:
@@ -181,22 +194,46 @@ def error(result: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def measure_product(path: Path) -> dict[str, Any]:
-    rows, depth, columns = map(int, path.stem.split("_")[1:])
-    x = torch.randn(rows, depth, device="cuda").half()
-    w = (torch.randn(columns, depth, device="cuda") / depth**0.5).half()
-    y = torch.full((rows, columns), float("nan"), device="cuda", dtype=torch.float16)
-    run = ours(path, [x, w], y)
-    own, theirs = (sum(kernels(each).values()) for each in (run, lambda: x @ w.T))
+    """Microseconds of the kernels that multiply; those that round operands before them are not counted."""
+    _, kind, *extents = path.stem.split("_")
+    rows, depth, columns = map(int, extents)
+    x, w, y, theirs = product_operands(kind, rows, depth, columns)
+    run = ours(path, [x] if kind == "int8" else [x, w], y)
+    own = sum(time for name, time in kernels(run).items() if "gemm" in name)
+    peers = sum(kernels(theirs).values())
     operations = 2e-6 * rows * depth * columns
     return {
+        "type": kind,
         "rows, depth, columns": f"{rows}, {depth}, {columns}",
         "us": own,
         "TFLOP/s": operations / own,
-        "cuBLAS us": theirs,
-        "cuBLAS TFLOP/s": operations / theirs,
-        "share": theirs / own,
+        "cuBLAS us": peers,
+        "cuBLAS TFLOP/s": operations / peers,
+        "share": peers / own,
         "error": error(y, x.double() @ w.double().T),
     }
+
+
+def product_operands(
+    kind: str, rows: int, depth: int, columns: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Run]:
+    """Both operands and memory for the product, as our kernel takes them, and the product by torch."""
+    if kind == "int8":
+        x = torch.randint(-128, 128, (rows, depth), device="cuda", dtype=torch.int8)
+        w = torch.from_numpy(known_bytes(depth, columns)).cuda()
+        return (
+            x,
+            w,
+            torch.zeros(rows, columns, device="cuda", dtype=torch.int32),
+            lambda: torch._int_mm(x, w.T),
+        )
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+    own = torch.float16 if kind == "fp16" else torch.float32
+    x = torch.randn(rows, depth, device="cuda").to(own)
+    w = (torch.randn(columns, depth, device="cuda") / depth**0.5).to(own)
+    y = torch.full((rows, columns), float("nan"), device="cuda", dtype=own)
+    left, right = x.to(PRECISIONS[kind]), w.to(PRECISIONS[kind])
+    return x, w, y, lambda: left @ right.T
 
 
 def peer(case: Case, x: torch.Tensor, fused: bool = False) -> tuple[nn.Module, torch.Tensor]:
@@ -239,8 +276,10 @@ def measure(
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     rows = []
     with torch.no_grad():
-        for path in [] if names else map(partial(product_path, folder), PRODUCTS):
-            rows.append(show(measure_product(path)))
+        for kind, each in [] if names else product(PRODUCT_TYPES, PRODUCTS):
+            path = folder / f"{product_name(kind, each)}.gopt"
+            if path.exists():
+                rows.append(show(measure_product(path)))
         for case in cases:
             rows.append(show(measure_network(case, case.path(folder), inductor)))
     for batch in sorted({case.batch for case in cases}):
