@@ -6,12 +6,15 @@ Speed does not depend on the values. Scales are chosen so that activations stay 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from pixel_nets import Detector
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -138,12 +141,12 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT-base behind its embeddings (arXiv:1810.04805)."""
+    """BERT behind its embeddings (arXiv:1810.04805)."""
 
-    def __init__(self, fused: bool = False) -> None:
+    def __init__(self, size: int, layers: int, fused: bool = False) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(768)
-        self.layers = nn.Sequential(*(Layer(768, 12, False, fused) for _ in range(12)))
+        self.norm = nn.LayerNorm(size)
+        self.layers = nn.Sequential(*(Layer(size, 12, False, fused) for _ in range(layers)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(self.norm(x))
@@ -168,19 +171,25 @@ class Vit(nn.Module):
 Make = Callable[..., nn.Module]
 
 NETS: dict[str, tuple[Make, tuple[int, ...]]] = {
-    "resnet50": (ResNet50, (1, 3, 224, 224)),
-    "mobilenet_v2": (MobileNetV2, (1, 3, 224, 224)),
-    "bert_base_1x128": (Bert, (1, 128, 768)),
-    "vit_b16": (Vit, (1, 3, 224, 224)),
+    "resnet50": (ResNet50, (3, 224, 224)),
+    "mobilenet_v2": (MobileNetV2, (3, 224, 224)),
+    "bert_base_128": (partial(Bert, 768, 12), (128, 768)),
+    "minilm_128": (partial(Bert, 384, 6), (128, 384)),
+    "vit_b16": (Vit, (3, 224, 224)),
+    "detector": (partial(Detector, 32), (3, 640, 640)),
 }
-"""What makes a network, and the shape of its input."""
+"""What makes a network, and the shape of its input but for the batch. MiniLM-L6 is a BERT (arXiv:2002.10957), and the detector one in the
+style of YOLOv8-s."""
 
-FUSED = ("bert_base_1x128", "vit_b16")
+FUSED = ("bert_base_128", "minilm_128", "vit_b16")
 """Those that torch has an operator of its own for."""
 
 VALUES = np.array([-1, -0.5, 0.5, 1], np.float32)
 DEVIATION = 0.79
 """Root mean square of `VALUES`."""
+
+FEWEST_INPUTS = 16
+"""Of small weights that are drawn; others are all equal."""
 
 
 def network(name: str, **options: bool) -> nn.Module:
@@ -188,7 +197,7 @@ def network(name: str, **options: bool) -> nn.Module:
     model, rng = NETS[name][0](**options).eval(), np.random.default_rng(7)
     for label, weights in sorted(model.named_parameters()):
         shape = tuple(weights.shape)
-        if weights.ndim > 1 and weights.numel() > 4096:
+        if weights.ndim > 1 and (weights.numel() > 4096 or weights.shape[1] >= FEWEST_INPUTS):
             gain = 2.0 if weights.ndim == 4 else 1.0
             values = rng.choice(VALUES, shape) * (gain / weights[0].numel()) ** 0.5 / DEVIATION
         elif label.endswith("weight"):

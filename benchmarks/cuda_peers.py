@@ -1,7 +1,8 @@
 """Networks and products of matrices on an NVIDIA GPU, next to torch.
 
-`python benchmarks/cuda_peers.py build FOLDER [NAME...] [--precision fp16]` compiles them, for which no GPU is needed, and
+`python benchmarks/cuda_peers.py build FOLDER [NAME...] [--precision fp16] [--batch 1]` compiles them, for which no GPU is needed, and
 `python benchmarks/cuda_peers.py measure FOLDER [NAME...] [--inductor]` runs them where there is one, with torch and graphopt-runtime alone.
+`warm` fills the cache of torch.compile, and can run for several networks at once.
 
 Kernels that wait for those before them count that time as theirs, so the two launches of a product in parts overlap.
 """
@@ -13,36 +14,83 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from cuda_nets import FUSED, NETS, network
 
 PRODUCTS = ((4096, 4096, 4096), (1024, 1024, 1024), (128, 768, 768), (128, 768, 3072), (128, 3072, 768))
 """Rows, depth, columns."""
 
-PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "tf32": torch.float32,
+    "fp32": torch.float32,
+}
+PRODUCT_TYPES = {
+    "fp16": ("FLOAT16", "FLOAT16", "MatMul"),
+    "bf16": ("FLOAT", "FLOAT", "MatMul"),
+    "tf32": ("FLOAT", "FLOAT", "MatMul"),
+    "int8": ("INT8", "INT32", "MatMulInteger"),
+}
+"""Of products: the types of operands and results, and the operator."""
+BATCHES = (1, 8)
 TARGET = "cuda:sm_90"
 PREFIX = "product"
+PEERS = ("torch graph ms", "fused attention ms", "torch.compile ms")
 
 Run = Callable[[], Any]
 
 
-def build(folder: Path, names: Sequence[str], precisions: Sequence[str]) -> None:
-    """An artifact of every network and precision, and of every product of halves."""
+@dataclass(frozen=True)
+class Case:
+    """A network, its batch and its precision."""
+
+    name: str
+    batch: int
+    precision: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.batch, *NETS[self.name][1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """That of torch's own convolutions on tensor cores."""
+        images = len(self.shape) == 4 and self.precision != "fp32"
+        return torch.channels_last if images else torch.preserve_format
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.b{self.batch}.{self.precision}.gopt"
+
+    def allow(self) -> None:
+        """Let torch round float32 where that is the precision."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+
+
+def build(folder: Path, names: Sequence[str], cases: Sequence[Case]) -> None:
+    """The artifact of every case, and of products of halves."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or [*map(product_name, PRODUCTS), *NETS]:
+    for name in names or [product_name(kind, each) for kind in PRODUCT_TYPES for each in PRODUCTS]:
         if name.startswith(PREFIX):
             build_product(folder, name)
-            continue
+    for (name, batch), group in groupby(cases, lambda case: (case.name, case.batch)):
         path = folder / f"{name}.onnx"
-        example = torch.zeros(NETS[name][1])
+        example = torch.zeros(batch, *NETS[name][1])
         torch.onnx.export(network(name), (example,), path, opset_version=18, dynamo=False)
-        for precision in precisions:
-            compile_model(path, folder / f"{name}.{precision}.gopt", precision)
+        for case in group:
+            compile_model(path, case.path(folder), case.precision)
         path.unlink()
 
 
@@ -53,33 +101,39 @@ def compile_model(model: Any, path: Path, precision: str) -> None:
     print(path.name, f"{done.bytes / 1e6:.1f} MB, {len(done.layers)} launches", *done.notices, flush=True)
 
 
-def product_name(extents: Sequence[int]) -> str:
-    return "_".join(map(str, (PREFIX, *extents)))
-
-
-def product_path(folder: Path, extents: Sequence[int]) -> Path:
-    return folder / f"{product_name(extents)}.gopt"
+def product_name(kind: str, extents: Sequence[int]) -> str:
+    return "_".join(map(str, (PREFIX, kind, *extents)))
 
 
 def build_product(folder: Path, name: str) -> None:
-    """A product whose right operand comes column by column, as weights do."""
+    """A product whose right operand comes column by column, as weights do; of bytes it is known, as those of quantised models are."""
     import onnx
 
-    rows, depth, columns = map(int, name.split("_")[1:])
+    _, kind, *extents = name.split("_")
+    rows, depth, columns = map(int, extents)
+    imports = [onnx.helper.make_opsetid("", 18)]
+    known = [onnx.numpy_helper.from_array(known_bytes(depth, columns), "w")] if kind == "int8" else []
+    element, result, operator = PRODUCT_TYPES[kind]
     shapes = {"x": (rows, depth), "w": (columns, depth), "y": (rows, columns)}
     x, w, y = (
-        onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT16, shape)
+        onnx.helper.make_tensor_value_info(
+            key, getattr(onnx.TensorProto, result if key == "y" else element), shape
+        )
         for key, shape in shapes.items()
     )
     nodes = [
         onnx.helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
-        onnx.helper.make_node("MatMul", ["x", "t"], ["y"]),
+        onnx.helper.make_node(operator, ["x", "t"], ["y"]),
     ]
-    graph = onnx.helper.make_graph(nodes, "product", [x, w], [y])
-    imports = [onnx.helper.make_opsetid("", 18)]
-    compile_model(
-        onnx.helper.make_model(graph, opset_imports=imports, ir_version=8), folder / f"{name}.gopt", "fp32"
-    )
+    graph = onnx.helper.make_graph(nodes, "product", [x] if known else [x, w], [y], known)
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    compile_model(model, folder / f"{name}.gopt", kind if kind in ("bf16", "tf32") else "fp32")
+
+
+def known_bytes(depth: int, columns: int) -> np.ndarray[Any, Any]:
+    """Weights `[columns, depth]` of few values, so that artifacts of them are small."""
+    values = np.array([-90, -30, 30, 90], np.int8)
+    return values[np.random.default_rng(3).integers(0, len(values), (columns, depth))]
 
 
 def latency(run: Run, runs: int = 300) -> float:
@@ -140,60 +194,109 @@ def error(result: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def measure_product(path: Path) -> dict[str, Any]:
-    rows, depth, columns = map(int, path.stem.split("_")[1:])
-    x = torch.randn(rows, depth, device="cuda").half()
-    w = (torch.randn(columns, depth, device="cuda") / depth**0.5).half()
-    y = torch.full((rows, columns), float("nan"), device="cuda", dtype=torch.float16)
-    run = ours(path, [x, w], y)
-    own, theirs = (sum(kernels(each).values()) for each in (run, lambda: x @ w.T))
+    """Microseconds of the kernels that multiply; those that round operands before them are not counted."""
+    _, kind, *extents = path.stem.split("_")
+    rows, depth, columns = map(int, extents)
+    x, w, y, theirs = product_operands(kind, rows, depth, columns)
+    run = ours(path, [x] if kind == "int8" else [x, w], y)
+    own = sum(time for name, time in kernels(run).items() if "gemm" in name)
+    peers = sum(kernels(theirs).values())
     operations = 2e-6 * rows * depth * columns
     return {
+        "type": kind,
         "rows, depth, columns": f"{rows}, {depth}, {columns}",
         "us": own,
         "TFLOP/s": operations / own,
-        "cuBLAS us": theirs,
-        "cuBLAS TFLOP/s": operations / theirs,
-        "share": theirs / own,
+        "cuBLAS us": peers,
+        "cuBLAS TFLOP/s": operations / peers,
+        "share": peers / own,
         "error": error(y, x.double() @ w.double().T),
     }
 
 
-def measure_network(name: str, precision: str, path: Path, inductor: bool) -> dict[str, Any]:
-    model, x = network(name).cuda(), torch.randn(NETS[name][1]).cuda()
-    expected = model.double()(x.double())
-    row: dict[str, Any] = {"model": name, "precision": precision}
+def product_operands(
+    kind: str, rows: int, depth: int, columns: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Run]:
+    """Both operands and memory for the product, as our kernel takes them, and the product by torch."""
+    if kind == "int8":
+        x = torch.randint(-128, 128, (rows, depth), device="cuda", dtype=torch.int8)
+        w = torch.from_numpy(known_bytes(depth, columns)).cuda()
+        return (
+            x,
+            w,
+            torch.zeros(rows, columns, device="cuda", dtype=torch.int32),
+            lambda: torch._int_mm(x, w.T),
+        )
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+    own = torch.float16 if kind == "fp16" else torch.float32
+    x = torch.randn(rows, depth, device="cuda").to(own)
+    w = (torch.randn(columns, depth, device="cuda") / depth**0.5).to(own)
+    y = torch.full((rows, columns), float("nan"), device="cuda", dtype=own)
+    left, right = x.to(PRECISIONS[kind]), w.to(PRECISIONS[kind])
+    return x, w, y, lambda: left @ right.T
+
+
+def peer(case: Case, x: torch.Tensor, fused: bool = False) -> tuple[nn.Module, torch.Tensor]:
+    """The network in torch, and its input."""
+    model = network(case.name, **({"fused": True} if fused else {})).cuda()
+    return tuple(each.to(dtype=case.dtype, memory_format=case.layout) for each in (model, x))
+
+
+def compiled_peer(case: Case, x: torch.Tensor) -> Run:
+    model, x = peer(case, x, case.name in FUSED)
+    compiled = torch.compile(model, mode="reduce-overhead")
+    return lambda: compiled(x)
+
+
+def measure_network(case: Case, path: Path, inductor: bool) -> dict[str, Any]:
+    x = torch.randn(case.shape).cuda()
+    case.allow()
+    expected = network(case.name).cuda().double()(x.double())
+    row: dict[str, Any] = {"model": case.name, "batch": case.batch, "precision": case.precision}
     if path.exists():
         y = torch.full(expected.shape, float("nan"), device="cuda")
         run = ours(path, [x], y)
         row["graphopt ms"] = latency(run)
         row["error"] = error(y, expected)
-    dtype = PRECISIONS[precision]
-    layout = torch.channels_last if x.ndim == 4 and precision == "fp16" else torch.preserve_format
-    model, x = model.to(dtype=dtype, memory_format=layout), x.to(dtype=dtype, memory_format=layout)
-    row["torch graph ms"], row["torch error"] = latency(captured(model, x)), error(model(x), expected)
-    if name in FUSED:
-        fused = network(name, fused=True).cuda().to(dtype)
-        row["fused attention ms"] = latency(captured(fused, x))
-        model = fused
+    model, input = peer(case, x)
+    row["torch graph ms"], row["torch error"] = latency(captured(model, input)), error(model(input), expected)
+    if case.name in FUSED:
+        row["fused attention ms"] = latency(captured(*peer(case, x, fused=True)))
     if inductor:
-        compiled = torch.compile(model, mode="reduce-overhead")
-        row["torch.compile ms"] = latency(lambda: compiled(x))
+        row["torch.compile ms"] = latency(compiled_peer(case, x))
+    if "graphopt ms" in row:
+        row["ratio"] = row["graphopt ms"] / min(row[key] for key in PEERS if key in row)
     return row
 
 
-def measure(folder: Path, names: Sequence[str], inductor: bool) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, names: Sequence[str], cases: Sequence[Case], inductor: bool
+) -> list[dict[str, Any]]:
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     rows = []
     with torch.no_grad():
-        for path in [] if names else map(partial(product_path, folder), PRODUCTS):
-            rows.append(show(measure_product(path)))
-        for name in names or NETS:
-            for precision in PRECISIONS:
-                path = folder / f"{name}.{precision}.gopt"
-                rows.append(show(measure_network(name, precision, path, inductor)))
+        for kind, each in [] if names else product(PRODUCT_TYPES, PRODUCTS):
+            path = folder / f"{product_name(kind, each)}.gopt"
+            if path.exists():
+                rows.append(show(measure_product(path)))
+        for case in cases:
+            rows.append(show(measure_network(case, case.path(folder), inductor)))
+    for batch in sorted({case.batch for case in cases}):
+        ratios = [row["ratio"] for row in rows if row.get("batch") == batch and "ratio" in row]
+        if ratios:
+            print(
+                f"batch {batch}: geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.3f}"
+            )
     return rows
+
+
+def warm(cases: Sequence[Case]) -> None:
+    """Run what torch.compile makes of every case once."""
+    with torch.no_grad():
+        for case in cases:
+            case.allow()
+            compiled_peer(case, torch.randn(case.shape).cuda())()
 
 
 def show(row: dict[str, Any]) -> dict[str, Any]:
@@ -206,19 +309,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["build", "measure"])
+    parser.add_argument("task", choices=["build", "warm", "measure"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument(
         "--inductor", action="store_true", help="torch.compile too, with mode reduce-overhead"
     )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
+    names = [name for name in chosen.names or NETS if name in NETS]
+    cases = [Case(*each) for each in product(names, chosen.batch, chosen.precision)]
     if chosen.task == "build":
-        build(chosen.folder, chosen.names, chosen.precision)
+        build(chosen.folder, chosen.names, cases)
         return
-    rows = measure(chosen.folder, chosen.names, chosen.inductor)
+    if chosen.task == "warm":
+        warm(cases)
+        return
+    rows = measure(chosen.folder, chosen.names, cases, chosen.inductor)
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1))
 

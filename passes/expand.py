@@ -19,6 +19,12 @@ from graphopt.rewriting.pattern import Op
 from graphopt.rewriting.pipeline import Context, Outcome
 from graphopt.rewriting.rewrite import Match, Refuse, Replacement, Rule, apply_rules
 
+ROUND_TF32 = "RoundToTF32"
+"""The nearest float32 with 11 significant bits: an operator that no opset has."""
+
+TF32_SPLITTER = float(1 + (1 << 13))
+"""A product with it, of which the product less the number is taken, leaves the bits of a float32 but for the last 13."""
+
 
 @dataclass(frozen=True)
 class Expand:
@@ -162,6 +168,13 @@ def _repeated(build: Builder, value: ir.Value, heads: int | ir.SymbolicDim) -> i
     return build("Reshape", wide, np.array([0, heads, -1, size], np.int64))
 
 
+def _round_tf32(build: Builder) -> Replacement:
+    """The upper part of Dekker's split (Numerische Mathematik 18, 1971): a float32 of 11 significant bits."""
+    x = build.input(0)
+    kept = build("Mul", x, TF32_SPLITTER)
+    return build("Sub", kept, build("Sub", kept, x))
+
+
 EXPANSIONS: dict[str, Callable[[Builder], Replacement]] = {
     "Attention": _attention,
     "Gelu": _gelu,
@@ -169,13 +182,14 @@ EXPANSIONS: dict[str, Callable[[Builder], Replacement]] = {
     "LayerNormalization": _layer_normalisation,
     "Mish": _mish,
     "RMSNormalization": _rms_normalisation,
+    ROUND_TF32: _round_tf32,
     "Swish": _swish,
 }
 
 
 def _expand(match: Match) -> Replacement:
     node = match.root
-    if match.opset >= SINCE[node.op_type]:
+    if match.opset >= SINCE.get(node.op_type, math.inf):
         return match.op(node.op_type, list(node.inputs), attributes_of=node)
     return EXPANSIONS[node.op_type](Builder(match))
 

@@ -1,21 +1,22 @@
-"""Rounds what convolutions and products multiply to half precision, in standard operators that any runtime reads.
+"""Rounds what convolutions and products multiply, in operators that any runtime reads or that `Expand` writes as such.
 
-Cast to bfloat16 or float16 and back stands where activations are rounded; weights are rounded as they are. Sums and all else stay
-float32.
+Cast to bfloat16 or float16 and back stands where activations are rounded, or `RoundToTF32`, whose results are float32; weights are
+rounded as they are. Sums and all else stay float32.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from graphopt.model import edit
+from graphopt.passes.expand import ROUND_TF32, TF32_SPLITTER
 from graphopt.passes.fuse.emit import DOMAIN
 from graphopt.rewriting.pipeline import Context, Outcome
 
@@ -39,23 +40,40 @@ RULE = "round operands"
 
 @dataclass(frozen=True)
 class Half:
-    """A half precision: operators that only move it, and whether operands are rounded that no weights are multiplied with."""
+    """A precision of operands: operators that only move it, and whether operands are rounded that no weights are multiplied with."""
 
+    name: str
     dtype: ir.DataType
+    """Of what was rounded to it."""
     movers: tuple[str, ...]
     without_weights: bool
     largest: float
     """The largest finite number."""
     roundoff: float
     """The relative error of a product's operand: half of the largest of rounding, about its root mean square."""
+    attends: bool = True
+    """Whether attention multiplies it as well."""
 
 
-BFLOAT16 = Half(ir.DataType.BFLOAT16, MOVERS, False, float.fromhex("0x1.fep127"), 2.0**-9)
-FLOAT16 = Half(ir.DataType.FLOAT16, MOVERS, False, 65504.0, 2.0**-12)
-FLOAT16_EVERYWHERE = Half(
-    ir.DataType.FLOAT16, (*MOVERS, "MaxPool", "Slice", "Split"), True, 65504.0, 2.0**-11
+BFLOAT16 = Half("bfloat16", ir.DataType.BFLOAT16, MOVERS, False, float.fromhex("0x1.fep127"), 2.0**-9)
+FLOAT16 = Half("float16", ir.DataType.FLOAT16, MOVERS, False, 65504.0, 2.0**-12)
+FLOAT16_EVERYWHERE = replace(
+    FLOAT16, movers=(*MOVERS, "MaxPool", "Slice", "Split"), without_weights=True, roundoff=2.0**-11
 )
 """Of GPUs. What comes out of one product is rounded on the way to the next, hence twice the error."""
+BFLOAT16_EVERYWHERE = replace(
+    BFLOAT16, movers=(*MOVERS, "Slice", "Split"), without_weights=True, roundoff=2.0**-8
+)
+TF32_EVERYWHERE = Half(
+    "tf32",
+    ir.DataType.FLOAT,
+    FLOAT16_EVERYWHERE.movers,
+    True,
+    float.fromhex("0x1.fffffep127") / TF32_SPLITTER,
+    2.0**-11,
+    attends=False,
+)
+"""float32 of 11 significant bits, as many as those of float16, in the range of float32."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +95,7 @@ class Precision:
         refused = Counter((RULE, reason) for reason in reasons.values() if reason)
         if chosen and model.opset_imports.get("", 0) < LEAST_OPSET:
             return Outcome(
-                refused=Counter(
-                    {(RULE, f"opset {LEAST_OPSET} brings {self.half.dtype.name.lower()}"): len(chosen)}
-                )
+                refused=Counter({(RULE, f"opset {LEAST_OPSET} brings {self.half.name}"): len(chosen)})
             )
         writer = _Writer(model, self.half, frozenset(chosen))
         for value, readers in _by_operand(chosen).items():
@@ -93,12 +109,12 @@ class Precision:
         """Whether a node could have its operands rounded, and has not yet."""
         if not _operands(node) or node.inputs[0] is None:
             return False
-        if node.op_type == "Attention" and not self.half.without_weights:
+        if node.op_type == "Attention" and not (self.half.without_weights and self.half.attends):
             return False
-        cast = node.inputs[0].producer()
-        if cast is None or cast.op_type != "Cast" or cast.inputs[0] is None:
+        made = node.inputs[0].producer()
+        if made is None or made.op_type not in ("Cast", ROUND_TF32) or made.inputs[0] is None:
             return True
-        return cast.inputs[0].dtype != self.half.dtype
+        return made.inputs[0].dtype != self.half.dtype
 
     def _why_not(self, node: ir.Node, context: Context) -> str:
         """Why a node stays on float32; empty if it need not."""
@@ -115,7 +131,7 @@ class Precision:
         if edit.tensor(node.inputs[0]) is not None:
             return "a constant input"
         if any(self._is_too_large(operand) for operand in _operands(node)):
-            return f"values beyond {self.half.dtype.name.lower()}"
+            return f"values beyond {self.half.name}"
         return "" if context.gains(node) else "nothing to gain"
 
     def _is_too_large(self, value: ir.Value) -> bool:
@@ -178,7 +194,7 @@ class _Writer:
             for user, i in value.uses()
             if user in readers and (i < len(_operands(user)) or user.op_type in RESIDUALS)
         ]
-        rounded = self._cast(self._halves_of(value, readers), ir.DataType.FLOAT)
+        rounded = self._widened(self._halves_of(value, readers))
         for user, i in places:
             user.replace_input_with(i, rounded)
 
@@ -189,7 +205,7 @@ class _Writer:
         if weight not in self.weights:
             array = edit.constant(weight)
             assert array is not None
-            rounded = array.astype(self.half.dtype.numpy()).astype(np.float32)
+            rounded = _rounded(array, self.half)
             name = self.names.fresh(f"{weight.name}_rounded")
             self.weights[weight] = edit.add_constant(self.model.graph, rounded, name)
         node.replace_input_with(WEIGHT_INPUT, self.weights[weight])
@@ -209,11 +225,23 @@ class _Writer:
                 result.type = ir.TensorType(self.half.dtype)
                 self.halves[result] = result
             if not results:
-                self.halves[value] = self._cast(value, self.half.dtype)
+                self.halves[value] = self._narrowed(value)
         return self.halves[value]
 
+    def _narrowed(self, value: ir.Value) -> ir.Value:
+        if self.half.dtype != ir.DataType.FLOAT:
+            return self._cast(value, self.half.dtype)
+        self.model.opset_imports.setdefault(DOMAIN, 1)
+        return self._add(ir.node(ROUND_TF32, [value], domain=DOMAIN), value, self.half.dtype)
+
+    def _widened(self, half: ir.Value) -> ir.Value:
+        return half if half.dtype == ir.DataType.FLOAT else self._cast(half, ir.DataType.FLOAT)
+
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        made = ir.node("Cast", [value], {"to": dtype.value})
+        return self._add(ir.node("Cast", [value], {"to": dtype.value}), value, dtype)
+
+    def _add(self, made: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Insert a node behind a value of which it makes another type."""
         result = made.outputs[0]
         result.name = made.name = self.names.fresh(f"{value.name}_{dtype.name.lower()}")
         result.type, result.shape = ir.TensorType(dtype), value.shape
@@ -245,6 +273,14 @@ class _Writer:
             return i < len(_operands(user))
         is_mover = user.op_type in self.half.movers and user.domain == "" and len(user.outputs) == 1
         return is_mover and i == 0 and user.op_type != "Concat" and self._is_wanted(user.outputs[0])
+
+
+def _rounded(array: np.ndarray[Any, Any], half: Half) -> np.ndarray[Any, Any]:
+    """float32 weights that the precision holds."""
+    if half.dtype == ir.DataType.FLOAT:
+        kept = array * np.float32(TF32_SPLITTER)
+        return kept - (kept - array)
+    return array.astype(half.dtype.numpy()).astype(np.float32)
 
 
 def _results(value: ir.Value) -> list[ir.Value]:

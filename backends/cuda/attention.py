@@ -10,6 +10,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast
 from graphopt.backends.codegen.program import Kernel
 from graphopt.backends.cuda.matmul import has_chunks
 from graphopt.backends.cuda.tensor_attention import DEPTH, LARGEST, TensorAttention
+from graphopt.backends.cuda.tensor_elements import HALVES
 from graphopt.backends.layout import Strided
 from graphopt.backends.lower import attention
 from graphopt.backends.lower.context import Lowering, storage_of
@@ -18,6 +19,8 @@ from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.tensor import Index, Tensor, broadcast_index, stored
 
 OPERANDS, MASK = 3, 3
+
+HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 PLAIN = {
     "is_causal": 0,
@@ -38,18 +41,20 @@ def choose_attention(node: ir.Node) -> Operator:
 
 
 def half_of(value: ir.Value | None) -> ir.Value | None:
-    """The float16 value that a value is, or was widened from; None for others."""
-    if value is None or value.dtype == ir.DataType.FLOAT16:
+    """The value in half precision that a value is, or was widened from; None for others."""
+    if value is None or value.dtype in HALF_TYPES:
         return value
     cast = value.producer()
     source = cast.inputs[0] if cast is not None and cast.op_type == "Cast" else None
-    return source if source is not None and source.dtype == ir.DataType.FLOAT16 else None
+    return source if source is not None and source.dtype in HALF_TYPES else None
 
 
 def suits_tensor_cores(node: ir.Node) -> bool:
     """Whether operands are halves of four axes whose rows are whole blocks, and nothing but a mask is added to the scores."""
     operands = [half_of(value) for value in node.inputs[:OPERANDS]]
     if any(value is None or value.const_value is not None for value in operands):
+        return False
+    if len({value.dtype for value in operands if value is not None}) > 1:
         return False
     if any(value is not None for value in node.inputs[MASK + 1 :]) or len(node.outputs) > 1:
         return False
@@ -82,6 +87,7 @@ def _lower(ctx: Lowering, node: ir.Node) -> None:
 
     batch, heads, queries, size = query.shape
     kernel = TensorAttention(
+        HALVES[query.dtype],
         storage_of(query),
         storage_of(key),
         storage_of(value),
@@ -102,7 +108,7 @@ def _lower(ctx: Lowering, node: ir.Node) -> None:
 def _in_chunks(ctx: Lowering, value: ir.Value | None) -> Tensor:
     assert value is not None
     tensor = ctx.strided(ctx.tensor(value))
-    return tensor if has_chunks(tensor, -1) else ctx.store(tensor)
+    return tensor if has_chunks(tensor, -1, HALVES[tensor.dtype].chunk) else ctx.store(tensor)
 
 
 def _result(ctx: Lowering, value: ir.Value, shape: tuple[int, ...], dtype: str) -> Tensor:

@@ -91,8 +91,10 @@ class DeviceBuilder(KernelBuilder):
         return Local(storage, dtype)
 
     def overlay(self, size: int, dtype: str) -> Local:
-        """Memory of a team that may be large. All that a team asks for this way begins at the same place."""
-        storage = tirx.decl_buffer((size,), dtype, self._name("overlay"), scope="shared.dyn")
+        """Memory of a team that may be large. All that a team asks for this way begins at the same place.
+
+        Names tell the dtype, as one text must not have two of a name that differ in it."""
+        storage = tirx.decl_buffer((size,), dtype, self._name(f"overlay_{dtype}_"), scope="shared.dyn")
         self.append(tirx.AllocBuffer(storage, {}))
         self._team_shared = max(self._team_shared, size * np.dtype(dtype).itemsize)
         return Local(storage, dtype)

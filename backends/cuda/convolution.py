@@ -13,6 +13,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
+from graphopt.backends.cuda.tensor_elements import widened
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels.conv_rows import Geometry, Weight
 from graphopt.backends.kernels.window import split_index
@@ -89,7 +90,7 @@ class _Convolution:
             with k.loop(geometry.channels, "serial", "channel") as channel, k.loop(math.prod(taps)) as tap:
                 at = split_index(tap, taps)
                 value = self._input(k, n, group, channel, at, place)
-                weight = cast(self.weight(k, output, channel, at), self.accumulator)
+                weight = widened(self.weight(k, output, channel, at), self.accumulator)
                 k.assign(total, 0, total[0] + weight * value)
             store(k, [n, output, *place], total[0])
 
@@ -104,7 +105,7 @@ class _Convolution:
 
         def left(k: KernelBuilder, group: Expr, row: Expr, depth: Expr) -> Expr:
             channel, *taps = split_index(depth, depths)
-            return cast(self.weight(k, group * geometry.filters + row, channel, taps), self.accumulator)
+            return widened(self.weight(k, group * geometry.filters + row, channel, taps), self.accumulator)
 
         def right(k: KernelBuilder, group: Expr, column: Expr, depth: Expr) -> Expr:
             channel, *taps = split_index(depth, depths)
@@ -142,6 +143,6 @@ class _Convolution:
         index = [n, group * geometry.channels + channel, *source]
 
         def read() -> Expr:
-            return cast(self.input.reader(k, index), self.accumulator)
+            return widened(self.input.reader(k, index), self.accumulator)
 
         return k.guard(tirx.op.all(*tests), read, const(0, self.accumulator)) if tests else read()

@@ -1,34 +1,62 @@
-"""Operators on float32 whose operands were rounded to float16: what they multiply are halves, their sums stay float32.
+"""Operators on float32 whose operands were rounded: what they multiply is shorter, their sums stay float32.
 
-The model says so in standard operators: Cast to float16 and back stands before an operand, and a weight is a float32 that float16
-holds. What kernels store are the halves, which become float32 where they are read.
+The model says so: Cast to float16 or bfloat16 and back stands before an operand, or `RoundToTF32`, and a weight is a float32 that the
+type holds. What kernels store are the halves, which become float32 where they are read, or the rounded float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.backends.cuda.attention import choose_attention, half_of
+from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.cuda.attention import HALF_TYPES, choose_attention, half_of
+from graphopt.backends.cuda.instructions import ROUND_BFLOAT16, ROUND_TF32
+from graphopt.backends.cuda.tensor_elements import TF32, widened
 from graphopt.backends.lower import casts
 from graphopt.backends.lower.casts import convert
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.convolution import lower_conv
 from graphopt.backends.lower.matmul import lower_gemm, lower_matmul
-from graphopt.backends.lower.operator import Anchor, Lowered, Operator, Varying, dtype_of_value
+from graphopt.backends.lower.operator import (
+    BITS,
+    Anchor,
+    Lowered,
+    Operator,
+    Pointwise,
+    Varying,
+    dtype_of_value,
+    is_bfloat16,
+)
 from graphopt.backends.tensor import Tensor, lazy
+
+Array = np.ndarray[Any, Any]
 
 OPERANDS = 2
 
+MOVERS = ("Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators whose results are elements of their inputs, of Concat those of all, of others those of the first."""
+
+ROUND = "RoundToTF32"
+
+DROPPED = np.uint32((1 << 13) - 1)
+"""The bits of a float32 that tf32 has not."""
+
 
 def _choose_cast(node: ir.Node) -> Operator:
-    """float16 becomes float32 where it is read, so that it is what kernels store."""
-    types = [None if value is None else value.dtype for value in (node.inputs[0], node.outputs[0])]
-    if types == [ir.DataType.FLOAT16, ir.DataType.FLOAT] and not node.outputs[0].is_graph_output():
+    """Halves become float32 where they are read, so that they are what kernels store."""
+    source, value = node.inputs[0], node.outputs[0]
+    assert source is not None
+    widens = source.dtype in HALF_TYPES and value.dtype == ir.DataType.FLOAT
+    if widens and not value.is_graph_output():
         return Lowered(_widen)
+    if is_bfloat16(value) and not is_bfloat16(source):
+        return Pointwise(_round_to_bfloat16)
     chosen = casts.OPERATORS["Cast"]
     assert isinstance(chosen, Varying)
     return chosen.choose(node)
@@ -41,38 +69,83 @@ def _widen(ctx: Lowering, node: ir.Node) -> list[Tensor]:
     if len(value.uses()) > 1:
         ctx.values[source] = ctx.in_memory(ctx.tensor(source))
     x, dtype = ctx.tensor(source), dtype_of_value(value)
-    return [lazy(x.shape, dtype, lambda k, index: convert(x.read(k, index), dtype), x.cost, x.block)]
+
+    def read(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
+        half = x.read(k, index)
+        return widened(k.bind(half), dtype) if x.dtype == BITS else convert(half, dtype)
+
+    return [lazy(x.shape, dtype, read, x.cost, x.block)]
 
 
-def _half_of(ctx: Lowering, value: ir.Value | None) -> Tensor | None:
-    """A float32 operand as the halves that it consists of; None where it does not."""
-    if value is None or value.dtype != ir.DataType.FLOAT:
+def _round_to_bfloat16(k: KernelBuilder, node: ir.Node, arguments: Sequence[Any]) -> Expr:
+    return k.call(ROUND_BFLOAT16, BITS, convert(k.bind(arguments[0]), "float32"))
+
+
+def _round_to_tf32(k: KernelBuilder, node: ir.Node, arguments: Sequence[Any]) -> Expr:
+    return k.call(ROUND_TF32, "float32", k.bind(arguments[0]))
+
+
+def _is_tf32(value: ir.Value) -> bool:
+    """Whether all elements of a value were rounded to tf32."""
+    producer = value.producer()
+    if producer is None or producer.op_type == ROUND:
+        return producer is not None
+    if producer.op_type not in MOVERS or producer.domain != "":
+        return False
+    sources = producer.inputs if producer.op_type == "Concat" else producer.inputs[:1]
+    return all(source is not None and _is_tf32(source) for source in sources)
+
+
+def _rounded_to(value: ir.Value) -> str:
+    """What a float32 value computed at run time was rounded to, as the dtype in memory; empty if it was not."""
+    if value.dtype != ir.DataType.FLOAT:
+        return ""
+    half = half_of(value)
+    if half is not None:
+        return dtype_of_value(half)
+    return TF32.name if _is_tf32(value) else ""
+
+
+def _narrowed(array: Array, dtype: str) -> Array | None:
+    """float32 weights in such a type, None where it does not hold them."""
+    if array.dtype != np.float32:
         return None
-    if value.const_value is not None:
-        array = value.const_value.numpy()
-        with np.errstate(over="ignore"):
-            rounded = array.astype(np.float16)
-        return ctx.constant(rounded) if np.array_equal(rounded.astype(np.float32), array) else None
-    source = half_of(value)
-    return None if source is None else ctx.tensor(source)
+    if dtype == TF32.name:
+        return None if (array.view(np.uint32) & DROPPED).any() else array
+    half = np.dtype(ml_dtypes.bfloat16 if dtype == BITS else dtype)
+    with np.errstate(over="ignore"):
+        rounded = array.astype(half)
+    return rounded.view(dtype) if np.array_equal(rounded.astype(np.float32), array) else None
+
+
+def _narrow(ctx: Lowering, value: ir.Value, dtype: str) -> Tensor | None:
+    """An operand of float32 as what it was rounded to; None where it was not."""
+    if value.const_value is None:
+        half = value if dtype == TF32.name else half_of(value)
+        return None if half is None else ctx.tensor(half)
+    narrowed = _narrowed(value.const_value.numpy(), dtype)
+    return None if narrowed is None else ctx.constant(narrowed)
 
 
 @contextmanager
-def _as_halves(ctx: Lowering, node: ir.Node) -> Iterator[None]:
-    """While the body runs, the operands of a node are halves, if all are."""
-    values = [value for value in node.inputs[:OPERANDS] if value is not None]
-    halves = {value: half for value in values if (half := _half_of(ctx, value)) is not None}
-    before = {value: ctx.tensor(value) for value in halves}
-    constant = all(half.constant is not None for half in halves.values())
-    if len(halves) == len(set(values)) and not constant:
-        ctx.values.update(halves)
+def _as_rounded(ctx: Lowering, node: ir.Node) -> Iterator[None]:
+    """While the body runs, the operands of a node are what they were rounded to, if all were to the same type."""
+    values = dict.fromkeys(value for value in node.inputs[:OPERANDS] if value is not None)
+    types = {_rounded_to(value) for value in values if value.const_value is None}
+    dtype = types.pop() if len(types) == 1 else ""
+    narrow = {value: _narrow(ctx, value, dtype) for value in values if dtype}
+    operands = {value: tensor for value, tensor in narrow.items() if tensor is not None}
+    if not operands or len(operands) < len(values):
+        yield
+        return
+    ctx.rounded = operands
     yield
-    ctx.values.update(before)
+    ctx.rounded = {}
 
 
-def _of_halves(lower: Callable[[Lowering, ir.Node], None]) -> Anchor:
+def _of_rounded(lower: Callable[[Lowering, ir.Node], None]) -> Anchor:
     def lowered(ctx: Lowering, node: ir.Node) -> None:
-        with _as_halves(ctx, node):
+        with _as_rounded(ctx, node):
             lower(ctx, node)
 
     return Anchor(lowered)
@@ -81,7 +154,10 @@ def _of_halves(lower: Callable[[Lowering, ir.Node], None]) -> Anchor:
 OPERATORS: dict[str, Operator | Varying] = {
     "Attention": Varying(choose_attention),
     "Cast": Varying(_choose_cast),
-    "Conv": _of_halves(lower_conv),
-    "Gemm": _of_halves(lower_gemm),
-    "MatMul": _of_halves(lower_matmul),
+    "Conv": _of_rounded(lower_conv),
+    "Gemm": _of_rounded(lower_gemm),
+    "MatMul": _of_rounded(lower_matmul),
 }
+
+OWN_OPERATORS: dict[str, Operator | Varying] = {ROUND: Pointwise(_round_to_tf32)}
+"""Of the domain `graphopt`, besides standard ones."""

@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any
 
 from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.byte_convolution import lower_byte_convolution
 from graphopt.backends.cuda.convolution import DeviceConvolutions
 from graphopt.backends.cuda.functions import device_functions
 from graphopt.backends.cuda.halves import OPERATORS as HALVES
-from graphopt.backends.cuda.matmul import decoded_product, device_product
+from graphopt.backends.cuda.halves import OWN_OPERATORS
+from graphopt.backends.cuda.matmul import decoded_product, device_byte_product, device_product
 from graphopt.backends.cuda.pointwise import store_elements
 from graphopt.backends.cuda.pool import DevicePool
 from graphopt.backends.cuda.reduce import DeviceReduce
@@ -21,6 +23,8 @@ from graphopt.backends.kernels.reduce import ReduceKernel
 from graphopt.backends.kernels.rows import Row
 from graphopt.backends.lower.convolution import lower_rows
 from graphopt.backends.lower.encoded import encoded_product
+from graphopt.backends.lower.integer import byte_product
+from graphopt.backends.lower.integer_convolution import plain_convolution
 from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.matmul import kernel_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, Varying
@@ -32,8 +36,10 @@ TWINS: dict[Any, Any] = {
     ReduceKernel: DeviceReduce,
     Row: TeamRow,
     RowConvolutions: DeviceConvolutions,
+    byte_product: device_byte_product,
     encoded_product: decoded_product,
     kernel_of: device_product,
+    plain_convolution: lower_byte_convolution,
     lower_rows: lower_convolution,
     store_pointwise: store_elements,
 }
@@ -42,6 +48,9 @@ TWINS: dict[Any, Any] = {
 def _steered_by_the_host(ctx: Any, node: Any) -> list[Any]:
     raise Refused("loops and branches are not supported on GPUs yet")
 
+
+OWN = "graphopt"
+"""The domain of operators that are no standard ones, or newer than the model."""
 
 STEERING = ("If", "Loop", "Scan")
 
@@ -53,7 +62,8 @@ def _own(operators: dict[str, Operator | Varying]) -> dict[str, Operator | Varyi
 
 
 GPU = Machine(
-    {domain: _own(operators) for domain, operators in OPERATORS.items()},
+    {domain: _own(operators) for domain, operators in OPERATORS.items()}
+    | {OWN: _own(OPERATORS[OWN]) | OWN_OPERATORS},
     partial(DeviceBuilder, TWINS),
     device_functions,
     TWINS,

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
-from graphopt.backends.cuda.tensor_product import CHUNK, Operand, TensorProduct
+from graphopt.backends.cuda.tensor_elements import BYTES, Element, element_of, widened
+from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels import gemm
@@ -26,6 +28,12 @@ from graphopt.backends.lower.matmul import Product
 from graphopt.backends.lower.operands import stride_of
 from graphopt.backends.lower.views import reshape, transpose
 from graphopt.backends.tensor import Tensor, broadcast_index, unravel
+
+FEWEST_COLUMNS = 8
+"""Of one instruction."""
+
+TRANSPOSABLE = 2
+"""Bytes of elements that are transposed on their way from shared memory."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +49,41 @@ class Nothing:
             self.store(k, split_index(number, list(self.shape)), k.bind(const(0, self.accumulator)))
 
 
-def suits_tensor_cores(left: Tensor, right: Tensor, extents: Extents) -> bool:
-    """Whether chunks of both operands, which are halves, can be copied as they lie: along the depth, the right one also along
-    columns."""
-    if (left.dtype, right.dtype) != ("float16", "float16") or extents.columns < CHUNK:
+def suits_tensor_cores(element: Element, left: Tensor, right: Tensor, extents: Extents) -> bool:
+    """Whether chunks of both operands can be copied as they lie: along the depth, halves of the right one also along columns."""
+    chunk = element.chunk
+    if extents.columns < FEWEST_COLUMNS or extents.depth % chunk:
         return False
-    if extents.depth % CHUNK:
-        return False
-    along_columns = extents.columns % CHUNK == 0 and has_chunks(right, -1)
-    return has_chunks(left, -1) and (along_columns or has_chunks(right, -2))
+    along_columns = element.size == TRANSPOSABLE and extents.columns % chunk == 0
+    return has_chunks(left, -1, chunk) and (
+        (along_columns and has_chunks(right, -1, chunk)) or has_chunks(right, -2, chunk)
+    )
 
 
-def has_chunks(tensor: Tensor, axis: int) -> bool:
+def has_chunks(tensor: Tensor, axis: int, chunk: int) -> bool:
     """Whether elements along an axis are neighbours, and every row of them starts at a whole chunk."""
     layout = storage_of(tensor).layout
     assert isinstance(layout, Strided)
     strides = list(layout.strides)
     along = strides.pop(axis)
-    return along == 1 and not any(stride % CHUNK for stride in [*strides, layout.offset])
+    return along == 1 and not any(stride % chunk for stride in [*strides, layout.offset])
 
 
 def _along_depth(ctx: Lowering, source: Tensor, right: Tensor) -> Tensor:
-    """A constant matrix of halves column by column."""
-    if source.constant is None or source.rank != 2 or source.dtype != "float16":
+    """A constant matrix for tensor cores column by column."""
+    if source.constant is None or source.rank != 2 or element_of(ctx, source.dtype) is None:
         return right
     return transpose(ctx.strided(ctx.constant(np.ascontiguousarray(source.constant.T))), (1, 0))
 
 
 def tensor_product_of(
-    ctx: Lowering, left: Tensor, right: Tensor, batch: Sequence[int], extents: Extents
+    ctx: Lowering, element: Element, left: Tensor, right: Tensor, batch: Sequence[int], extents: Extents
 ) -> Callable[[gemm.Store], TensorProduct]:
     """The kernel on tensor cores."""
-    along_depth = has_chunks(right, -2)
-    tile, parts = choose_tensor_tile(chip_of(ctx.core, along_depth), extents)
+    along_depth = has_chunks(right, -2, element.chunk)
+    tile, parts = choose_tensor_tile(chip_of(ctx.core, along_depth), extents, element.size)
     return lambda store: TensorProduct(
+        element,
         extents,
         tile,
         parts,
@@ -83,14 +92,14 @@ def tensor_product_of(
         lambda k, number, row, column, value: store(
             k, [*split_index(number, list(batch)), row, column], value
         ),
-        partial(ctx.buffer, dtype="float32"),
+        partial(ctx.buffer, dtype=element.sums.dtype),
     )
 
 
 def _operand(
     tensor: Tensor, batch: Sequence[int], place_axis: int, depth_axis: int, along_depth: bool = True
 ) -> Operand:
-    """A matrix of halves in memory, whose places and depths are those axes."""
+    """A matrix in memory, whose places and depths are those axes."""
     storage = storage_of(tensor)
     layout = storage.layout
     assert isinstance(layout, Strided)
@@ -106,6 +115,25 @@ def _operand(
         return k.address(storage.buffer, start + depth * strides[depth_axis]), None
 
     return Operand(prepare, chunk, along_depth)
+
+
+def device_byte_product(
+    ctx: Lowering, left: Tensor, right: np.ndarray[Any, Any]
+) -> tuple[Callable[[gemm.Store], TensorProduct], int] | None:
+    """The product of bytes `[rows..., depth]`, whose zero point is left to the caller, and a known matrix, on tensor cores."""
+    units, (depth, columns) = BYTES.get(left.dtype), right.shape
+    rows = left.shape[:-1]
+    extents = Extents(1, math.prod(rows), columns, depth)
+    if units is None or depth % units.chunk or columns < FEWEST_COLUMNS or not extents.results * depth:
+        return None
+    filters = ctx.strided(ctx.constant(np.ascontiguousarray(right.T.astype(np.int8))))
+    source = reshape(ctx.dense(left), (extents.rows, depth))
+    if not has_chunks(source, -1, units.chunk):
+        source = ctx.store(source)
+    make = tensor_product_of(ctx, units, source, transpose(filters, (1, 0)), (), extents)
+    return lambda store: make(
+        lambda k, index, value: store(k, [*unravel(index[0], rows), index[1]], value)
+    ), 0
 
 
 def decoded_product(
@@ -136,12 +164,13 @@ def device_product(
         return lambda store: Nothing(product.shape, accumulator, store)
 
     right = _along_depth(ctx, product.right, right)
-    if suits_tensor_cores(left, right, extents):
-        return tensor_product_of(ctx, left, right, batch, extents)
+    units = element_of(ctx, left.dtype, right.dtype)
+    if units is not None and suits_tensor_cores(units, left, right, extents):
+        return tensor_product_of(ctx, units, left, right, batch, extents)
 
     def element(tensor: Tensor, number: Expr, index: Sequence[Expr], k: KernelBuilder) -> Expr:
         prefix = broadcast_index(split_index(number, batch), tensor.shape[:-2])
-        return cast(tensor.reader(k, [*prefix, *index]), accumulator)
+        return widened(tensor.reader(k, [*prefix, *index]), accumulator)
 
     def make(store: gemm.Store) -> TiledProduct:
         tile = choose_tile(extents.batch, rows, columns, extents.depth)

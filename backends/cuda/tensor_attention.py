@@ -20,11 +20,12 @@ from graphopt.backends.cuda.instructions import (
     COPY,
     LOAD,
     LOAD_TRANSPOSED,
-    MULTIPLY,
-    PACK,
     POWER,
     await_copies,
+    multiply,
+    pack,
 )
+from graphopt.backends.cuda.tensor_elements import Element
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
@@ -59,6 +60,8 @@ class TensorAttention:
     `mask` gives what is added to a score, and `store` takes results, both at an index `[batch, head, query, key or element]`.
     """
 
+    element: Element
+    """Of two bytes."""
     query: Storage
     key: Storage
     value: Storage
@@ -92,6 +95,7 @@ class _Team:
     ) -> None:
         self.attention, self.k, self.n, self.head, self.first = attention, k, n, head, first
         self.warps, self.threads = warps, warps * WARP
+        self.multiply = multiply(attention.element)
         self.thread = k.team(self.threads)
         self.lane = k.bind(tirx.op.truncmod(self.thread, WARP))
         self.own = k.bind(tirx.op.truncdiv(self.thread, WARP) * ROWS)
@@ -105,7 +109,7 @@ class _Team:
         self.values_at = BLOCK * self.key_row
         self.stage_size = self.values_at + BLOCK * self.value_row
         self.queries_at = STAGES * self.stage_size
-        self.memory = k.overlay(self.queries_at + warps * ROWS * self.key_row, "float16")
+        self.memory = k.overlay(self.queries_at + warps * ROWS * self.key_row, attention.element.dtype)
 
     @property
     def steps(self) -> int:
@@ -178,7 +182,7 @@ class _Team:
                 k.invoke(LOAD, _pointer(right, 0), _pointer(self.memory, start + row * self.key_row + inner))
                 for x in range(2):
                     at = _pointer(scores, (pair * 2 + x) * 4)
-                    k.invoke(MULTIPLY, at, _pointer(fragments, depth * 4), _pointer(right, x * 2))
+                    k.invoke(self.multiply, at, _pointer(fragments, depth * 4), _pointer(right, x * 2))
         return scores
 
     def _weigh(self, scores: Local, first: Expr, keys: int) -> None:
@@ -222,7 +226,7 @@ class _Team:
             left = k.local(4, "uint32")
             for i in range(4):
                 at = depth * 8 + i // 2 * 4 + i % 2 * 2
-                k.invoke(PACK, _pointer(left, i), weights[at], weights[at + 1])
+                k.invoke(pack(self.attention.element), _pointer(left, i), weights[at], weights[at + 1])
             for pair in range(self.attention.value_size // (2 * COLUMNS)):
                 right = k.local(4, "uint32")
                 place = (depth * DEPTH + self.low) * self.value_row + pair * (2 * COLUMNS) + self.high
@@ -230,7 +234,7 @@ class _Team:
                 k.invoke(LOAD_TRANSPOSED, _pointer(right, 0), source)
                 for x in range(2):
                     at = _pointer(self.sums, (pair * 2 + x) * 4)
-                    k.invoke(MULTIPLY, at, _pointer(left, 0), _pointer(right, x * 2))
+                    k.invoke(self.multiply, at, _pointer(left, 0), _pointer(right, x * 2))
 
     def _finish(self, queries: int) -> None:
         """Divide by the sums of exponentials; a query that attends to nothing gives zeros."""

@@ -1,4 +1,4 @@
-"""Convolutions of halves on tensor cores, and depthwise ones: channels are neighbours in memory, as `wgmma` and `mma` want them.
+"""Convolutions on tensor cores, and depthwise ones: channels are neighbours in memory, as `wgmma` and `mma` want them.
 
 A convolution is a product whose left operand is gathered: rows are pixels of the result, the depth are taps and the channels of each.
 Tensors lie as blocks of all their channels (NHWC), so that a chunk of channels is copied as it lies; only where a chain of
@@ -8,7 +8,7 @@ convolutions begins or ends are they moved.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,8 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents
-from graphopt.backends.cuda.tensor_product import CHUNK, Operand, TensorProduct
+from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
+from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.epilogue import Epilogue
@@ -30,31 +31,38 @@ from graphopt.backends.lower.convolution import Convolution, lower_rows
 from graphopt.backends.lower.pointwise import epilogue
 from graphopt.backends.tensor import Storage, Tensor
 
+Array = np.ndarray[Any, Any]
+
 SUM = "float32"
+
+CHANNELS = 8
+"""Of which tensors have a multiple: whole chunks of all elements, and the columns of an instruction."""
 
 
 def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
     """A convolution on tensor cores, by channels where it is depthwise, or any other way."""
     geometry, weights = convolution.geometry, convolution.weights.constant
-    halves = convolution.input.dtype == "float16" and weights is not None and geometry.batch > 0
-    if halves and convolution.is_depthwise and geometry.groups % CHUNK == 0:
-        _Lowered(ctx, node, convolution).depthwise()
-    elif halves and suits_tensor_cores(geometry):
-        _Lowered(ctx, node, convolution).product()
+    element = element_of(ctx, convolution.input.dtype, convolution.weights.dtype)
+    if element is None or weights is None or not geometry.batch:
+        lower_rows(ctx, node, convolution)
+    elif convolution.is_depthwise and geometry.groups % CHANNELS == 0:
+        _Lowered(ctx, node, convolution, element).depthwise()
+    elif suits_tensor_cores(geometry):
+        _Lowered(ctx, node, convolution, element).product()
     else:
         lower_rows(ctx, node, convolution)
 
 
 def suits_tensor_cores(geometry: Geometry) -> bool:
     """Whether results fill chunks, and every group reads whole ones."""
-    if geometry.filters % CHUNK or not geometry.macs:
+    if geometry.filters % CHANNELS or not geometry.macs:
         return False
-    return geometry.groups == 1 or geometry.channels % CHUNK == 0
+    return geometry.groups == 1 or geometry.channels % CHANNELS == 0
 
 
-def channels_last(ctx: Lowering, x: Tensor) -> Tensor:
+def channels_last(ctx: Lowering, x: Tensor, chunk: int = CHANNELS) -> Tensor:
     """The tensor in memory with all channels in one block, which ends in zeros if they are no whole chunks."""
-    block = -(-x.shape[1] // CHUNK) * CHUNK
+    block = -(-x.shape[1] // chunk) * chunk
     layout = None if x.storage is None else x.storage.layout
     if isinstance(layout, Blocked) and type(layout) is Blocked and layout.block == block:
         return x
@@ -68,51 +76,22 @@ class _Lowered:
     ctx: Lowering
     node: ir.Node
     convolution: Convolution
+    element: Element
 
     def product(self) -> None:
         ctx, geometry = self.ctx, self.convolution.geometry
-        source = storage_of(channels_last(ctx, self.convolution.input))
-        pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
-        assert isinstance(source.layout, Blocked)
-        channels = geometry.channels if geometry.groups > 1 else source.layout.block
-        taps = math.prod(axis.kernel for axis in geometry.axes)
-        extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
-        weights = ctx.constant_buffer(self._rows_of_filters(channels))
+        source, weights = channels_last(ctx, self.convolution.input), self.convolution.weights.constant
+        assert weights is not None
         after, out, bias = self._results()
 
-        def filters(k: KernelBuilder, group: Expr, row: Expr) -> Expr:
-            return k.bind((group * geometry.filters + row) * extents.depth)
+        def store(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+            self._store(k, after, out, bias, index, value)
 
-        def weight(k: KernelBuilder, start: Expr, depth: Expr) -> tuple[Expr, None]:
-            assert isinstance(k, DeviceBuilder)
-            return k.address(weights, start + depth), None
-
-        def store(k: KernelBuilder, group: Expr, row: Expr, column: Expr, value: Expr) -> None:
-            n, *place = _split(row, [geometry.batch, *(axis.output for axis in geometry.axes)])
-            channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
-            self._store(k, after, out, bias, [n, channel, *place], value)
-
-        tile, parts = choose_tensor_tile(chip_of(ctx.core), extents)
-        pixels_of = _Pixels(geometry, source, channels)
+        kernel = convolution_product(
+            ctx, self.element, geometry, storage_of(source), weights, store, isinstance(out.layout, Blocked)
+        )
         with ctx.kernel("conv") as k:
-            TensorProduct(
-                extents,
-                tile,
-                parts,
-                Operand(pixels_of.prepare, pixels_of.chunk),
-                Operand(filters, weight),
-                store,
-                partial(ctx.buffer, dtype=SUM),
-                isinstance(out.layout, Blocked),
-            ).emit(k)
-
-    def _rows_of_filters(self, channels: int) -> np.ndarray[Any, Any]:
-        """`[filters of all groups, taps * channels]`, zeros for channels that do not exist."""
-        weights = self.convolution.weights.constant
-        assert weights is not None
-        missing = [(0, 0), (0, channels - weights.shape[1]), *[(0, 0)] * (weights.ndim - 2)]
-        last = np.moveaxis(np.pad(weights, missing), 1, -1)
-        return np.ascontiguousarray(last.reshape(len(weights), -1))
+            kernel.emit(k)
 
     def _results(self) -> tuple[Epilogue, Storage, Tensor | None]:
         """The epilogue, where results go, and the bias."""
@@ -150,10 +129,54 @@ class _Lowered:
             total = k.local(1, SUM)
             k.assign(total, 0, const(0.0, SUM))
             for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
-                weight = cast(k.load(by_taps, channel + tap * geometry.groups), SUM)
+                weight = widened(k.load(by_taps, channel + tap * geometry.groups), SUM)
                 value = _input(k, geometry, x, n, channel, place, taps)
                 k.assign(total, 0, total[0] + weight * value)
             self._store(k, after, out, bias, [n, channel, *place], total[0])
+
+
+def convolution_product(
+    ctx: Lowering,
+    element: Element,
+    geometry: Geometry,
+    source: Storage,
+    weights: Array,
+    store: Callable[[KernelBuilder, Sequence[Expr], Expr], None],
+    by_rows: bool = True,
+) -> TensorProduct:
+    """The kernel of `weights [filters of all groups, channels of one, taps...]`; `store` takes an index `[n, channel, place...]` and a
+    sum, neighbouring threads neighbouring channels if `by_rows`, else neighbouring places."""
+    assert isinstance(source.layout, Blocked)
+    pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
+    channels = geometry.channels if geometry.groups > 1 else source.layout.block
+    taps = math.prod(axis.kernel for axis in geometry.axes)
+    extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
+    rows = ctx.constant_buffer(_rows_of_filters(weights, channels))
+
+    def filters(k: KernelBuilder, group: Expr, row: Expr) -> Expr:
+        return k.bind((group * geometry.filters + row) * extents.depth)
+
+    def weight(k: KernelBuilder, start: Expr, depth: Expr) -> tuple[Expr, None]:
+        assert isinstance(k, DeviceBuilder)
+        return k.address(rows, start + depth), None
+
+    def store_sum(k: KernelBuilder, group: Expr, row: Expr, column: Expr, value: Expr) -> None:
+        n, *place = _split(row, [geometry.batch, *(axis.output for axis in geometry.axes)])
+        channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
+        store(k, [n, channel, *place], value)
+
+    tile, parts = choose_tensor_tile(chip_of(ctx.core), extents, element.size)
+    pixels_of = _Pixels(geometry, source, channels)
+    left, right = Operand(pixels_of.prepare, pixels_of.chunk), Operand(filters, weight)
+    memory = partial(ctx.buffer, dtype=element.sums.dtype)
+    return TensorProduct(element, extents, tile, parts, left, right, store_sum, memory, by_rows)
+
+
+def _rows_of_filters(weights: Array, channels: int) -> Array:
+    """`[filters of all groups, taps * channels]`, zeros for channels that do not exist."""
+    missing = [(0, 0), (0, channels - weights.shape[1]), *[(0, 0)] * (weights.ndim - 2)]
+    last = np.moveaxis(np.pad(weights, missing), 1, -1)
+    return np.ascontiguousarray(last.reshape(len(weights), -1))
 
 
 def _input(
@@ -172,7 +195,7 @@ def _input(
     ]
 
     def read() -> Expr:
-        return cast(x.reader(k, [n, channel, *source]), SUM)
+        return widened(x.reader(k, [n, channel, *source]), SUM)
 
     return k.guard(tirx.op.all(*tests), read, const(0.0, SUM)) if tests else read()
 

@@ -1,6 +1,6 @@
-"""Products of halves on tensor cores: operands come to shared memory several steps ahead, sums are float32.
+"""Products on tensor cores: operands come to shared memory several steps ahead, sums are float32, of bytes int32.
 
-A step is 64 of the depth. Rows of 128 bytes lie in shared memory, and chunk c of row r at place c ^ (r % 8), so that neither the
+A step is 128 bytes of the depth. Rows of 128 bytes lie in shared memory, and chunk c of row r at place c ^ (r % 8), so that neither the
 copies nor the reads of neighbouring rows meet in a bank; `wgmma` calls this its 128-byte swizzle. Results go through shared memory
 as well, so that neighbouring threads finish and store neighbouring elements.
 """
@@ -20,14 +20,10 @@ from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents, inside
 from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
 from graphopt.backends.cuda.parts import Store, in_parts
-from graphopt.backends.cuda.tensor_tiles import PADDING, STEP, TensorTile
+from graphopt.backends.cuda.tensor_elements import CHUNKS, Element
+from graphopt.backends.cuda.tensor_tiles import PADDING, TensorTile
 from graphopt.backends.cuda.tensor_units import Layout, Units, units_of
 from graphopt.backends.kernels.window import split_index
-
-CHUNK = 8
-"""Halves that are copied at a time: 16 bytes."""
-
-CHUNKS = STEP // CHUNK
 
 FEW = 32
 """Results of a thread up to which all are written out in the code."""
@@ -53,6 +49,7 @@ class TensorProduct:
     """Emits one product. Chunks of the left operand lie along the depth. `partial(size)` gives memory for the sums of `parts` of the
     depth; results are stored `by_rows`, or column by column."""
 
+    element: Element
     extents: Extents
     tile: TensorTile
     parts: int
@@ -110,20 +107,23 @@ class _Team:
         self, product: TensorProduct, k: DeviceBuilder, which: Expr, row: Expr, column: Expr
     ) -> None:
         self.product, self.k, self.which, self.row, self.column = product, k, which, row, column
-        self.tile = tile = product.tile
+        self.tile, self.element = product.tile, product.element
+        tile, step = product.tile, product.element.step
         self.thread = k.team(tile.threads)
-        parts, steps = product.parts, -(-product.extents.depth // STEP)
+        parts, steps = product.parts, -(-product.extents.depth // step)
         self.steps = -(-steps // parts)
         self.batch = which if parts == 1 else k.bind(tirx.op.floordiv(which, parts))
-        self.first = 0 if parts == 1 else k.bind(tirx.op.floormod(which, parts) * (self.steps * STEP))
-        self.stage_size = (tile.rows + tile.columns) * STEP
-        self.memory = k.overlay(tile.stages * self.stage_size, "float16")
-        layout = Layout(self.memory, self.stage_size, tile.rows * STEP, product.right.along_depth)
+        self.first = 0 if parts == 1 else k.bind(tirx.op.floormod(which, parts) * (self.steps * step))
+        self.stage_size = (tile.rows + tile.columns) * step
+        self.memory = k.overlay(tile.stages * self.stage_size, self.element.dtype)
+        layout = Layout(
+            self.memory, self.element, self.stage_size, tile.rows * step, product.right.along_depth
+        )
         self.units: Units = units_of(k, tile, self.thread, layout)
         extents = product.extents
         self.copiers = [
             self._copier(product.left, 0, tile.rows, row, extents.rows),
-            self._copier(product.right, tile.rows * STEP, tile.columns, column, extents.columns),
+            self._copier(product.right, tile.rows * step, tile.columns, column, extents.columns),
         ]
 
     def run(self) -> None:
@@ -147,36 +147,37 @@ class _Team:
             operand, base, size, start, extent
         )
 
-    def _along_depth(self, operand: Operand, base: int, size: int, start: Expr, extent: int) -> _Copier:
+    def _along_depth(self, operand: Operand, base: int, count: int, start: Expr, extent: int) -> _Copier:
         """Rows of shared memory are rows, or columns, of the operand."""
-        k, rows = self.k, self.tile.threads // CHUNKS
+        k, rows, step, size = self.k, self.tile.threads // CHUNKS, self.element.step, self.element.chunk
         own = k.bind(tirx.op.truncdiv(self.thread, CHUNKS))
         chunk = k.bind(tirx.op.truncmod(self.thread, CHUNKS))
         states = []
-        for number in range(-(-size // rows)):
+        for number in range(-(-count // rows)):
             place = k.bind(start + own + number * rows)
-            states.append((operand.prepare(k, self.batch, place), inside([(place, extent, size)])))
+            states.append((operand.prepare(k, self.batch, place), inside([(place, extent, count)])))
         swizzled = tirx.op.bitwise_xor(chunk, tirx.op.bitwise_and(own, const(CHUNKS - 1, "int32")))
         return _Copier(
             operand,
             states,
-            k.bind(base + own * STEP + swizzled * CHUNK),
-            rows * STEP,
-            k.bind(self.first + chunk * CHUNK),
+            k.bind(base + own * step + swizzled * size),
+            rows * step,
+            k.bind(self.first + chunk * size),
         )
 
-    def _along_columns(self, operand: Operand, base: int, size: int, start: Expr, extent: int) -> _Copier:
+    def _along_columns(self, operand: Operand, base: int, count: int, start: Expr, extent: int) -> _Copier:
         """Rows of shared memory are depths, one block of 64 columns after the other."""
-        k, across = self.k, size // CHUNK
+        k, step, size = self.k, self.element.step, self.element.chunk
+        across = count // size
         rows = self.tile.threads // across
         own = k.bind(tirx.op.truncdiv(self.thread, across))
         chunk = k.bind(tirx.op.truncmod(self.thread, across))
-        place = k.bind(start + chunk * CHUNK)
-        state = (operand.prepare(k, self.batch, place), inside([(place, extent, size)]))
+        place = k.bind(start + chunk * size)
+        state = (operand.prepare(k, self.batch, place), inside([(place, extent, count)]))
         block, inner = tirx.op.truncdiv(chunk, CHUNKS), tirx.op.truncmod(chunk, CHUNKS)
         swizzled = tirx.op.bitwise_xor(inner, tirx.op.bitwise_and(own, const(CHUNKS - 1, "int32")))
-        target = k.bind(base + block * (STEP * STEP) + own * STEP + swizzled * CHUNK)
-        return _Copier(operand, [state] * (STEP // rows), target, rows * STEP, k.bind(self.first + own))
+        target = k.bind(base + block * (step * step) + own * step + swizzled * size)
+        return _Copier(operand, [state] * (step // rows), target, rows * step, k.bind(self.first + own))
 
     def _copy(self, step: Expr, stage: Expr) -> None:
         """Ask for the chunks of a step; none exist after the last one."""
@@ -184,16 +185,17 @@ class _Team:
         start = k.bind(stage * self.stage_size)
         with k.when(step < self.steps):
             for copier in self.copiers:
-                self._copy_operand(copier, k.bind(copier.along + step * STEP), start)
+                self._copy_operand(copier, k.bind(copier.along + step * self.element.step), start)
         k.invoke(COMMIT)
         assert tile.ahead >= 1
 
     def _copy_operand(self, copier: _Copier, depth: Expr, start: Expr) -> None:
         k, extent = self.k, self.product.extents.depth
-        rows = copier.distance // STEP
+        step = self.element.step
+        rows = copier.distance // step
         for number, (state, has_place) in enumerate(copier.states):
             at = depth if copier.operand.along_depth else k.bind(depth + number * rows)
-            has_depth = inside([(at, extent, STEP * self.product.parts * self.steps)])
+            has_depth = inside([(at, extent, step * self.product.parts * self.steps)])
             address, has_chunk = copier.operand.chunk(k, state, at)
             tests = [test for test in (has_place, has_depth, has_chunk) if test is not None]
             exists = tirx.Cast("int32", tirx.op.all(*tests)) if tests else const(1, "int32")
@@ -204,7 +206,7 @@ class _Team:
         """Sums to shared memory as the warps have them, and from there to where they belong."""
         k, tile = self.k, self.tile
         width = tile.columns + PADDING
-        sums = k.overlay(tile.rows * width, "float32")
+        sums = k.overlay(tile.rows * width, self.element.sums.dtype)
         k.wait()
         for row, column, value in self.units.results():
             k.assign(sums, row * width + column, value)

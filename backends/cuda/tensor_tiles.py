@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 
 from graphopt.backends.cuda.builder import WARP
 from graphopt.backends.cuda.extents import Extents
+from graphopt.backends.cuda.tensor_elements import ROW
 from graphopt.backends.kernels.core import GPU_HOPPER, Core
-
-STEP = 64
-"""Halves of the depth that a team multiplies between two barriers: rows of 128 bytes."""
 
 GROUP = 4 * WARP
 """Threads that multiply together on Hopper: a warpgroup, of 64 rows."""
 
 GROUP_ROWS = 64
 
-HALF, FLOAT = 2, 4
-"""Bytes."""
+FLOAT = 4
+"""Bytes of a sum."""
 
 PADDING = 8
 """Sums between rows of results in shared memory, so that fragments of neighbouring rows lie in different banks."""
@@ -53,7 +51,7 @@ class TensorTile:
     @property
     def shared(self) -> int:
         """Bytes of shared memory: operands, then sums."""
-        operands = self.stages * (self.rows + self.columns) * STEP * HALF
+        operands = self.stages * (self.rows + self.columns) * ROW
         return max(operands, self.rows * (self.columns + PADDING) * FLOAT)
 
     @property
@@ -69,7 +67,7 @@ class Chip:
     tiles: tuple[TensorTile, ...]
     multiprocessors: int
     products: int
-    """Multiply-adds of halves."""
+    """Bytes of operands: twice the multiply-adds of halves, four times those of tf32."""
     bytes: int
     """From the second-level cache."""
     shared: int
@@ -100,12 +98,12 @@ GROUPS = (
 )
 """Tiles of groups of warps."""
 
-AMPERE = Chip(WARPS, 108, 1024, 36, 99 << 10)
+AMPERE = Chip(WARPS, 108, 2048, 36, 99 << 10)
 """As little of everything as there is in a GPU of this or a later generation: the shared memory is that of sm_86."""
 
-HOPPER = Chip(GROUPS, 132, 2048, 60, 227 << 10)
+HOPPER = Chip(GROUPS, 132, 4096, 60, 227 << 10)
 
-HOPPER_WARPS = replace(HOPPER, tiles=WARPS, products=1024)
+HOPPER_WARPS = replace(HOPPER, tiles=WARPS, products=2048)
 """For operands that groups of warps do not read: those whose columns are neighbours in memory."""
 
 MOST_PARTS = 8
@@ -121,25 +119,24 @@ def chip_of(core: Core, along_depth: bool = True) -> Chip:
     return HOPPER if along_depth else HOPPER_WARPS
 
 
-def choose_tensor_tile(chip: Chip, extents: Extents) -> tuple[TensorTile, int]:
-    """The tile, and into how many parts the depth is cut, with the shortest estimated time."""
-    steps = -(-extents.depth // STEP)
+def choose_tensor_tile(chip: Chip, extents: Extents, size: int) -> tuple[TensorTile, int]:
+    """The tile, and into how many parts the depth is cut, with the shortest estimated time for elements of `size` bytes."""
+    steps = -(-extents.depth * size // ROW)
     parts = sorted({-(-steps // -(-steps // part)) for part in range(1, min(MOST_PARTS, steps) + 1)})
     choices = [(tile, part) for tile in chip.tiles for part in parts]
-    return min(choices, key=lambda choice: _cycles(chip, extents, *choice))
+    return min(choices, key=lambda choice: _cycles(chip, extents, -(-steps // choice[1]), *choice))
 
 
-def _cycles(chip: Chip, extents: Extents, tile: TensorTile, parts: int) -> float:
+def _cycles(chip: Chip, extents: Extents, steps: int, tile: TensorTile, parts: int) -> float:
     tiles = extents.batch * -(-extents.rows // tile.rows) * -(-extents.columns // tile.columns) * parts
-    steps = -(-extents.depth // STEP // parts)
     room = min(
         chip.shared // (tile.shared + 1024),
         chip.threads // tile.threads,
         chip.registers // (tile.threads * tile.registers),
     )
     teams = min(max(room, 1), -(-tiles // chip.multiprocessors))
-    products = tile.rows * tile.columns * STEP / chip.products
-    copies = (tile.rows + tile.columns) * STEP * HALF / chip.bytes
+    products = tile.rows * tile.columns * ROW / chip.products
+    copies = (tile.rows + tile.columns) * ROW / chip.bytes
     step = max(teams * max(products, copies), chip.latency / tile.ahead)
     rounds = math.ceil(tiles / (chip.multiprocessors * teams))
     results = tile.rows * tile.columns * teams / 32

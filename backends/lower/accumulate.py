@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphopt.backends.lower.operator import Refused
+from graphopt.backends.lower.operator import BITS, Refused
 
-WIDER = {"float16": "float32"}
+WIDER = {"float16": "float32", BITS: "float32"}
 """Types whose sums are kept in a wider one."""
 
 REFUSED = ("bfloat16", "bool")

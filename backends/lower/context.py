@@ -54,6 +54,8 @@ class Lowering:
     """The memory of values of which parts have been computed."""
     workload: Workload | None = None
     """What the node at hand had a schedule chosen for."""
+    rounded: Mapping[ir.Value, Tensor] = field(default_factory=dict)
+    """The operands of the node at hand as what they were rounded to, if all were."""
     _constants: dict[tuple[str, bytes], Buffer] = field(default_factory=dict)
     _copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _counter: int = 0
@@ -91,6 +93,10 @@ class Lowering:
     def inputs(self, node: ir.Node) -> list[Tensor | None]:
         """The tensors of a node's inputs; None where an optional one is absent."""
         return [None if value is None else self.tensor(value) for value in node.inputs]
+
+    def operands(self, node: ir.Node) -> list[Tensor | None]:
+        """The inputs, as what they were rounded to where that is what a product multiplies."""
+        return [self.rounded.get(value, x) for value, x in zip(node.inputs, self.inputs(node), strict=True)]
 
     def constant(self, array: np.ndarray[Any, Any]) -> Tensor:
         """A tensor of compile-time data."""

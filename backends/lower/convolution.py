@@ -120,7 +120,7 @@ def _is_narrow(node: ir.Node, lanes: int) -> bool:
 
 def lower_conv(ctx: Lowering, node: ir.Node) -> None:
     """Conv of any rank, type and number of groups; weights may be computed at run time."""
-    x, weights, *rest = ctx.inputs(node)
+    x, weights, *rest = ctx.operands(node)
     assert x is not None
     assert weights is not None
     if x.rank < 3:

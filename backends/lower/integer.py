@@ -136,36 +136,43 @@ class Operand:
 def _multiply(ctx: Lowering, node: ir.Node, left: Operand, right: Operand, finish: Finish) -> None:
     """Emit the kernel that suits the operands; `finish` gets exact sums."""
     known = without_zero_point(ctx, right.levels, right.zero, right.axis).constant
-    if known is not None and _uses_bytes(ctx, left, known):
-        _multiply_bytes(ctx, node, left, known, finish)
-    else:
+    made = None
+    if known is not None and _are_bytes(left, known):
+        made = ctx.twin(byte_product)(ctx, left.levels, known)
+    if known is None or made is None:
         multiply(ctx, node, Product(left.centred(ctx), right.centred(ctx)), finish)
+        return
+    kernel, moved = made
+    zeros = _zero_products(ctx, left, known, moved)
+
+    def finish_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> Expr:
+        return finish(k, index, total if zeros is None else total - zeros(k, index[-1]))
+
+    emit_product(ctx, node, kernel, finish_sum)
 
 
-def _uses_bytes(ctx: Lowering, left: Operand, right: np.ndarray[Any, Any]) -> bool:
-    """Whether the core has an instruction for it, and its quads are whole."""
+def _are_bytes(left: Operand, right: np.ndarray[Any, Any]) -> bool:
+    """Whether all columns multiply the same bytes, by numbers that are bytes without their zero point."""
     fits = bool(right.min(initial=0) >= -128 and right.max(initial=0) <= 127)
     single = left.zero is None or left.zero.size == 1
-    return ctx.core.dot is not None and right.ndim == 2 and right.shape[0] % QUAD == 0 and fits and single
+    return right.ndim == 2 and fits and single
 
 
-def _multiply_bytes(
-    ctx: Lowering, node: ir.Node, left: Operand, right: np.ndarray[Any, Any], finish: Finish
-) -> None:
-    arithmetic, (depth, columns) = byte_arithmetic(ctx.core, left.levels.dtype), right.shape
-    rows, steps = left.levels.shape[:-1], -(-depth // arithmetic.unit)
-    source = PREPARE[type(arithmetic)](ctx, reshape(ctx.dense(left.levels), (math.prod(rows), depth)))
-    tile = byte_gemm.tile_of(
-        ctx.schedule(byte_gemm.workload(math.prod(rows), columns, depth, left.levels.dtype))
-    )
+def byte_product(
+    ctx: Lowering, left: Tensor, right: np.ndarray[Any, Any]
+) -> tuple[Callable[[Store], GemmKernel], int] | None:
+    """The kernel of bytes `[rows..., depth]` times a known matrix, and by how much it moves the zero point of the bytes. None where the
+    core has no instruction for it, and where quads are not whole."""
+    if ctx.core.dot is None or right.shape[0] % QUAD:
+        return None
+    arithmetic, (depth, columns) = byte_arithmetic(ctx.core, left.dtype), right.shape
+    rows, steps = left.shape[:-1], -(-depth // arithmetic.unit)
+    source = PREPARE[type(arithmetic)](ctx, reshape(ctx.dense(left), (math.prod(rows), depth)))
+    tile = byte_gemm.tile_of(ctx.schedule(byte_gemm.workload(math.prod(rows), columns, depth, left.dtype)))
     packed = ctx.constant_buffer(pack_unit_panels(right, tile.vectors, arithmetic))
     count = panel_count(columns, tile.vectors, ctx.lanes)
     panels = Panels(packed, (), count, steps, tile.vectors, arithmetic.step)
     shape = (math.prod(rows), columns)
-    zeros = _zero_products(ctx, left, right, arithmetic.moved)
-
-    def finish_sum(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> Expr:
-        return finish(k, index, total if zeros is None else total - zeros(k, index[-1]))
 
     def kernel(store: Store) -> GemmKernel:
         def restored(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
@@ -174,7 +181,7 @@ def _multiply_bytes(
         make = byte_gemm.KERNELS[type(arithmetic)]
         return make(source, panels, shape, tile, ctx.core, "int32", restored, arithmetic=arithmetic)
 
-    emit_product(ctx, node, kernel, finish_sum)
+    return kernel, arithmetic.moved
 
 
 def _zero_products(

@@ -124,7 +124,7 @@ def _convolve(
     convolution = Convolution(ctx, node, x, zeros[0], weights, zeros[1], shape, finish)
     known, zero = convolution.centred_weights, convolution.zero
     if known is None or ctx.lanes == 1:
-        _plain(convolution)
+        ctx.twin(plain_convolution)(convolution)
     elif convolution.is_depthwise and zero is not None:
         _depthwise(convolution, known, zero)
     elif zero is not None and convolution.uses_bytes(known):
@@ -132,7 +132,7 @@ def _convolve(
     elif shape.is_aligned(ctx.lanes):
         _direct(convolution, known)
     else:
-        _plain(convolution)
+        plain_convolution(convolution)
 
 
 def _accumulator(weights: Array) -> str:
@@ -215,7 +215,8 @@ def _direct(convolution: Convolution, weights: Array, tile: ConvTile | None = No
         ConvKernel(shape, tile, ctx.core, source, packed, None, store).emit(k)
 
 
-def _plain(convolution: Convolution) -> None:
+def plain_convolution(convolution: Convolution) -> None:
+    """One output after the other."""
     ctx, shape = convolution.ctx, convolution.shape
     x = without_zero_point(ctx, convolution.input, convolution.input_zero)
     weights = without_zero_point(ctx, convolution.weights, convolution.weights_zero)

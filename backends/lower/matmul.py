@@ -57,7 +57,7 @@ class Product:
 
 def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
     """MatMul by numpy's rules: one-dimensional operands gain an axis, leading axes broadcast."""
-    left, right = (ctx.tensor(value) for value in node.inputs if value is not None)
+    left, right = (operand for operand in ctx.operands(node) if operand is not None)
     if min(left.rank, right.rank) == 0:
         raise Refused("MatMul of a scalar")
     if (attention := find_attention(ctx, node, left, right)) is not None:
@@ -85,7 +85,7 @@ def lower_matmul(ctx: Lowering, node: ir.Node) -> None:
 
 def lower_gemm(ctx: Lowering, node: ir.Node) -> None:
     """Gemm: `alpha * A' * B' + beta * C`, where C broadcasts to the result."""
-    left, right, *rest = ctx.inputs(node)
+    left, right, *rest = ctx.operands(node)
     assert left is not None
     assert right is not None
     is_transposed = bool(attribute(node, "transA", 0))

@@ -23,7 +23,18 @@ BITS = "uint16"
 """The dtype of tensors of bfloat16, whose elements are handled as their bits."""
 
 CARRIERS = frozenset(
-    ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+    (
+        "Cast",
+        "Concat",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    )
 )
 """Operators on bfloat16: those that convert it, or only move it."""
 

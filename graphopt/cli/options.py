@@ -124,14 +124,14 @@ def precision(command: Command) -> Command:
         "--keep-float",
         multiple=True,
         metavar="PATTERN",
-        help="With bf16 or fp16: what has this name or operator stays fp32.",
+        help="With bf16, fp16 or tf32: what has this name or operator stays fp32.",
     )(command)
     return click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
+        type=click.Choice(["fp32", "bf16", "fp16", "tf32"]),
         default="fp32",
         show_default=True,
-        help="Of what convolutions and products multiply, where the target gains from it; sums are fp32, with fp16 on ARM those of 72 products fp16.",
+        help="Of what convolutions and products multiply, where the target gains from it; sums are fp32, with fp16 on ARM those of 72 products fp16. tf32 is for GPUs: fp32 of 11 significant bits.",
     )(command)
 
 

@@ -56,7 +56,7 @@ class Options:
     profile: bool = False
     tuning: Tuning | None = None
     precision: str = "fp32"
-    """Of what convolutions and products multiply, for targets that gain from it: fp32, bf16 or fp16."""
+    """Of what convolutions and products multiply, for targets that gain from it: fp32, bf16, fp16 or tf32."""
     keep_float: Sequence[str] = ()
     """Patterns of names and operators that stay float32."""
     progress: Progress = lambda stage: None

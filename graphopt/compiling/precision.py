@@ -16,10 +16,12 @@ from graphopt.passes.expand import Expand
 from graphopt.passes.opset import ConvertOpset
 from graphopt.passes.precision import (
     BFLOAT16,
+    BFLOAT16_EVERYWHERE,
     FLOAT16,
     FLOAT16_EVERYWHERE,
     LEAST_OPSET,
     RULE,
+    TF32_EVERYWHERE,
     Half,
     Precision,
     factors,
@@ -30,10 +32,23 @@ from graphopt.rewriting.pipeline import Context, Report
 if TYPE_CHECKING:
     from graphopt.backends.targets import Target
 
-PRECISIONS: Mapping[str, Half | None] = {"fp32": None, "bf16": BFLOAT16, "fp16": FLOAT16}
+PRECISIONS: Mapping[str, Half | None] = {
+    "fp32": None,
+    "bf16": BFLOAT16,
+    "fp16": FLOAT16,
+    "tf32": TF32_EVERYWHERE,
+}
 """Name -> what convolutions and products multiply, where the target gains from it; None is float32."""
 
-SHORT = " or ".join(name for name, half in PRECISIONS.items() if half is not None)
+ON_DEVICES: Mapping[str, Half] = {
+    "bf16": BFLOAT16_EVERYWHERE,
+    "fp16": FLOAT16_EVERYWHERE,
+    "tf32": TF32_EVERYWHERE,
+}
+"""The same on GPUs."""
+
+*_SHORT, _LAST = (name for name, half in PRECISIONS.items() if half is not None)
+SHORT = f"{', '.join(_SHORT)} or {_LAST}"
 
 HEADROOM = 4.0
 """Values seen on a few inputs may be so much larger on others."""
@@ -52,9 +67,7 @@ class Rounding:
     @property
     def is_of_use(self) -> bool:
         """Whether the target multiplies such halves."""
-        if self.target.device:
-            return self.half.dtype == ir.DataType.FLOAT16
-        return self.target.core.half is not None
+        return bool(self.target.device) or self.target.core.half is not None
 
     @property
     def terms(self) -> int:
@@ -64,8 +77,8 @@ class Rounding:
 
     @property
     def dtype(self) -> str:
-        """Of the halves."""
-        return self.half.dtype.name.lower()
+        """What operands are rounded to."""
+        return self.half.name
 
     def apply(self, model: ir.Model) -> Report:
         """Change an optimised model in place."""
@@ -138,11 +151,15 @@ def require_known(precision: str, keep_float: Sequence[str]) -> None:
 
 
 def multiplying(target: Target, precision: str) -> Target:
-    """A target whose kernels multiply in a precision. Raises GraphoptError where float16 is asked of one that does not calculate with
-    it; what cannot multiply bfloat16 stays float32."""
+    """A target whose kernels multiply in a precision. Raises GraphoptError where float16 or tf32 is asked of one that does not calculate
+    with it; what cannot multiply bfloat16 stays float32."""
     from graphopt.backends.targets import TARGETS
 
-    if precision != "fp16" or target.device:
+    if target.device:
+        return target
+    if precision == "tf32":
+        raise GraphoptError(f"--precision tf32: {target.name} has no tensor cores; cuda targets have")
+    if precision != "fp16":
         return target
     if target.core.float16 is None:
         able = ", ".join(
@@ -172,13 +189,12 @@ def prepare(
     half = PRECISIONS[precision]
     if half is None:
         return Prepared(models)
-    if target.device and half is FLOAT16:
-        half = FLOAT16_EVERYWHERE
     rounding = Rounding(target, tuple(keep_float), half)
     seen: Sequence[Feeds] = ()
-    if half is FLOAT16_EVERYWHERE:
+    if target.device:
+        half = ON_DEVICES[precision]
         seen = feeds(models[0])
-        rounding = replace(rounding, too_large=too_large(models[0], seen, half.largest / HEADROOM))
+        rounding = replace(rounding, half=half, too_large=too_large(models[0], seen, half.largest / HEADROOM))
     copies = [model.clone() for model in models]
     reports = [rounding.apply(copy) for copy in copies]
     cost = rounding_cost(_standard(models[0]), _standard(copies[0]), seen) if seen else None

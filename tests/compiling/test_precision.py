@@ -96,12 +96,12 @@ def test_nodes_that_are_kept(tmp_path: Path) -> None:
     prepared = prepare([model()], find_target(TARGET), "bf16", ["MatMul"])
     assert prepared.precision == "float32"
     assert prepared.notice == f"{TARGET}: 0 of 2 convolutions and products multiply bfloat16"
-    with pytest.raises(GraphoptError, match="--keep-float: only with --precision bf16 or fp16"):
+    with pytest.raises(GraphoptError, match="--keep-float: only with --precision bf16, fp16 or tf32"):
         api.build(model(), tmp_path / "m.gopt", keep_float=["MatMul"])
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphoptError, match="unknown precision 'fp8'; choose one of fp32, bf16, fp16"):
+    with pytest.raises(GraphoptError, match="unknown precision 'fp8'; choose one of fp32, bf16, fp16, tf32"):
         api.build(model(), tmp_path / "m.gopt", precision="fp8")
 
 
@@ -138,6 +138,13 @@ def test_float16_is_refused_where_there_is_none(name: str, tmp_path: Path) -> No
     )
     with pytest.raises(GraphoptError, match=message):
         api.build(model(), tmp_path / "m.gopt", f"aarch64:neoverse-n1,{name}", precision="fp16")
+    assert not (tmp_path / "m.gopt").exists()
+
+
+@pytest.mark.parametrize("name", ["x86-64-v4-bf16", "aarch64:neoverse-n1"])
+def test_tf32_is_refused_on_cpus(name: str, tmp_path: Path) -> None:
+    with pytest.raises(GraphoptError, match=r"--precision tf32: .* has no tensor cores"):
+        api.build(model(), tmp_path / "m.gopt", f"cuda:sm_90,{name}", precision="tf32")
     assert not (tmp_path / "m.gopt").exists()
 
 

@@ -23,7 +23,7 @@ FLAGS = (
 )
 """Products and sums become multiply-adds, as nvcc makes them: sigmoid near zero depends on it."""
 KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{")
-OVERLAY = re.compile(r"extern __shared__ __align__\(1024\) (\w+) (\w+)\[\];")
+OVERLAY = re.compile(r"extern __shared__ __align__\(1024\) ([\w ]+?) (\w+)\[\];")
 FIRST_OF_TVM = "#if"
 """With which what TVM prints begins."""
 WIDTH = 8

@@ -1,4 +1,4 @@
-"""Whole models in float16 on a GPU: verified as they are compiled, and what is told of them."""
+"""Whole models on a GPU whose operands are rounded: verified as they are compiled, and what is told of them."""
 
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,16 @@ def tokens() -> ir.Model:
     return make_model(text, **weights)
 
 
-def build(model: ir.Model, target: Target, folder: Path, **options: Any) -> Any:
-    done = api.build(model, folder / "model.gopt", target.name, precision="fp16", **options)
+BOUNDS = {"fp16": (1e-6, 4e-3), "bf16": (1e-5, 3e-2), "tf32": (1e-6, 4e-3)}
+"""The least and largest error that rounding may cost the models below."""
+
+NAMES = {"fp16": "float16", "bf16": "bfloat16", "tf32": "tf32"}
+
+each_precision = pytest.mark.parametrize("precision", NAMES)
+
+
+def build(model: ir.Model, target: Target, folder: Path, precision: str = "fp16", **options: Any) -> Any:
+    done = api.build(model, folder / "model.gopt", target.name, precision=precision, **options)
     assert done.verdict.passed
     return done
 
@@ -64,18 +72,27 @@ def kernels(done: Any) -> list[str]:
     return [layer["kernel"] for layer in done.layers]
 
 
-def test_convolutions_stay_on_tensor_cores_and_in_one_layout(gpu: Target, tmp_path: Path) -> None:
-    done = build(pictures(), gpu, tmp_path)
+@each_precision
+def test_convolutions_stay_on_tensor_cores_and_in_one_layout(
+    gpu: Target, tmp_path: Path, precision: str
+) -> None:
+    done = build(pictures(), gpu, tmp_path, precision)
     assert kernels(done)[:5] == ["pointwise", "conv", "pool", "conv", "depthwise"]
     assert "copy" not in kernels(done)
-    assert done.notices[-1].startswith(f"{gpu.name}: 4 of 4 convolutions and products multiply float16")
-    assert 1e-6 < done.verdict.max_rel_err < 4e-3
+    name, (least, most) = NAMES[precision], BOUNDS[precision]
+    assert done.notices[-1].startswith(
+        f"{gpu.name}: 4 of 4 convolutions and products multiply {name}; in ONNX"
+    )
+    assert least < done.verdict.max_rel_err < most
     [made] = open_artifact(tmp_path / "model.gopt").builds
-    assert made["precision"] == "float16"
+    assert made["precision"] == name
 
 
-def test_attention_is_one_kernel_that_reads_the_projection(gpu: Target, tmp_path: Path) -> None:
-    done = build(tokens(), gpu, tmp_path)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_attention_is_one_kernel_that_reads_the_projection(
+    gpu: Target, tmp_path: Path, precision: str
+) -> None:
+    done = build(tokens(), gpu, tmp_path, precision)
     assert kernels(done) == ["normalize", "gemm", "attention", "gemm"]
     assert done.notices[-1].startswith(f"{gpu.name}: 3 of 3")
 

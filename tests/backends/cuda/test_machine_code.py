@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,12 @@ from graphopt.backends.cuda.source import cuda_source
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.targets import TARGETS
 from graphopt.errors import TargetError
+from graphopt.passes.precision import BFLOAT16_EVERYWHERE, TF32_EVERYWHERE, Half, Precision
+from graphopt.rewriting.pipeline import Context
+from tests.backends.cuda.test_bytes import add_convolution, add_product, integers
 from tests.backends.cuda.test_operators import random
 from tests.backends.lower.harness import Nodes, fixed
+from tests.conftest import make_model
 
 SPILLS = re.compile(r"(\d+) bytes spill stores")
 
@@ -27,7 +33,8 @@ SERIAL = "C7510"
 """The warning that sums of `wgmma` are moved while it runs, so that every one is waited for."""
 
 UNITS = {"sm_80": "HMMA", "sm_90": "HGMMA"}
-"""The instructions by which halves are multiplied."""
+BYTE_UNITS = {"sm_80": "IMMA", "sm_90": "IGMMA"}
+"""The instructions by which floats and bytes are multiplied."""
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
 
@@ -58,22 +65,61 @@ def source(arch: str) -> str:
     return cuda_source(functions, arch)
 
 
+def rounded_source(arch: str, half: Half) -> str:
+    """Products of all tiles, a convolution, and attention where the precision has it."""
+    text = """g (float[4096,512] a, float[128,768] b, float[1,64,28,28] c, float[1,4,128,64] d) =>
+        (float[4096,4096] p, float[128,768] q, float[128,3072] r, float[1,64,28,28] s, float[1,4,128,64] t) {
+        p = MatMul(a, u) q = MatMul(b, v) r = MatMul(b, w) s = Conv<pads=[1,1,1,1]>(c, x) t = Attention(d, d, d) }"""
+    shapes = {"u": (512, 4096), "v": (768, 768), "w": (768, 3072), "x": (64, 64, 3, 3)}
+    model = make_model(text, 23, **{name: random(*shape) for name, shape in shapes.items()})
+    models.normalise(model)
+    Precision(half=half).apply(model, Context())
+    _, functions = distinct_kernels([lower_model(model, TARGETS[f"cuda:{arch}"].core, machine=GPU)])
+    return cuda_source(functions, arch)
+
+
+def byte_source(arch: str) -> str:
+    """Products and convolutions of bytes."""
+    nodes = Nodes()
+    for rows, depth, columns in ((4096, 512, 4096), (128, 768, 768), (128, 768, 3072)):
+        add_product(nodes, integers(np.uint8, rows, depth), integers(np.int8, depth, columns), 9)
+    add_product(nodes, integers(np.int8, 128, 768), integers(np.int8, 768, 768), 9)
+    add_convolution(
+        nodes, integers(np.uint8, 1, 64, 28, 28), integers(np.int8, 64, 64, 3, 3), 3, pads=[1, 1, 1, 1]
+    )
+    model = ir.from_proto(nodes.proto())
+    models.normalise(model)
+    _, functions = distinct_kernels([lower_model(model, TARGETS[f"cuda:{arch}"].core, machine=GPU)])
+    return cuda_source(functions, arch)
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-def test_kernels_keep_everything_in_registers(arch: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "least", "units"),
+    [
+        pytest.param(source, 12, UNITS, id="as they are"),
+        pytest.param(byte_source, 5, BYTE_UNITS, id="int8"),
+        pytest.param(partial(rounded_source, half=BFLOAT16_EVERYWHERE), 6, UNITS, id="bf16"),
+        pytest.param(partial(rounded_source, half=TF32_EVERYWHERE), 6, UNITS, id="tf32"),
+    ],
+)
+def test_kernels_keep_everything_in_registers(
+    arch: str, make: Callable[[str], str], least: int, units: dict[str, str], tmp_path: Path
+) -> None:
     nvcc = find_nvcc()
     assert nvcc is not None
-    (tmp_path / "kernels.cu").write_text(source(arch))
+    (tmp_path / "kernels.cu").write_text(make(arch))
     command = [nvcc, *FLAGS, *code_for(arch), "-Xptxas=-v", "-o", "kernels.cubin", "kernels.cu"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     spills = [int(stored) for stored in SPILLS.findall(done.stderr)]
-    assert len(spills) >= 12
+    assert len(spills) >= least
     assert not any(spills)
     assert SERIAL not in done.stderr
-    check_instructions(tmp_path / "kernels.cubin", UNITS[arch])
+    check_instructions(tmp_path / "kernels.cubin", units[arch])
 
 
 def check_instructions(cubin: Path, unit: str) -> None:
-    """Products of halves are multiplied by the unit, and nothing goes through local memory."""
+    """Products are multiplied by the unit, and nothing goes through local memory."""
     tool = shutil.which("cuobjdump", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
     if tool is None:
         pytest.skip("cuobjdump is not installed; registers and spills were checked")

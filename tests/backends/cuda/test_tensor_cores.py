@@ -46,7 +46,7 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TensorTile, int]]:
     """Tiles and parts that kernels get, one after the other."""
     waiting: list[tuple[TensorTile, int]] = []
     for module in (matmul, tensor_convolution):
-        monkeypatch.setattr(module, "choose_tensor_tile", lambda chip, extents: waiting.pop(0))
+        monkeypatch.setattr(module, "choose_tensor_tile", lambda chip, extents, size: waiting.pop(0))
     return waiting
 
 
@@ -196,9 +196,9 @@ def test_tiles_fit_the_chip() -> None:
 
 
 def test_large_products_get_large_tiles_and_deep_ones_are_cut() -> None:
-    large, parts = choose_tensor_tile(HOPPER, Extents(1, 4096, 4096, 4096))
+    large, parts = choose_tensor_tile(HOPPER, Extents(1, 4096, 4096, 4096), 2)
     assert (large.rows, large.columns, parts) == (128, 256, 1)
-    small, parts = choose_tensor_tile(HOPPER, Extents(1, 49, 512, 4608))
+    small, parts = choose_tensor_tile(HOPPER, Extents(1, 49, 512, 4608), 2)
     assert small.rows == 64
     assert parts > 4
 

@@ -81,9 +81,45 @@ static inline void graphopt_await6() {}
 static inline void graphopt_fence() {}
 static inline void graphopt_begin() {}
 static inline float graphopt_power(float x) { return std::exp2(x); }
-static inline void graphopt_pack(void *to, float x, float y) {
+// Elements of operands in memory, and as floats. Of tf32 the lower bits are not seen.
+struct f16 {
+    half bits;
+    operator float() const { return (float)bits; }
+};
+struct bf16 {
+    uint16_t bits;
+    operator float() const {
+        uint32_t wide = (uint32_t)bits << 16;
+        float value;
+        return std::memcpy(&value, &wide, sizeof value), value;
+    }
+};
+struct tf32 {
+    uint32_t bits;
+    operator float() const {
+        uint32_t kept = bits & ~0x1FFFu;
+        float value;
+        return std::memcpy(&value, &kept, sizeof value), value;
+    }
+};
+static inline unsigned short graphopt_round_bf16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return x != x ? 0x7FFF : (unsigned short)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+static inline float graphopt_round_tf32(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x1000) & ~0x1FFFu;
+    return x != x ? x : (std::memcpy(&x, &bits, sizeof x), x);
+}
+static inline void graphopt_pack_f16(void *to, float x, float y) {
     ((half *)to)[0] = (half)x;
     ((half *)to)[1] = (half)y;
+}
+static inline void graphopt_pack_bf16(void *to, float x, float y) {
+    ((unsigned short *)to)[0] = graphopt_round_bf16(x);
+    ((unsigned short *)to)[1] = graphopt_round_bf16(y);
 }
 
 static inline const void *emulated_pointer(int thread) { return (const void *)*emulated_exchange(thread); }
@@ -102,39 +138,49 @@ static inline void load_matrices(void *to, const void *from, bool transposed) {
 static inline void graphopt_load(void *to, const void *from) { load_matrices(to, from, false); }
 static inline void graphopt_load_transposed(void *to, const void *from) { load_matrices(to, from, true); }
 
-static inline void graphopt_multiply(float *c, const unsigned *a, const unsigned *b) {
+// Registers of 4 bytes hold neighbours along the depth; a thread has those of its quarter of either 16 bytes of a row.
+template <typename T, typename U, typename S> void multiply(S *c, const unsigned *a, const unsigned *b) {
+    constexpr int each = 4 / sizeof(T), depth = 32 / sizeof(T);
     int thread = (int)emulated_thread.x, lane = thread % 32, warp = thread - lane;
     const void *registers[2] = {a, b};
     *emulated_exchange(thread) = (uint64_t)registers;
     emulated_barrier(0);
     for (int i = 0; i < 4; i++) {
         int row = lane / 4, column = lane % 4 * 2 + i % 2;
-        for (int k = 0; k < 16; k++) {
-            auto left = (const void *const *)emulated_pointer(warp + row * 4 + k % 8 / 2);
-            auto right = (const void *const *)emulated_pointer(warp + column * 4 + k % 8 / 2);
-            half x = ((const half *)left[0])[(i / 2 + k / 8 * 2) * 2 + k % 2];
-            half y = ((const half *)right[1])[k / 8 * 2 + k % 2];
-            c[i] += (float)x * (float)y;
+        for (int k = 0; k < depth; k++) {
+            int owner = k / each % 4, upper = k / each / 4;
+            auto left = (const void *const *)emulated_pointer(warp + row * 4 + owner);
+            auto right = (const void *const *)emulated_pointer(warp + column * 4 + owner);
+            c[i] += (S)((const T *)left[0])[(i / 2 + upper * 2) * each + k % each] *
+                    (S)((const U *)right[1])[upper * each + k % each];
         }
     }
     emulated_barrier(0);
 }
 
-// Rows of 64 halves whose chunks of eight are shuffled by the bits of their addresses.
-static inline half shuffled(const void *first, int row, int column) {
-    uintptr_t place = (uintptr_t)first + (uintptr_t)(row * 128 + column * 2);
-    return *(const half *)(place ^ (place >> 7 & 7) << 4);
+// Rows of 128 bytes whose chunks of 16 are shuffled by the bits of their addresses.
+template <typename T> T shuffled(const void *first, int row, int column) {
+    uintptr_t place = (uintptr_t)first + (uintptr_t)(row * 128 + column * sizeof(T));
+    return *(const T *)(place ^ (place >> 7 & 7) << 4);
 }
-static inline void multiply_group(int columns, float *c, const void *left, const void *right) {
+template <typename T, typename U, typename S> void multiply_group(int columns, S *c, const void *left, const void *right) {
     int lane = (int)emulated_thread.x % 32, warp = (int)emulated_thread.x / 32 % 4;
     for (int i = 0; i < columns / 2; i++) {
         int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        for (int k = 0; k < 64; k++) c[i] += (float)shuffled(left, row, k) * (float)shuffled(right, column, k);
+        for (int k = 0; k < 128 / sizeof(T); k++)
+            c[i] += (S)shuffled<T>(left, row, k) * (S)shuffled<U>(right, column, k);
     }
 }
-#define GROUP(columns)                                                                                        \
-    static inline void graphopt_group##columns(float *c, const void *left, const void *right) {              \
-        multiply_group(columns, c, left, right);                                                              \
-    }                                                                                                         \
-    static inline void graphopt_await_group##columns(float *) {}
-GROUP(32) GROUP(64) GROUP(128) GROUP(256)
+typedef int8_t s8;
+typedef uint8_t u8;
+#define GROUP(columns, name, right, sum)                                                                       \
+    static inline void graphopt_group##columns##_##name(sum *c, const void *left, const void *columns_of) {    \
+        multiply_group<name, right>(columns, c, left, columns_of);                                             \
+    }                                                                                                          \
+    static inline void graphopt_await_group##columns##_##name(sum *) {}
+#define ELEMENT(name, right, sum)                                                                              \
+    static inline void graphopt_multiply_##name(sum *c, const unsigned *a, const unsigned *b) {                \
+        multiply<name, right>(c, a, b);                                                                        \
+    }                                                                                                          \
+    GROUP(32, name, right, sum) GROUP(64, name, right, sum) GROUP(128, name, right, sum) GROUP(256, name, right, sum)
+ELEMENT(f16, f16, float) ELEMENT(bf16, bf16, float) ELEMENT(tf32, tf32, float) ELEMENT(s8, s8, int) ELEMENT(u8, s8, int)

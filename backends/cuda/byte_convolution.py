@@ -1,0 +1,145 @@
+"""Convolutions of bytes: exact sums on tensor cores or, of depthwise ones, in threads, whose channels are neighbours in memory.
+
+Bytes are multiplied as they lie. What their zero point adds is taken off at the end: for every pixel and filter the zero point times the
+weights of the taps that are inside the image, as padding, which is multiplied as zero, stands for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.cuda.tensor_convolution import channels_last, convolution_product
+from graphopt.backends.cuda.tensor_elements import BYTES
+from graphopt.backends.kernels.conv_rows import Geometry
+from graphopt.backends.kernels.window import Axis, split_index
+from graphopt.backends.lower.context import Lowering, storage_of
+from graphopt.backends.lower.integer_convolution import Convolution, plain_convolution
+from graphopt.backends.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+FEWEST_FILTERS = 8
+"""Columns of one instruction."""
+
+SUM = "int32"
+
+Zeros = Callable[[KernelBuilder, Sequence[Expr]], Expr]
+"""What the zero point of the input adds to the sum at an index."""
+
+
+def lower_byte_convolution(convolution: Convolution) -> None:
+    """A convolution on tensor cores, by channels where it is depthwise, or any other way."""
+    weights, units = convolution.centred_weights, BYTES.get(convolution.input.dtype)
+    geometry = _geometry(convolution)
+    if (
+        weights is None
+        or units is None
+        or convolution.zero is None
+        or convolution.input.rank != 4
+        or not geometry.macs
+        or np.abs(weights + 0.5).max() > 128
+    ):
+        plain_convolution(convolution)
+    elif convolution.is_depthwise:
+        _depthwise(convolution, geometry, weights, units.chunk)
+    elif geometry.filters >= FEWEST_FILTERS and (
+        geometry.groups == 1 or geometry.channels % units.chunk == 0
+    ):
+        _product(convolution, geometry, weights)
+    else:
+        plain_convolution(convolution)
+
+
+def _geometry(convolution: Convolution) -> Geometry:
+    shape = convolution.shape
+    return Geometry(shape.batch, shape.groups, shape.channels, shape.filters, shape.window.axes)
+
+
+def _product(convolution: Convolution, geometry: Geometry, weights: Array) -> None:
+    ctx, units = convolution.ctx, BYTES[convolution.input.dtype]
+    source = channels_last(ctx, convolution.input, units.chunk)
+    zeros = _zero_sums(ctx, geometry, weights, convolution.zero or 0)
+    store, _ = convolution.result(_whole_chunks(geometry, units.chunk))
+
+    def finish(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
+        store(k, index, total if zeros is None else total - zeros(k, index))
+
+    kernel = convolution_product(ctx, units, geometry, storage_of(source), weights.astype(np.int8), finish)
+    with ctx.kernel("integer_conv") as k:
+        kernel.emit(k)
+
+
+def _whole_chunks(geometry: Geometry, chunk: int) -> int:
+    """The block that holds all channels of a result."""
+    return -(-geometry.groups * geometry.filters // chunk) * chunk
+
+
+def _zero_sums(ctx: Lowering, geometry: Geometry, weights: Array, zero: int) -> Zeros | None:
+    """Pixels whose windows lie alike within the image share a row of sums; None where they are all zero."""
+    if not zero:
+        return None
+    inside = [_inside(axis) for axis in geometry.axes]
+    kinds, numbers = zip(*(np.unique(each, axis=0, return_inverse=True) for each in inside), strict=True)
+    sums = weights.sum(axis=1, dtype=np.int64)
+    for kind in kinds[::-1]:
+        sums = np.moveaxis(sums @ kind.T.astype(np.int64), -1, 1)
+    table = ctx.constant((np.moveaxis(sums, 0, -1) * zero).astype(np.int32))
+    rows = [ctx.constant(number.reshape(-1).astype(np.int32)) for number in numbers]
+
+    def zeros(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
+        _, channel, *place = index
+        kind = [row.read(k, [0 if row.size == 1 else i]) for row, i in zip(rows, place, strict=True)]
+        return table.read(k, [*kind, channel])
+
+    return zeros
+
+
+def _inside(axis: Axis) -> Array:
+    """Which taps of every window are inside, `[output, kernel]`."""
+    source = np.array([[axis.source(i, tap) for tap in range(axis.kernel)] for i in range(axis.output)])
+    return (source >= 0) & (source < axis.input)
+
+
+def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chunk: int) -> None:
+    """A thread for every result, neighbours for neighbouring channels."""
+    ctx, zero = convolution.ctx, convolution.zero or 0
+    x = channels_last(ctx, convolution.input, chunk)
+    by_taps = ctx.constant_buffer(
+        np.ascontiguousarray(weights.reshape(geometry.groups, -1).T.astype(np.int8))
+    )
+    store, _ = convolution.result(_whole_chunks(geometry, chunk))
+    shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
+    with ctx.kernel("integer_depthwise") as k, k.loop(math.prod(shape), "independent", "result") as number:
+        n, *place, channel = (k.bind(i) for i in split_index(number, shape))
+        total = k.local(1, SUM)
+        k.assign(total, 0, const(0, SUM))
+        for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
+            weight = cast(k.load(by_taps, channel + tap * geometry.groups), SUM)
+            value = _input(k, geometry, x, [n, channel, *place], taps, zero)
+            k.assign(total, 0, total[0] + weight * value)
+        store(k, [n, channel, *place], total[0])
+
+
+def _input(
+    k: KernelBuilder, geometry: Geometry, x: Tensor, index: Sequence[Expr], taps: Sequence[int], zero: int
+) -> Expr:
+    """What an output reads through a tap, without the zero point; zero where that is padding."""
+    n, channel, *place = index
+    source = [axis.source(i, tap) for axis, i, tap in zip(geometry.axes, place, taps, strict=True)]
+    tests = [
+        test
+        for axis, i in zip(geometry.axes, source, strict=True)
+        if not axis.is_inside
+        for test in (i >= 0, i < axis.input)
+    ]
+
+    def read() -> Expr:
+        return cast(x.reader(k, [n, channel, *source]), SUM) - const(zero, SUM)
+
+    return k.guard(tirx.op.all(*tests), read, const(0, SUM)) if tests else read()
