@@ -279,7 +279,7 @@ def _rounded(array: np.ndarray[Any, Any], half: Half) -> np.ndarray[Any, Any]:
     """float32 weights that the precision holds."""
     if half.dtype == ir.DataType.FLOAT:
         kept = array * np.float32(TF32_SPLITTER)
-        return kept - (kept - array)
+        return np.asarray(kept - (kept - array))
     return array.astype(half.dtype.numpy()).astype(np.float32)
 
 

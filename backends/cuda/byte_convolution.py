@@ -17,7 +17,8 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.tensor_convolution import channels_last, convolution_product
 from graphopt.backends.cuda.tensor_elements import BYTES
 from graphopt.backends.kernels.conv_rows import Geometry
-from graphopt.backends.kernels.window import Axis, split_index
+from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.window import split_index
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.integer_convolution import Convolution, plain_convolution
 from graphopt.backends.tensor import Tensor

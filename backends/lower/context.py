@@ -96,7 +96,8 @@ class Lowering:
 
     def operands(self, node: ir.Node) -> list[Tensor | None]:
         """The inputs, as what they were rounded to where that is what a product multiplies."""
-        return [self.rounded.get(value, x) for value, x in zip(node.inputs, self.inputs(node), strict=True)]
+        pairs = zip(node.inputs, self.inputs(node), strict=True)
+        return [x if value is None or x is None else self.rounded.get(value, x) for value, x in pairs]
 
     def constant(self, array: np.ndarray[Any, Any]) -> Tensor:
         """A tensor of compile-time data."""
