@@ -131,7 +131,7 @@ def test_the_same_input_gives_the_same_bytes(onnx_file: Path) -> None:
 def test_precision(onnx_file: Path) -> None:
     invoke("compile", onnx_file, "--precision", "bf16", "--target", "x86-64-v2", "--keep-float", "Conv")
     message = invoke("compile", onnx_file, "--keep-float", "Conv", code=2).output
-    assert "--keep-float: only with --precision bf16 or fp16" in message
+    assert "--keep-float: only with --precision bf16, fp16 or tf32" in message
     message = invoke("compile", onnx_file, "--precision", "fp16", "--target", "aarch64", code=2).output
     assert "aarch64 has no arithmetic on float16; these have: aarch64:cortex-a76" in message
     both = ("--precision", "bf16", "--quantize", "int8", "--calib", onnx_file.parent)

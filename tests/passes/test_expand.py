@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from graphopt.passes.expand import EXPANSIONS, Expand
+from graphopt.passes.expand import EXPANSIONS, ROUND_TF32, Expand
 from graphopt.rewriting.pipeline import Context
 from tests.conftest import make_model, random_feeds, reference
 
@@ -28,7 +28,19 @@ def model(call: str, opset: int) -> ir.Model:
 
 
 def test_every_operator_is_tested() -> None:
-    assert CALLS.keys() == EXPANSIONS.keys()
+    assert {*CALLS, ROUND_TF32} == EXPANSIONS.keys()
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_tf32_is_the_nearest_number_of_eleven_bits(opset: int) -> None:
+    """No opset has it: it is always written as primitives."""
+    rounding = model(f"graphopt.{ROUND_TF32} (x)", opset)
+    assert Expand().apply(rounding, Context()).applied[f"expand {ROUND_TF32}"] == 1
+    x = (random_feeds(rounding)["x"] * np.float32(1e20)).astype(np.float32)
+    (found,) = reference(rounding, {"x": x})
+    assert not (found.view(np.uint32) & 0x1FFF).any()
+    _, exponents = np.frexp(x)
+    assert (np.abs(found - x) <= np.ldexp(0.5, exponents - 11)).all()
 
 
 @pytest.mark.parametrize("op_type", CALLS)

@@ -39,6 +39,7 @@ def program(path: Path, text: str = "") -> Path:
 def test_packages_of_python_are_the_last_resort(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert nvcc.find_nvcc() is None
     old, new = (program(bare / "nvidia" / name / "bin" / "nvcc") for name in ("cu13", "cu14"))
+    importlib.invalidate_caches()
     assert nvcc.find_nvcc() == str(new)
     new.unlink()
     assert nvcc.find_nvcc() == str(old)
