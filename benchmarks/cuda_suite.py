@@ -1,8 +1,7 @@
 """Real models on an NVIDIA GPU: right results, endurance, several threads at once, arrays of torch, and the sanitizer.
 
-`python benchmarks/cuda_suite.py build FOLDER [NAME...] [--light]` compiles them with stored inputs and results of ONNX Runtime, in
-sets that fit a transfer of `--limit` MiB; no GPU is needed. `python benchmarks/cuda_suite.py run FOLDER/0` checks one set where there
-is a GPU, with numpy and graphopt-runtime alone; torch and compute-sanitizer are used where they are installed.
+`python benchmarks/cuda_cases.py FOLDER` compiles them where there is no GPU, in sets; `python benchmarks/cuda_suite.py run FOLDER/0` checks
+one set where there is one, with numpy and graphopt-runtime alone; torch and compute-sanitizer are used where they are installed.
 """
 
 from __future__ import annotations
@@ -16,17 +15,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-TARGET = "cuda:sm_90"
-PRECISIONS = ("fp32", "fp16")
-SAMPLES = 4
-"""Random inputs of each model."""
 
 STRICT = 1e-4
 OWN_FACTOR = 3.0
@@ -44,92 +38,16 @@ Arrays = dict[str, Array]
 Row = dict[str, Any]
 
 
-def build(folder: Path, names: Sequence[str], light: bool, limit: float) -> None:
-    """Artifacts and cases of all models, then sets of them. Those of one process: the compiler's memory is given back."""
-    from measured_models import model_paths
-
-    made = folder / "made"
-    made.mkdir(parents=True, exist_ok=True)
-    shipped = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
-    own = [path for path in shipped if not names or any(part in path.stem for part in names)]
-    for path in [*own, *model_paths(light, names)]:
-        if not (made / f"{path.stem}.npz").exists():
-            subprocess.run([sys.executable, __file__, "build-one", str(made), str(path)], check=False)
-    pack(folder, made, limit)
-
-
-def build_one(folder: Path, path: Path) -> None:
-    from graphopt import api
-    from graphopt.errors import GraphoptError
-    from measured_models import binding
-
-    for precision in PRECISIONS:
-        try:
-            done = api.build(
-                path,
-                folder / f"{path.stem}.{precision}.gopt",
-                TARGET,
-                check=False,
-                precision=precision,
-                **binding(path),
-            )
-        except GraphoptError as error:
-            print(f"{path.stem} {precision}: refused: {str(error).splitlines()[0]}", flush=True)
-            continue
-        print(f"{path.stem} {precision}: {done.bytes / 1e6:.1f} MB, {done.kernels} kernels", flush=True)
-    if any(folder.glob(f"{path.stem}.*.gopt")):
-        np.savez(folder / f"{path.stem}.npz", **case(path))
-
-
-def case(path: Path) -> Mapping[str, Any]:
-    """Inputs, results of ONNX Runtime, and what those differ from its optimised ones."""
-    from graphopt.accuracy.islands import quantised_values
-    from graphopt.accuracy.verify import reference, self_difference
-    from graphopt.compiling import building
-    from graphopt.feeds.random_feeds import random_feeds
-    from graphopt.model.variants import Binding, make_variants
-    from measured_models import binding
-
-    model = make_variants(building.read(path), Binding(**{"values": {}, **binding(path)})).models[0]
-    plain, optimised = reference(model), reference(model, optimised=True)
-    arrays: Arrays = {"integers": np.array(bool(quantised_values(building.read(path))))}
-    own = 0.0
-    for sample in range(SAMPLES):
-        feeds = random_feeds(model, sample)
-        expected = plain(feeds)
-        own = max(own, self_difference(expected, optimised(feeds)))
-        arrays |= {f"in/{sample}/{name}": value for name, value in feeds.items()}
-        arrays |= {f"out/{sample}/{name}": np.asarray(value) for name, value in expected.items()}
-    return {**arrays, "own": np.array(own)}
-
-
-def pack(folder: Path, made: Path, limit: float) -> None:
-    """Sets of models whose files fit a transfer, the smallest first; names those that fit none."""
-    room, number = 0.0, -1
-    sizes = {case: sum(f.stat().st_size for f in made.glob(f"{case.stem}.*")) for case in made.glob("*.npz")}
-    for each, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
-        if size > limit * 2**20:
-            print(f"{each.stem}: {size / 2**20:.0f} MiB are too many for a transfer; left out")
-            continue
-        if size > room:
-            number, room = number + 1, limit * 2**20
-            shutil.rmtree(folder / str(number), ignore_errors=True)
-            (folder / str(number)).mkdir()
-        room -= size
-        for file in made.glob(f"{each.stem}.*"):
-            shutil.copy(file, folder / str(number))
-    print(f"{number + 1} set(s) in {folder}")
-
-
 def samples(path: Path) -> list[tuple[Arrays, Arrays]]:
     """Inputs and expected results of an artifact."""
     stored = np.load(path.with_name(f"{model_name(path)}.npz"))
 
-    def part(kind: str, sample: int) -> Arrays:
-        prefix = f"{kind}/{sample}/"
+    def part(kind: str, number: int) -> Arrays:
+        prefix = f"{kind}/{number}/"
         return {key.removeprefix(prefix): stored[key] for key in stored.files if key.startswith(prefix)}
 
-    return [(part("in", sample), part("out", sample)) for sample in range(SAMPLES)]
+    numbers = sorted({int(key.split("/")[1]) for key in stored.files if key.startswith("out/")})
+    return [(part("in", number), part("out", number)) for number in numbers]
 
 
 def model_name(path: Path) -> str:
@@ -406,19 +324,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["build", "build-one", "run", "run-one"])
+    parser.add_argument("task", choices=["run", "run-one"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--light", action="store_true", help="the light models too")
-    parser.add_argument("--limit", type=float, default=56, help="MiB of a set")
     parser.add_argument("--runs", type=int, default=1_000_000, help="of the model that endures")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     chosen = parser.parse_args()
-    if chosen.task == "build":
-        build(chosen.folder, chosen.names, chosen.light, chosen.limit)
-    elif chosen.task == "build-one":
-        build_one(chosen.folder, Path(chosen.names[0]))
-    elif chosen.task == "run-one":
+    if chosen.task == "run-one":
         check(chosen.folder)
     else:
         print(machine(), flush=True)
