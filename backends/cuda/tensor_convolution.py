@@ -249,8 +249,8 @@ class _Pixels:
 
 
 def _below(i: Expr, extent: int) -> Expr:
-    """Whether an index, which may be negative, exists."""
-    return tirx.Cast("uint32", i) < const(extent, "uint32")
+    """Whether an index, which may be negative, exists. Both comparisons become one of numbers without a sign."""
+    return tirx.op.all(i >= 0, i < extent)
 
 
 def _split(number: Expr, shape: Sequence[int]) -> list[Expr]:

@@ -111,6 +111,9 @@ def test_convolutions(gpu: Target) -> None:
     nodes.add("Conv", halves(1, 8, 12, 12), fixed(halves(8, 8, 3, 3)), dilations=[2, 3])
     nodes.add("Conv", halves(2, 8, 19), fixed(halves(16, 8, 4)), bias, pads=[3, 1])
     nodes.add("Conv", halves(1, 8, 4, 5, 6), fixed(halves(8, 8, 2, 3, 1)), pads=[1, 1, 0, 0, 1, 1])
+    nodes.add("Conv", halves(1, 64, 1), fixed(halves(64, 64, 3)), pads=[1, 1])
+    nodes.add("Conv", halves(1, 128, 2), fixed(halves(64, 128, 3)), pads=[1, 1], strides=[2])
+    nodes.add("Conv", halves(1, 64, 1), fixed(halves(64, 64, 1)), pads=[1, 1])
     assert ("conv", False) not in kernels(nodes)
     nodes.check(gpu)
 
