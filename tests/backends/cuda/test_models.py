@@ -51,6 +51,19 @@ def test_without_a_gpu_nothing_is_verified_or_loaded(tmp_path: Path) -> None:
         graphopt.load(done.path)
 
 
+def test_an_artifact_of_several_gpus_runs_the_build_of_the_one_here(tmp_path: Path) -> None:
+    if reason := emulation.missing():
+        pytest.skip(reason)
+    path = tmp_path / "model.gopt"
+    with emulation.emulated_gpu():
+        api.build(MODELS / "digits_mlp.onnx", path, target="cuda:sm_80,cuda:sm_90,x86-64-v3", check=False)
+        with graphopt.load(path) as model:
+            assert model.manifest["target"]["name"] == "cuda:sm_90"
+        api.build(MODELS / "digits_mlp.onnx", path, target="cuda:sm_80", check=False)
+        with pytest.raises(ArtifactError, match=r"needs a GPU of sm_80; the one here is sm_90"):
+            graphopt.load(path)
+
+
 def test_memory_that_a_gpu_lacks_is_told(tmp_path: Path) -> None:
     if reason := emulation.missing():
         pytest.skip(reason)
