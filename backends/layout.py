@@ -118,9 +118,18 @@ class Blocked:
     def size(self, shape: tuple[int, ...]) -> int:
         return math.prod(self.physical_shape(shape))
 
-    def part(self, shape: tuple[int, ...], first: int) -> PartOfBlocked:
+    def part(self, shape: tuple[int, ...], first: int) -> Blocked:
         """The layout of the channels from `first`, a multiple of the block."""
         return PartOfBlocked(shape, self.block, self.shape, first)
+
+    def with_pixels(self, shape: tuple[int, ...]) -> Blocked | None:
+        """The layout of the same elements with other spatial axes, as many pixels; None where no layout says it."""
+        return Blocked(shape, self.block)
+
+    @property
+    def own(self) -> int:
+        """The block of a copy."""
+        return self.block
 
     @property
     def padded_lanes(self) -> int:
@@ -142,8 +151,67 @@ class PartOfBlocked(Blocked):
     def part(self, shape: tuple[int, ...], first: int) -> PartOfBlocked:
         return PartOfBlocked(shape, self.block, self.whole, self.first + first)
 
+    def with_pixels(self, shape: tuple[int, ...]) -> None:
+        return None
+
     def block_position(self, n: Expr, block: Expr, spatial: Sequence[Expr]) -> Expr:
         return Blocked(self.whole, self.block).block_position(n, block + self.first // self.block, spatial)
+
+
+CHUNK = 8
+"""Channels of which pixels have a multiple where several tensors share them, so that copies of 16 bytes of halves stay aligned."""
+
+
+@dataclass(frozen=True)
+class ChannelsLast(Blocked):
+    """`N spatial... block`: every pixel is one block. The channels of this tensor are those from `first`; of the `lanes` lanes that belong to
+    it, those beyond its channels hold zeros. Any other channels are those of neighbours, of which some tensor is the whole."""
+
+    first: int
+    lanes: int
+
+    @classmethod
+    def whole(cls, shape: tuple[int, ...], block: int) -> ChannelsLast:
+        """The layout of a tensor that has its pixels for itself."""
+        return cls(shape, block, 0, block)
+
+    def position(self, index: Sequence[Expr]) -> Expr:
+        n, c, *spatial = index
+        strides = row_major_strides((self.shape[0], *self.shape[2:], self.block))
+        position: Expr = self.first
+        for i, stride in zip([n, *spatial, c], strides, strict=True):
+            position = position + i * stride
+        return position
+
+    def physical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        n, _, *spatial = shape
+        return (n, *spatial, self.lanes)
+
+    def logical(self, index: Sequence[Expr]) -> list[Expr]:
+        n, *spatial, lane = index
+        return [n, lane, *spatial]
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        n, _, *spatial = shape
+        return math.prod((n, *spatial, self.block))
+
+    def part(self, shape: tuple[int, ...], first: int) -> ChannelsLast:
+        return ChannelsLast(shape, self.block, self.first + first, shape[1])
+
+    def with_pixels(self, shape: tuple[int, ...]) -> ChannelsLast:
+        return ChannelsLast(shape, self.block, self.first, self.lanes)
+
+    def is_aligned(self, chunk: int) -> bool:
+        """Whether the channels of every pixel begin with a chunk of memory."""
+        return self.first % chunk == self.block % chunk == 0
+
+    @property
+    def own(self) -> int:
+        return self.lanes
+
+    @property
+    def padded_lanes(self) -> int:
+        return self.lanes - self.shape[1]
 
 
 Layout = Strided | Blocked

@@ -77,7 +77,7 @@ def stored(
     def read(k: KernelBuilder, index: Index) -> Expr:
         return k.load(buffer, layout.position(index))
 
-    block = layout.block if isinstance(layout, Blocked) else 0
+    block = layout.own if isinstance(layout, Blocked) else 0
     return Tensor(tuple(shape), dtype or buffer.dtype, read, storage=Storage(buffer, layout), block=block)
 
 

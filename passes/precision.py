@@ -18,6 +18,7 @@ import onnx_ir as ir
 from graphopt.model import edit
 from graphopt.passes.expand import ROUND_TF32, TF32_SPLITTER
 from graphopt.passes.fuse.emit import DOMAIN
+from graphopt.passes.held import RESIDUALS, Held, moved_inputs
 from graphopt.rewriting.pipeline import Context, Outcome
 
 OPERANDS = {("", name): 2 for name in ("Conv", "Gemm", "MatMul")} | {
@@ -28,9 +29,7 @@ OPERANDS = {("", name): 2 for name in ("Conv", "Gemm", "MatMul")} | {
 WEIGHT_INPUT = 1
 
 MOVERS = ("Concat", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that give back elements of their inputs: they move halves, if nobody else wants floats of them."""
-
-RESIDUALS = ("Add", "Sum")
+"""Operators that give back elements of their inputs: they move halves, if nobody wants floats of them."""
 
 LEAST_OPSET = 13
 """From which on Cast knows bfloat16."""
@@ -58,9 +57,15 @@ class Half:
 BFLOAT16 = Half("bfloat16", ir.DataType.BFLOAT16, MOVERS, False, float.fromhex("0x1.fep127"), 2.0**-9)
 FLOAT16 = Half("float16", ir.DataType.FLOAT16, MOVERS, False, 65504.0, 2.0**-12)
 FLOAT16_EVERYWHERE = replace(
-    FLOAT16, movers=(*MOVERS, "MaxPool", "Slice", "Split"), without_weights=True, roundoff=2.0**-11
+    FLOAT16,
+    movers=(*MOVERS, "DepthToSpace", "MaxPool", "Resize", "Slice", "SpaceToDepth", "Split"),
+    without_weights=True,
+    roundoff=2.0**-11,
 )
 """Of GPUs. What comes out of one product is rounded on the way to the next, hence twice the error."""
+MAY_TAKE_HALVES = (*FLOAT16_EVERYWHERE.movers, *RESIDUALS)
+"""Operators besides products that may read halves."""
+
 BFLOAT16_EVERYWHERE = replace(
     BFLOAT16, movers=(*MOVERS, "Slice", "Split"), without_weights=True, roundoff=2.0**-8
 )
@@ -97,9 +102,10 @@ class Precision:
             return Outcome(
                 refused=Counter({(RULE, f"opset {LEAST_OPSET} brings {self.half.name}"): len(chosen)})
             )
-        writer = _Writer(model, self.half, frozenset(chosen))
-        for value, readers in _by_operand(chosen).items():
-            writer.round(value, readers)
+        writer = _Writer(model, self.half, self._held(model, chosen))
+        readers = _by_operand(chosen)
+        for value in [*readers, *(value for value in writer.held.in_order() if value not in readers)]:
+            writer.round(value, readers.get(value, []))
         for node in chosen:
             if edit.tensor(node.inputs[WEIGHT_INPUT]) is not None:
                 writer.round_weights(node)
@@ -115,6 +121,16 @@ class Precision:
         if made is None or made.op_type not in ("Cast", ROUND_TF32) or made.inputs[0] is None:
             return True
         return made.inputs[0].dtype != self.half.dtype
+
+    def _held(self, model: ir.Model, chosen: Sequence[ir.Node]) -> Held:
+        """The values that are rounded where they are computed."""
+        nodes = frozenset(chosen)
+        return Held(
+            model.graph,
+            lambda node, i: node in nodes and i < len(_operands(node)),
+            self.half.movers,
+            self.too_large,
+        )
 
     def _why_not(self, node: ir.Node, context: Context) -> str:
         """Why a node stays on float32; empty if it need not."""
@@ -148,8 +164,13 @@ def _operands(node: ir.Node) -> list[ir.Value]:
 
 
 def factors(model: ir.Model) -> list[ir.Value]:
-    """The values computed at run time that nodes of the main graph multiply, in float32."""
-    found = (value for node in model.graph for value in _operands(node) if edit.tensor(value) is None)
+    """The float32 values computed at run time that may become halves: what nodes of the main graph multiply, add or move."""
+    found = (
+        value
+        for node in model.graph
+        for value in (node.inputs if node.op_type in MAY_TAKE_HALVES else _operands(node))
+        if value is not None and edit.tensor(value) is None
+    )
     return [value for value in dict.fromkeys(found) if value.dtype == ir.DataType.FLOAT]
 
 
@@ -163,22 +184,13 @@ def _by_operand(nodes: Sequence[ir.Node]) -> dict[ir.Value, list[ir.Node]]:
     return readers
 
 
-def _residuals(value: ir.Value, readers: Sequence[ir.Node]) -> list[ir.Node]:
-    """Additions that read the rounded value too, where after that nobody wants the other: it is never stored then."""
-    others = [user for user, _ in value.uses() if user not in readers]
-    alone = not value.is_graph_output() and all(
-        user.op_type in RESIDUALS and user.domain == "" for user in others
-    )
-    return others if alone else []
-
-
 @dataclass
 class _Writer:
     """Adds nodes and constants to the main graph of a model."""
 
     model: ir.Model
     half: Half
-    chosen: frozenset[ir.Node]
+    held: Held
     halves: dict[ir.Value, ir.Value] = field(default_factory=dict)
     weights: dict[ir.Value, ir.Value] = field(default_factory=dict)
     names: edit.Names = field(init=False)
@@ -187,14 +199,14 @@ class _Writer:
         self.names = edit.Names(self.model)
 
     def round(self, value: ir.Value, readers: Sequence[ir.Node]) -> None:
-        """Let readers, and residual additions, read a value rounded."""
-        readers = [*readers, *_residuals(value, readers)]
+        """Let readers of a value have it rounded, and if it is held so, all that read it."""
+        held = value in self.held.values
         places = [
             (user, i)
             for user, i in value.uses()
-            if user in readers and (i < len(_operands(user)) or user.op_type in RESIDUALS)
+            if (user in readers and i < len(_operands(user))) or (held and user.op_type in RESIDUALS)
         ]
-        rounded = self._widened(self._halves_of(value, readers))
+        rounded = self._widened(self._halves_of(value)) if places else value
         for user, i in places:
             user.replace_input_with(i, rounded)
 
@@ -212,21 +224,24 @@ class _Writer:
         if edit.is_unused(weight):
             edit.drop_initializer(weight)
 
-    def _halves_of(self, value: ir.Value, readers: Sequence[ir.Node]) -> ir.Value:
-        """A value in half precision. What only moves elements for these readers moves halves from now on."""
+    def _halves_of(self, value: ir.Value) -> ir.Value:
+        """A value in half precision: moved as such, or rounded."""
         if value not in self.halves:
-            moved = self._moved(value, readers)
-            for i, source in moved:
-                mover = value.producer()
-                assert mover is not None
-                mover.replace_input_with(i, self._halves_of(source, [mover]))
-            results = _results(value) if moved else []
-            for result in results:
-                result.type = ir.TensorType(self.half.dtype)
-                self.halves[result] = result
-            if not results:
+            mover = value.producer()
+            if mover is not None and self.held.moves(mover):
+                self._move_halves(mover)
+            else:
                 self.halves[value] = self._narrowed(value)
         return self.halves[value]
+
+    def _move_halves(self, mover: ir.Node) -> None:
+        for i in moved_inputs(mover):
+            source = mover.inputs[i]
+            assert source is not None
+            mover.replace_input_with(i, self._halves_of(source))
+        for result in mover.outputs:
+            result.type = ir.TensorType(self.half.dtype)
+            self.halves[result] = result
 
     def _narrowed(self, value: ir.Value) -> ir.Value:
         if self.half.dtype != ir.DataType.FLOAT:
@@ -247,32 +262,6 @@ class _Writer:
         result.type, result.shape = ir.TensorType(dtype), value.shape
         edit.insert_behind(self.model.graph, value, [made])
         return result
-
-    def _moved(self, value: ir.Value, readers: Sequence[ir.Node]) -> list[tuple[int, ir.Value]]:
-        """The inputs, with their positions, whose elements a value consists of; none where it is computed, or others read it too."""
-        mover = value.producer()
-        if mover is None or mover.op_type not in self.half.movers or mover.domain != "":
-            return []
-        if value.is_graph_output() or any(user not in readers for user, _ in value.uses()):
-            return []
-        others = [result for result in mover.outputs if result is not value]
-        if others and not (mover.op_type == "Split" and all(self._is_wanted(result) for result in others)):
-            return []
-        count = len(mover.inputs) if mover.op_type == "Concat" else 1
-        found = [(i, source) for i, source in enumerate(mover.inputs[:count]) if source is not None]
-        return [] if any(edit.tensor(source) is not None for _, source in found) else found
-
-    def _is_wanted(self, value: ir.Value) -> bool:
-        """Whether all that reads a value, past operators that move elements, multiplies it rounded."""
-        if value in self.halves or value.is_graph_output():
-            return value in self.halves
-        return all(self._wants(user, i) for user, i in value.uses())
-
-    def _wants(self, user: ir.Node, i: int) -> bool:
-        if user in self.chosen:
-            return i < len(_operands(user))
-        is_mover = user.op_type in self.half.movers and user.domain == "" and len(user.outputs) == 1
-        return is_mover and i == 0 and user.op_type != "Concat" and self._is_wanted(user.outputs[0])
 
 
 def _rounded(array: np.ndarray[Any, Any], half: Half) -> np.ndarray[Any, Any]:

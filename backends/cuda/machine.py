@@ -21,6 +21,7 @@ from graphopt.backends.kernels.pointwise import store_pointwise
 from graphopt.backends.kernels.pool_general import GeneralPool
 from graphopt.backends.kernels.reduce import ReduceKernel
 from graphopt.backends.kernels.rows import Row
+from graphopt.backends.layout import Blocked, ChannelsLast
 from graphopt.backends.lower.convolution import lower_rows
 from graphopt.backends.lower.encoded import encoded_product
 from graphopt.backends.lower.integer import byte_product
@@ -32,6 +33,7 @@ from graphopt.backends.lower.row_convolutions import RowConvolutions
 from graphopt.backends.lower.table import OPERATORS
 
 TWINS: dict[Any, Any] = {
+    Blocked: ChannelsLast.whole,
     GeneralPool: DevicePool,
     ReduceKernel: DeviceReduce,
     Row: TeamRow,

@@ -25,18 +25,15 @@ from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.epilogue import Epilogue
-from graphopt.backends.layout import Blocked
+from graphopt.backends.layout import CHUNK, Blocked, ChannelsLast
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.convolution import Convolution, lower_rows
-from graphopt.backends.lower.pointwise import epilogue
+from graphopt.backends.lower.pointwise import epilogue, following
 from graphopt.backends.tensor import Storage, Tensor
 
 Array = np.ndarray[Any, Any]
 
 SUM = "float32"
-
-CHANNELS = 8
-"""Of which tensors have a multiple: whole chunks of all elements, and the columns of an instruction."""
 
 
 def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) -> None:
@@ -45,7 +42,7 @@ def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) ->
     element = element_of(ctx, convolution.input.dtype, convolution.weights.dtype)
     if element is None or weights is None or not geometry.batch:
         lower_rows(ctx, node, convolution)
-    elif convolution.is_depthwise and geometry.groups % CHANNELS == 0:
+    elif convolution.is_depthwise and geometry.groups % CHUNK == 0:
         _Lowered(ctx, node, convolution, element).depthwise()
     elif suits_tensor_cores(geometry):
         _Lowered(ctx, node, convolution, element).product()
@@ -54,19 +51,18 @@ def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) ->
 
 
 def suits_tensor_cores(geometry: Geometry) -> bool:
-    """Whether results fill chunks, and every group reads whole ones."""
-    if geometry.filters % CHANNELS or not geometry.macs:
-        return False
-    return geometry.groups == 1 or geometry.channels % CHANNELS == 0
+    """Whether there is anything to multiply, and every one of several groups reads and fills whole chunks."""
+    whole = geometry.filters % CHUNK == geometry.channels % CHUNK == 0
+    return geometry.macs > 0 and (geometry.groups == 1 or whole)
 
 
-def channels_last(ctx: Lowering, x: Tensor, chunk: int = CHANNELS) -> Tensor:
-    """The tensor in memory with all channels in one block, which ends in zeros if they are no whole chunks."""
-    block = -(-x.shape[1] // chunk) * chunk
+def channels_last(ctx: Lowering, x: Tensor, chunk: int = CHUNK) -> Tensor:
+    """The tensor in memory with all channels together, in chunks of which the last one ends in zeros."""
+    lanes = -(-x.shape[1] // chunk) * chunk
     layout = None if x.storage is None else x.storage.layout
-    if isinstance(layout, Blocked) and type(layout) is Blocked and layout.block == block:
+    if isinstance(layout, ChannelsLast) and layout.lanes == lanes and layout.is_aligned(chunk):
         return x
-    return ctx.store(x, block)
+    return ctx.store(x, lanes)
 
 
 @dataclass(frozen=True)
@@ -96,11 +92,17 @@ class _Lowered:
     def _results(self) -> tuple[Epilogue, Storage, Tensor | None]:
         """The epilogue, where results go, and the bias."""
         ctx, geometry, bias = self.ctx, self.convolution.geometry, self.convolution.bias
-        block = geometry.groups * geometry.filters
         bias = None if bias is None else ctx.strided(bias)
+        block = self._block(following(ctx, self.node), geometry.groups * geometry.filters)
         after = epilogue(ctx, self.node, block)
         out = ctx.result(after.value, after.shape, after.result.dtype, block)
         return after, storage_of(out), bias
+
+    def _block(self, value: ir.Value, channels: int) -> int:
+        """All channels together, but one after the other where they are no whole chunks or nobody wants those."""
+        home = self.ctx.homes.get(value)
+        parts = channels % CHUNK != 0 or (home is not None and home.shape[1] % CHUNK != 0)
+        return self.ctx.lanes if parts or (value.is_graph_output() and not value.uses()) else channels
 
     def _store(
         self,
@@ -146,9 +148,9 @@ def convolution_product(
 ) -> TensorProduct:
     """The kernel of `weights [filters of all groups, channels of one, taps...]`; `store` takes an index `[n, channel, place...]` and a
     sum, neighbouring threads neighbouring channels if `by_rows`, else neighbouring places."""
-    assert isinstance(source.layout, Blocked)
+    assert isinstance(source.layout, ChannelsLast)
     pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
-    channels = geometry.channels if geometry.groups > 1 else source.layout.block
+    channels = geometry.channels if geometry.groups > 1 else source.layout.lanes
     taps = math.prod(axis.kernel for axis in geometry.axes)
     extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
     rows = ctx.constant_buffer(_rows_of_filters(weights, channels))
@@ -210,10 +212,14 @@ class _Pixels:
     """Of a tap, those of padding included."""
 
     @property
+    def _layout(self) -> ChannelsLast:
+        assert isinstance(self.source.layout, ChannelsLast)
+        return self.source.layout
+
+    @property
     def _strides(self) -> list[int]:
         """Of the spatial axes."""
-        assert isinstance(self.source.layout, Blocked)
-        strides, extent = [], self.source.layout.block
+        strides, extent = [], self._layout.block
         for axis in reversed(self.geometry.axes):
             strides.append(extent)
             extent *= axis.input
@@ -225,7 +231,7 @@ class _Pixels:
         n, *place = _split(row, [self.geometry.batch, *(axis.output for axis in axes)])
         first = [k.bind(axis.source(i, 0)) for axis, i in zip(axes, place, strict=True)]
         image = strides[0] * axes[0].input
-        start = n * image + group * self.geometry.channels
+        start = n * image + group * self.geometry.channels + self._layout.first
         return k.bind(sum((i * s for i, s in zip(first, strides, strict=True)), start)), first
 
     def chunk(

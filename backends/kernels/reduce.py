@@ -52,10 +52,11 @@ def collapse(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, list[int]]:
     layout = x.storage.layout
     if isinstance(layout, Blocked):
         spatial = list(range(2, x.rank))
-        if type(layout) is not Blocked or x.rank < 4 or not set(spatial) <= set(axes):
-            return x, list(axes)
         shape = (*x.shape[:2], math.prod(x.shape[2:]))
-        view = stored(x.storage.buffer, shape, Blocked(shape, layout.block), x.dtype)
+        flat = layout.with_pixels(shape)
+        if flat is None or x.rank < 4 or not set(spatial) <= set(axes):
+            return x, list(axes)
+        view = stored(x.storage.buffer, shape, flat, x.dtype)
         return view, [axis for axis in axes if axis < 2] + [2]
     extents, strides, folded = _merged(x.shape, layout, set(axes))
     return strided_view(x, extents, strides, layout.offset), folded

@@ -19,7 +19,7 @@ from graphopt.backends.codegen.builder import INDEX, Family, KernelBuilder
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.pointwise import store_pointwise
-from graphopt.backends.layout import Blocked, Strided, dense
+from graphopt.backends.layout import CHUNK, Blocked, ChannelsLast, Strided, dense
 from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.operator import BITS, CARRIERS, Operator, Varying, is_bfloat16
 from graphopt.backends.lower.placement import Home
@@ -133,30 +133,33 @@ class Lowering:
     def new(self, shape: Sequence[int], dtype: str, block: int = 0) -> Tensor:
         """A new tensor in memory, row-major or channel-blocked."""
         shape = tuple(shape)
-        layout = Blocked(shape, block) if block > 1 else dense(shape)
+        layout = self.twin(Blocked)(shape, block) if block > 1 else dense(shape)
         return stored(self.buffer(layout.size(shape), dtype), shape, layout)
 
     def result(self, value: ir.Value, shape: Sequence[int], dtype: str, block: int = 0) -> Tensor:
         """New memory for an ONNX value: the caller's buffer where it is an output of the model and row-major."""
-        if block <= 1 and value in self.outputs and self.outputs[value] is None:
-            buffer = Buffer(value.name or "", math.prod(shape), dtype, Role.OUTPUT)
-            self.outputs[value] = buffer
-            tensor = stored(buffer, shape)
-        else:
-            tensor = self._place(value, shape, dtype, block)
-        self.values[value] = tensor
+        self.values[value] = tensor = self._place(value, shape, dtype, block)
         return tensor
 
     def _place(self, value: ir.Value, shape: Sequence[int], dtype: str, block: int) -> Tensor:
         """New memory for a value, part of another one's where it has its home there."""
         if value in self.wholes:
             return self.wholes[value]
+        if block <= 1 and value in self.outputs and self.outputs[value] is None:
+            self.outputs[value] = buffer = Buffer(value.name or "", math.prod(shape), dtype, Role.OUTPUT)
+            return stored(buffer, shape)
         home = self.homes.get(value)
-        if home is None or block != self.lanes:
+        if home is None or not self._lives_there(shape, block, home):
             return self.new(shape, dtype, block)
         if home.whole not in self.wholes:
-            self.wholes[home.whole] = self._place(home.whole, home.shape, dtype, block)
+            of_whole = home.shape[1] if block > self.lanes else block
+            self.wholes[home.whole] = self._place(home.whole, home.shape, dtype, of_whole)
         return self.part(self.wholes[home.whole], 1, home.start, shape)
+
+    def _lives_there(self, shape: Sequence[int], block: int, home: Home) -> bool:
+        """Whether a value of this block may have its home: in blocks of a vector, or among channels that all lie together."""
+        together = self.lanes == 1 and block == shape[1] and home.shape[1] % CHUNK == 0
+        return block == self.lanes or together
 
     def strided(self, tensor: Tensor) -> Tensor:
         """The same tensor in memory with any strides."""
@@ -205,7 +208,7 @@ class Lowering:
         layout = storage.layout
         if isinstance(layout, Blocked):
             assert axis == 1
-            assert start % layout.block == 0
+            assert start % layout.block == 0 or isinstance(layout, ChannelsLast)
             return stored(storage.buffer, shape, layout.part(tuple(shape), start))
         return stored(
             storage.buffer, shape, Strided(layout.strides, layout.offset + start * layout.strides[axis])

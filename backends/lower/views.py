@@ -9,7 +9,7 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
-from graphopt.backends.layout import Blocked, Strided, row_major_strides
+from graphopt.backends.layout import CHUNK, Blocked, ChannelsLast, Strided, row_major_strides
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.operator import (
     Lowered,
@@ -98,16 +98,18 @@ def crop(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence
 
 
 def _is_whole_blocks(x: Tensor, starts: Sequence[int], steps: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether a part of a blocked tensor is a run of its channel blocks, all of their lanes in use."""
+    """Whether a part of a blocked tensor is a run of its channel blocks, all of their lanes in use, or any of its channels where a
+    block holds all."""
     layout = x.storage.layout if x.storage is not None else None
     if not isinstance(layout, Blocked):
         return False
     elsewhere = [axis for axis in range(x.rank) if axis != 1]
-    return (
-        all(shape[axis] == x.shape[axis] and steps[axis] == 1 for axis in elsewhere)
-        and steps[1] == 1
-        and starts[1] % layout.block == 0
-        and (shape[1] % layout.block == 0 or starts[1] + shape[1] == x.shape[1])
+    if steps[1] != 1 or any(shape[axis] != x.shape[axis] or steps[axis] != 1 for axis in elsewhere):
+        return False
+    if isinstance(layout, ChannelsLast):
+        return True
+    return starts[1] % layout.block == 0 and (
+        shape[1] % layout.block == 0 or starts[1] + shape[1] == x.shape[1]
     )
 
 
@@ -156,10 +158,8 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
     parts = [part for part in parts if part.size] or parts[:1]
     value = node.outputs[0]
     axis = attribute(node, "axis") % parts[0].rank
-    aligned = axis == 1 and all(part.shape[1] % ctx.lanes == 0 for part in parts)
-    blocked = aligned and (all(part.block for part in parts) or _feeds_convolutions(value))
-    blocked = blocked or value in ctx.wholes
-    out = ctx.result(value, shape_of(value), parts[0].dtype, ctx.lanes if blocked else 0)
+    block = _block_of_concat(ctx, value, parts) if axis == 1 else 0
+    out = ctx.result(value, shape_of(value), parts[0].dtype, block)
     start = 0
     for part in parts:
         place = ctx.part(out, axis, start, part.shape)
@@ -167,6 +167,17 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
             ctx.copy(part, place)
         start += part.shape[axis]
     return [None]
+
+
+def _block_of_concat(ctx: Lowering, value: ir.Value, parts: Sequence[Tensor]) -> int:
+    """In which blocks channels are best put together."""
+    if ctx.lanes == 1:
+        channels = sum(part.shape[1] for part in parts)
+        whole = channels % CHUNK == 0 and all(part.block == part.shape[1] > 1 for part in parts)
+        return channels if whole or value in ctx.wholes else 0
+    aligned = all(part.shape[1] % ctx.lanes == 0 for part in parts)
+    blocked = aligned and (all(part.block for part in parts) or _feeds_convolutions(value))
+    return ctx.lanes if blocked or value in ctx.wholes else 0
 
 
 def _feeds_convolutions(value: ir.Value) -> bool:

@@ -88,6 +88,43 @@ def test_convolutions_stay_on_tensor_cores_and_in_one_layout(
     assert made["precision"] == name
 
 
+def cross_stage(first: str = "a", second: str = "b", classes: int = 8) -> ir.Model:
+    """Channels that are parted, refined and joined again, enlarged and joined with others, as detectors have them, and two heads."""
+    text = f"""g (float[2,16,6,6] x) => (float[2,c,12,12] y) {{
+        s = Conv(x, wide) r = Relu(s)
+        a, b = Split<axis=1, num_outputs=2>(r)
+        p = Conv<pads=[1,1,1,1]>(b, square) q = Add(p, b)
+        j = Concat<axis=1>({first}, {second}, q)
+        n = Conv(j, narrow) up = Resize<mode="nearest">(n, , scales)
+        t = Conv<kernel_shape=[1,1]>(z, wide) k = Concat<axis=1>(up, t)
+        e = Conv(k, boxes) h = Conv(k, classes) y = Concat<axis=1>(e, h) }}"""
+    text = text.replace("x) =>", "x, float[2,16,12,12] z) =>").replace("[2,c,", f"[2,{16 + classes},")
+    return make_model(
+        text,
+        wide=floats(32, 16, 1, 1),
+        square=floats(16, 16, 3, 3),
+        narrow=floats(24, 48, 1, 1),
+        scales=np.array([1, 1, 2, 2], np.float32),
+        boxes=floats(16, 56, 1, 1),
+        classes=floats(classes, 56, 1, 1),
+    )
+
+
+@pytest.mark.parametrize("classes", [8, 5], ids=["whole chunks", "odd classes"])
+def test_channels_are_parted_and_joined_in_place(gpu: Target, tmp_path: Path, classes: int) -> None:
+    """Two transposed inputs and the enlarged image are the only ones that are moved; odd classes are stored one after the other, where
+    whole chunks of an output are turned at last."""
+    done = build(cross_stage(classes=classes), gpu, tmp_path)
+    assert kernels(done).count("conv") == 6
+    moved = [layer["nodes"] for layer in done.layers if layer["kernel"] != "conv"]
+    assert len(moved) == 3 + (classes == 8)
+
+
+def test_parts_in_another_order_are_copied(gpu: Target, tmp_path: Path) -> None:
+    done = build(cross_stage("b", "a"), gpu, tmp_path)
+    assert len([name for name in kernels(done) if name != "conv"]) == 3 + 1 + 2
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_attention_is_one_kernel_that_reads_the_projection(
     gpu: Target, tmp_path: Path, precision: str

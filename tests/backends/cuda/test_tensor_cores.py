@@ -118,17 +118,19 @@ def test_convolutions(gpu: Target) -> None:
     nodes.check(gpu)
 
 
-@pytest.mark.parametrize(
-    ("channels", "filters", "groups"),
-    [(6, 12, 2), (8, 7, 1)],
-    ids=["groups of no whole chunk", "odd filters"],
-)
-def test_convolutions_that_do_not_suit(gpu: Target, channels: int, filters: int, groups: int) -> None:
+def test_groups_without_whole_chunks_go_elsewhere(gpu: Target) -> None:
+    nodes = Nodes()
+    nodes.add("Conv", halves(1, 6, 5, 5), fixed(halves(12, 3, 3, 3)), group=2)
+    assert ("conv", True) not in kernels(nodes)
+    nodes.check(gpu)
+
+
+def test_filters_that_are_no_whole_chunks_are_stored_one_after_the_other(gpu: Target) -> None:
     nodes = Nodes()
     nodes.add(
-        "Conv", halves(1, channels, 5, 5), fixed(halves(filters, channels // groups, 3, 3)), group=groups
+        "Conv", nodes.add("Conv", halves(2, 8, 5, 6), fixed(halves(7, 8, 3, 3))), fixed(halves(8, 7, 1, 1))
     )
-    assert ("conv", True) not in kernels(nodes)
+    assert kernels(nodes) == [("copy", False), ("conv", True), ("copy", False), ("conv", True)]
     nodes.check(gpu)
 
 

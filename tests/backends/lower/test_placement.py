@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from graphopt import model as models
 from graphopt.backends.kernels.core import AVX512
@@ -61,6 +62,27 @@ def test_parts_are_copied_where_they_cannot_be_in_place() -> None:
         joined = nodes.add("Concat", first, first, axis=1)
         nodes.add("MaxPool", joined, kernel_shape=[1, 1])
         assert copies(nodes) == expected
+
+
+def cross_stage(nodes: Nodes, *order: int) -> str:
+    """Channels parted in two halves, one refined, all joined again: parts 0 and 1 are halves, 2 is the refined one."""
+    x = conv(nodes, image(8), 8, 64)
+    halves = [
+        nodes.add("Slice", x, *(fixed(np.array([i])) for i in (start, start + 32, 1))) for start in (0, 32)
+    ]
+    parts = [*halves, conv(nodes, halves[1], 32, 32)]
+    joined = nodes.add("Concat", *(parts[i] for i in order), axis=1)
+    return conv(nodes, joined, 32 * len(order), 16)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [((0, 1, 2), 0), ((2, 0, 1), 0), ((1, 0, 2), 2), ((0, 2, 1), 2), ((0, 2), 1)]
+)
+def test_what_is_parted_lives_where_it_is_joined(order: tuple[int, ...], expected: int) -> None:
+    nodes = Nodes()
+    cross_stage(nodes, *order)
+    assert copies(nodes) == expected
+    nodes.check()
 
 
 def rows(nodes: Nodes, channels: int, side: int) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.layout import Blocked
+from graphopt.backends.layout import Blocked, ChannelsLast
 from graphopt.backends.lower.views import crop
 from graphopt.backends.targets import TARGETS
 from graphopt.backends.tensor import stored
@@ -91,3 +91,19 @@ def test_whole_blocks_are_a_view() -> None:
     assert crop(blocked, [0, 16, 0, 0], steps, (1, 17, 2, 2)).is_lazy
     assert crop(blocked, [0, 8, 0, 0], steps, (1, 16, 2, 2)).is_lazy
     assert crop(blocked, [0, 16, 1, 0], steps, (1, 16, 1, 2)).is_lazy
+
+
+def test_any_channels_are_a_view_where_all_lie_together() -> None:
+    layout = ChannelsLast.whole((2, 40, 2, 3), 40)
+    together = stored(Buffer("b", layout.size(layout.shape), "float32"), layout.shape, layout)
+    steps = [1, 1, 1, 1]
+    part = crop(together, [0, 7, 0, 0], steps, (2, 9, 2, 3))
+    assert part.is_blocked
+    assert part.block == 9
+    assert part.storage is not None
+    assert part.storage.layout.position([1, 3, 1, 2]) == ((1 * 2 + 1) * 3 + 2) * 40 + 7 + 3
+    again = crop(part, [0, 2, 0, 0], steps, (2, 4, 2, 3))
+    assert again.storage is not None
+    assert again.storage.layout == ChannelsLast((2, 4, 2, 3), 40, 9, 4)
+    assert crop(together, [0, 7, 0, 0], [1, 2, 1, 1], (2, 9, 2, 3)).is_lazy
+    assert crop(together, [0, 7, 1, 0], steps, (2, 9, 1, 3)).is_lazy
