@@ -159,7 +159,12 @@ class PartOfBlocked(Blocked):
 
 
 CHUNK = 8
-"""Channels of which pixels have a multiple where several tensors share them, so that copies of 16 bytes of halves stay aligned."""
+"""Channels of which pixels have a multiple where all lie together, so that copies of 16 bytes of halves stay aligned."""
+
+
+def whole_chunks(channels: int, chunk: int = CHUNK) -> int:
+    """Lanes that hold some channels and end with a chunk."""
+    return -(-channels // chunk) * chunk
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,10 @@ class ChannelsLast(Blocked):
         return math.prod((n, *spatial, self.block))
 
     def part(self, shape: tuple[int, ...], first: int) -> ChannelsLast:
-        return ChannelsLast(shape, self.block, self.first + first, shape[1])
+        """The layout of the channels from `first`; to the last of them belong the zeros behind."""
+        is_last = first + shape[1] == self.shape[1]
+        lanes = shape[1] + self.padded_lanes if is_last else shape[1]
+        return ChannelsLast(shape, self.block, self.first + first, lanes)
 
     def with_pixels(self, shape: tuple[int, ...]) -> ChannelsLast:
         return ChannelsLast(shape, self.block, self.first, self.lanes)

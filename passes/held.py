@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from graphopt.model import edit
+from graphopt.model.movers import moved_inputs, moves_elements
 
 RESIDUALS = ("Add", "Sum")
 
@@ -84,21 +85,16 @@ class Held:
                 yield from (x for i in moved_inputs(node) if (x := node.inputs[i]) is not None)
 
     def _is_mover(self, node: ir.Node) -> bool:
-        if node.domain or node.op_type not in self.movers or node.graph is not self.graph:
-            return False
-        if node.op_type == "Resize" and _mode(node) != "nearest":
-            return False
-        return all(
-            x is not None and edit.tensor(x) is None for x in (node.inputs[i] for i in moved_inputs(node))
+        return (
+            moves_elements(node, self.movers)
+            and node.graph is self.graph
+            and all(
+                x is not None and edit.tensor(x) is None for x in (node.inputs[i] for i in moved_inputs(node))
+            )
         )
 
     def _is_residual(self, node: ir.Node) -> bool:
         return not node.domain and node.op_type in RESIDUALS and node.graph is self.graph
-
-
-def moved_inputs(node: ir.Node) -> range:
-    """The inputs whose elements a node moves, if it moves any."""
-    return range(len(node.inputs) if node.op_type == "Concat" else 1)
 
 
 def _computed(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -107,8 +103,3 @@ def _computed(graph: ir.Graph) -> Iterator[ir.Value]:
     for node in graph:
         if node.op_type != "Constant":
             yield from node.outputs
-
-
-def _mode(node: ir.Node) -> str:
-    attribute = node.attributes.get("mode")
-    return "nearest" if attribute is None else attribute.as_string()

@@ -16,9 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.model import edit
+from graphopt.model.movers import MOVERS, VIEWS, moved_inputs
 from graphopt.passes.expand import ROUND_TF32, TF32_SPLITTER
 from graphopt.passes.fuse.emit import DOMAIN
-from graphopt.passes.held import RESIDUALS, Held, moved_inputs
+from graphopt.passes.held import RESIDUALS, Held
 from graphopt.rewriting.pipeline import Context, Outcome
 
 OPERANDS = {("", name): 2 for name in ("Conv", "Gemm", "MatMul")} | {
@@ -27,9 +28,6 @@ OPERANDS = {("", name): 2 for name in ("Conv", "Gemm", "MatMul")} | {
 """How many of the first inputs of a node are multiplied."""
 
 WEIGHT_INPUT = 1
-
-MOVERS = ("Concat", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that give back elements of their inputs: they move halves, if nobody wants floats of them."""
 
 LEAST_OPSET = 13
 """From which on Cast knows bfloat16."""
@@ -54,11 +52,11 @@ class Half:
     """Whether attention multiplies it as well."""
 
 
-BFLOAT16 = Half("bfloat16", ir.DataType.BFLOAT16, MOVERS, False, float.fromhex("0x1.fep127"), 2.0**-9)
-FLOAT16 = Half("float16", ir.DataType.FLOAT16, MOVERS, False, 65504.0, 2.0**-12)
+BFLOAT16 = Half("bfloat16", ir.DataType.BFLOAT16, VIEWS, False, float.fromhex("0x1.fep127"), 2.0**-9)
+FLOAT16 = Half("float16", ir.DataType.FLOAT16, VIEWS, False, 65504.0, 2.0**-12)
 FLOAT16_EVERYWHERE = replace(
     FLOAT16,
-    movers=(*MOVERS, "DepthToSpace", "MaxPool", "Resize", "Slice", "SpaceToDepth", "Split"),
+    movers=MOVERS,
     without_weights=True,
     roundoff=2.0**-11,
 )
@@ -67,7 +65,7 @@ MAY_TAKE_HALVES = (*FLOAT16_EVERYWHERE.movers, *RESIDUALS)
 """Operators besides products that may read halves."""
 
 BFLOAT16_EVERYWHERE = replace(
-    BFLOAT16, movers=(*MOVERS, "Slice", "Split"), without_weights=True, roundoff=2.0**-8
+    BFLOAT16, movers=(*VIEWS, "Slice", "Split"), without_weights=True, roundoff=2.0**-8
 )
 TF32_EVERYWHERE = Half(
     "tf32",

@@ -14,11 +14,13 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.cuda.tensor_convolution import channels_last, convolution_product
+from graphopt.backends.cuda.channels import channels_last
+from graphopt.backends.cuda.tensor_convolution import convolution_product
 from graphopt.backends.cuda.tensor_elements import BYTES
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.window import split_index
+from graphopt.backends.layout import whole_chunks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.integer_convolution import Convolution, plain_convolution
 from graphopt.backends.tensor import Tensor
@@ -66,7 +68,7 @@ def _product(convolution: Convolution, geometry: Geometry, weights: Array) -> No
     ctx, units = convolution.ctx, BYTES[convolution.input.dtype]
     source = channels_last(ctx, convolution.input, units.chunk)
     zeros = _zero_sums(ctx, geometry, weights, convolution.zero or 0)
-    store, _ = convolution.result(_whole_chunks(geometry, units.chunk))
+    store, _ = convolution.result(whole_chunks(geometry.groups * geometry.filters, units.chunk))
 
     def finish(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
         store(k, index, total if zeros is None else total - zeros(k, index))
@@ -74,11 +76,6 @@ def _product(convolution: Convolution, geometry: Geometry, weights: Array) -> No
     kernel = convolution_product(ctx, units, geometry, storage_of(source), weights.astype(np.int8), finish)
     with ctx.kernel("integer_conv") as k:
         kernel.emit(k)
-
-
-def _whole_chunks(geometry: Geometry, chunk: int) -> int:
-    """The block that holds all channels of a result."""
-    return -(-geometry.groups * geometry.filters // chunk) * chunk
 
 
 def _zero_sums(ctx: Lowering, geometry: Geometry, weights: Array, zero: int) -> Zeros | None:
@@ -114,7 +111,7 @@ def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chu
     by_taps = ctx.constant_buffer(
         np.ascontiguousarray(weights.reshape(geometry.groups, -1).T.astype(np.int8))
     )
-    store, _ = convolution.result(_whole_chunks(geometry, chunk))
+    store, _ = convolution.result(whole_chunks(geometry.groups * geometry.filters, chunk))
     shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
     with ctx.kernel("integer_depthwise") as k, k.loop(math.prod(shape), "independent", "result") as number:
         n, *place, channel = (k.bind(i) for i in split_index(number, shape))

@@ -34,13 +34,11 @@ from graphopt.backends.lower.operator import (
     is_bfloat16,
 )
 from graphopt.backends.tensor import Tensor, lazy
+from graphopt.model.movers import moved_inputs, moves_elements
 
 Array = np.ndarray[Any, Any]
 
 OPERANDS = 2
-
-MOVERS = ("Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators whose results are elements of their inputs, of Concat those of all, of others those of the first."""
 
 ROUND = "RoundToTF32"
 
@@ -90,9 +88,9 @@ def _is_tf32(value: ir.Value) -> bool:
     producer = value.producer()
     if producer is None or producer.op_type == ROUND:
         return producer is not None
-    if producer.op_type not in MOVERS or producer.domain != "":
+    if not moves_elements(producer):
         return False
-    sources = producer.inputs if producer.op_type == "Concat" else producer.inputs[:1]
+    sources = [producer.inputs[i] for i in moved_inputs(producer)]
     return all(source is not None and _is_tf32(source) for source in sources)
 
 

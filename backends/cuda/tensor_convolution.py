@@ -19,6 +19,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.channels import block_of_result, channels_last
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
@@ -42,7 +43,7 @@ def lower_convolution(ctx: Lowering, node: ir.Node, convolution: Convolution) ->
     element = element_of(ctx, convolution.input.dtype, convolution.weights.dtype)
     if element is None or weights is None or not geometry.batch:
         lower_rows(ctx, node, convolution)
-    elif convolution.is_depthwise and geometry.groups % CHUNK == 0:
+    elif convolution.is_depthwise and geometry.groups >= CHUNK:
         _Lowered(ctx, node, convolution, element).depthwise()
     elif suits_tensor_cores(geometry):
         _Lowered(ctx, node, convolution, element).product()
@@ -54,15 +55,6 @@ def suits_tensor_cores(geometry: Geometry) -> bool:
     """Whether there is anything to multiply, and every one of several groups reads and fills whole chunks."""
     whole = geometry.filters % CHUNK == geometry.channels % CHUNK == 0
     return geometry.macs > 0 and (geometry.groups == 1 or whole)
-
-
-def channels_last(ctx: Lowering, x: Tensor, chunk: int = CHUNK) -> Tensor:
-    """The tensor in memory with all channels together, in chunks of which the last one ends in zeros."""
-    lanes = -(-x.shape[1] // chunk) * chunk
-    layout = None if x.storage is None else x.storage.layout
-    if isinstance(layout, ChannelsLast) and layout.lanes == lanes and layout.is_aligned(chunk):
-        return x
-    return ctx.store(x, lanes)
 
 
 @dataclass(frozen=True)
@@ -93,16 +85,10 @@ class _Lowered:
         """The epilogue, where results go, and the bias."""
         ctx, geometry, bias = self.ctx, self.convolution.geometry, self.convolution.bias
         bias = None if bias is None else ctx.strided(bias)
-        block = self._block(following(ctx, self.node), geometry.groups * geometry.filters)
+        block = block_of_result(ctx, following(ctx, self.node), geometry.groups * geometry.filters)
         after = epilogue(ctx, self.node, block)
         out = ctx.result(after.value, after.shape, after.result.dtype, block)
         return after, storage_of(out), bias
-
-    def _block(self, value: ir.Value, channels: int) -> int:
-        """All channels together, but one after the other where they are no whole chunks or nobody wants those."""
-        home = self.ctx.homes.get(value)
-        parts = channels % CHUNK != 0 or (home is not None and home.shape[1] % CHUNK != 0)
-        return self.ctx.lanes if parts or (value.is_graph_output() and not value.uses()) else channels
 
     def _store(
         self,

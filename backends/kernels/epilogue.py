@@ -9,7 +9,8 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
-from graphopt.backends.layout import Blocked
+from graphopt.backends.codegen.program import Buffer
+from graphopt.backends.layout import Blocked, ChannelsLast
 from graphopt.backends.tensor import Index, Storage, Tensor, lazy
 
 
@@ -45,9 +46,21 @@ class Epilogue:
         """Store the result for `value`, the kernel's element at `index`, into `out`."""
         result = self.apply(k, index, value)
         layout = out.layout
+        if isinstance(layout, ChannelsLast):
+            k.store(out.buffer, layout.position(index), result)
+            self._store_padding(k, out.buffer, layout, index)
+            return
         if isinstance(layout, Blocked) and layout.padded_lanes:
             result = tirx.Select(index[1] < layout.shape[1], result, const(0, self.result.dtype))
         k.store(out.buffer, layout.position(index), result)
+
+    def _store_padding(self, k: KernelBuilder, buffer: Buffer, layout: ChannelsLast, index: Index) -> None:
+        """The zeros behind the channels of a pixel, together with the last of those."""
+        if layout.padded_lanes:
+            with k.when(tirx.EQ(index[1], const(layout.shape[1] - 1, "int32"))):
+                for lane in range(layout.shape[1], layout.lanes):
+                    position = layout.position([index[0], lane, *index[2:]])
+                    k.store(buffer, position, const(0, self.result.dtype))
 
     def into(self, out: Storage) -> Callable[[KernelBuilder, Index, Expr], None]:
         """`store` into `out`."""

@@ -19,7 +19,7 @@ from graphopt.backends.codegen.builder import INDEX, Family, KernelBuilder
 from graphopt.backends.codegen.program import Buffer, Kernel, Role, Step
 from graphopt.backends.kernels.core import Core
 from graphopt.backends.kernels.pointwise import store_pointwise
-from graphopt.backends.layout import CHUNK, Blocked, ChannelsLast, Strided, dense
+from graphopt.backends.layout import Blocked, ChannelsLast, Strided, dense, whole_chunks
 from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.operator import BITS, CARRIERS, Operator, Varying, is_bfloat16
 from graphopt.backends.lower.placement import Home
@@ -152,14 +152,13 @@ class Lowering:
         if home is None or not self._lives_there(shape, block, home):
             return self.new(shape, dtype, block)
         if home.whole not in self.wholes:
-            of_whole = home.shape[1] if block > self.lanes else block
+            of_whole = whole_chunks(home.shape[1]) if block > self.lanes else block
             self.wholes[home.whole] = self._place(home.whole, home.shape, dtype, of_whole)
         return self.part(self.wholes[home.whole], 1, home.start, shape)
 
     def _lives_there(self, shape: Sequence[int], block: int, home: Home) -> bool:
         """Whether a value of this block may have its home: in blocks of a vector, or among channels that all lie together."""
-        together = self.lanes == 1 and block == shape[1] and home.shape[1] % CHUNK == 0
-        return block == self.lanes or together
+        return block == self.lanes or (self.lanes == 1 and block == whole_chunks(shape[1]))
 
     def strided(self, tensor: Tensor) -> Tensor:
         """The same tensor in memory with any strides."""

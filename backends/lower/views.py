@@ -9,7 +9,7 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
-from graphopt.backends.layout import CHUNK, Blocked, ChannelsLast, Strided, row_major_strides
+from graphopt.backends.layout import Blocked, ChannelsLast, Strided, row_major_strides, whole_chunks
 from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.operator import (
     Lowered,
@@ -172,9 +172,8 @@ def _concat(ctx: Lowering, node: ir.Node) -> Sequence[Tensor | None]:
 def _block_of_concat(ctx: Lowering, value: ir.Value, parts: Sequence[Tensor]) -> int:
     """In which blocks channels are best put together."""
     if ctx.lanes == 1:
-        channels = sum(part.shape[1] for part in parts)
-        whole = channels % CHUNK == 0 and all(part.block == part.shape[1] > 1 for part in parts)
-        return channels if whole or value in ctx.wholes else 0
+        together = all(part.block > 1 for part in parts)
+        return whole_chunks(sum(part.shape[1] for part in parts)) if together else 0
     aligned = all(part.shape[1] % ctx.lanes == 0 for part in parts)
     blocked = aligned and (all(part.block for part in parts) or _feeds_convolutions(value))
     return ctx.lanes if blocked or value in ctx.wholes else 0

@@ -120,6 +120,17 @@ def test_channels_are_parted_and_joined_in_place(gpu: Target, tmp_path: Path, cl
     assert len(moved) == 3 + (classes == 8)
 
 
+def test_odd_channels_are_joined_in_place(gpu: Target, tmp_path: Path) -> None:
+    """Parts begin anywhere in a pixel, which ends in zeros that the last of them stores."""
+    text = """g (float[1,8,7,7] x) => (float[1,8,7,7] y) {
+        a = Conv(x, wide) b = Relu(a) c = Conv<pads=[1,1,1,1]>(b, square) d = MaxPool<kernel_shape=[1,1]>(b)
+        e = Concat<axis=1>(c, d, b) f = Concat<axis=1>(c, e) y = Conv(f, narrow) }"""
+    weights = {"wide": floats(11, 8, 1, 1), "square": floats(10, 11, 3, 3), "narrow": floats(8, 42, 1, 1)}
+    done = build(make_model(text, **weights), gpu, tmp_path)
+    assert kernels(done).count("conv") == 3
+    assert len(done.layers) == 3 + 1 + 1 + 3, kernels(done)
+
+
 def test_parts_in_another_order_are_copied(gpu: Target, tmp_path: Path) -> None:
     done = build(cross_stage("b", "a"), gpu, tmp_path)
     assert len([name for name in kernels(done) if name != "conv"]) == 3 + 1 + 2
