@@ -8,8 +8,8 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.errors import ModelError
-from graphopt.model import edit
 from graphopt.model.inference import without_weights
+from graphopt.model.normal import normalise
 from graphopt.rewriting.pipeline import Context, Outcome
 
 
@@ -24,14 +24,14 @@ class ConvertOpset:
     version: int = 18
 
     def apply(self, model: ir.Model, context: Context) -> Outcome:
-        """Replaces the graph of ``model`` by its conversion."""
+        """Replaces the graph of ``model`` by its conversion, in normal form again: axes that became inputs are constants."""
         current = model.opset_imports.get("", 0)
         if current == self.version:
             return Outcome()
         converted = self._convert(model, current)
         _restore_weights(model.graph, converted.graph)
         model.graph = converted.graph
-        edit.share_opsets(model)
+        normalise(model)
         return Outcome(True, Counter({f"opset {current} to {self.version}": 1}))
 
     def _convert(self, model: ir.Model, current: int) -> ir.Model:

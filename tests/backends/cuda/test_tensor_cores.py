@@ -128,7 +128,9 @@ def test_groups_without_whole_chunks_go_elsewhere(gpu: Target) -> None:
 def test_channels_that_are_no_whole_chunks(gpu: Target) -> None:
     """Together with zeros behind them where convolutions follow, else one after the other."""
     nodes = Nodes()
-    x = nodes.add("Relu", nodes.add("Conv", halves(2, 8, 5, 6), fixed(halves(11, 8, 3, 3)), fixed(halves(11))))
+    x = nodes.add(
+        "Relu", nodes.add("Conv", halves(2, 8, 5, 6), fixed(halves(11, 8, 3, 3)), fixed(halves(11)))
+    )
     x = nodes.add("Conv", x, fixed(halves(11, 1, 3, 3)), pads=[1, 1, 1, 1], group=11)
     x = nodes.add("Add", x, nodes.add("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
     nodes.add("Conv", x, fixed(halves(7, 11, 1, 1)))
