@@ -1,14 +1,17 @@
 """Real models compile for GPUs; on one, or an emulated one, they are verified too."""
 
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from graphopt import api
-from graphopt.backends.cuda.nvcc import find_nvcc
+from graphopt.backends.cuda import nvcc
 from graphopt.backends.targets import Target
 from measured_models import binding
+from tests.backends.cuda.test_machine_code import SPILLS
 
 FOLDER = Path(os.environ.get("GRAPHOPT_ZOO", "")) / "models"
 VERIFIED = (
@@ -56,13 +59,33 @@ def test_models_are_verified(gpu: Target, tmp_path: Path, name: str) -> None:
     assert api.build(path, tmp_path / "model.gopt", target=gpu.name, **binding(path)).verdict.passed
 
 
-@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
+@pytest.fixture
+def spills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes that each kernel compiled from now on keeps in local memory for want of registers."""
+    found: list[int] = []
+
+    def run(command: Sequence[str], folder: Path) -> None:
+        done = subprocess.run(
+            [*command, "-Xptxas=-v"], cwd=folder, check=True, capture_output=True, text=True
+        )
+        found.extend(map(int, SPILLS.findall(done.stderr)))
+
+    monkeypatch.setattr(nvcc, "run_tool", run)
+    return found
+
+
+FEW_BYTES = 8
+"""An address that waits for the end of a kernel."""
+
+
+@pytest.mark.skipif(nvcc.find_nvcc() is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", COMPILED)
-def test_models_compile(tmp_path: Path, name: str, precision: str) -> None:
-    """For both generations of tensor cores."""
+def test_models_compile(spills: list[int], tmp_path: Path, name: str, precision: str) -> None:
+    """For both generations of tensor cores, within their registers."""
     path, targets = model(name), "cuda:sm_80,cuda:sm_90"
     done = api.build(
         path, tmp_path / "model.gopt", target=targets, check=False, precision=precision, **binding(path)
     )
-    assert done.kernels
+    assert len(spills) >= done.kernels
+    assert max(spills) <= FEW_BYTES
