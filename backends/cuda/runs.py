@@ -23,6 +23,15 @@ from graphopt.backends.tensor import unravel
 LEAST = 8192
 """Threads below which runs become shorter: 64 for each multiprocessor."""
 
+BLOCK = 128
+"""Threads that have neighbouring runs."""
+
+import os
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
+"""Runs of a thread where there are `MANY` for each, so that several accesses are under way."""
+
+MANY = 1 << 18
+
 DEEP = 8
 """Runs of a tile, of 32 places along the axis that is read as it lies: rows of 128 bytes are stored by neighbouring warps."""
 
@@ -47,8 +56,11 @@ class Runs:
 
     def store(self, k: DeviceBuilder, element: Element) -> None:
         """Let every thread compute its run."""
-        with self._units(k) as unit, k.lanes(self.width) as lane:
-            element(k, self.index(k, unit, lane))
+        with self._numbers(k) as numbers:
+            for number in numbers:
+                unit, exists = self._unit(k, number)
+                with k.when(exists), k.lanes(self.width) as lane:
+                    element(k, self.index(k, unit, lane))
 
     def index(self, k: DeviceBuilder, unit: Sequence[Expr], lane: Expr) -> list[Expr]:
         """The index in memory of a lane of a run."""
@@ -58,25 +70,48 @@ class Runs:
         return [i if isinstance(i, int) else k.bind(i) for i in places]
 
     @contextmanager
-    def _units(self, k: DeviceBuilder) -> Iterator[list[Expr]]:
-        """The run of a thread, as its place along every group."""
+    def _numbers(self, k: DeviceBuilder) -> Iterator[list[Expr]]:
+        """The numbers of the runs of a thread: neighbouring threads have neighbouring ones."""
+        count = math.prod(self._space)
+        rounds = ROUNDS if self.width > 1 and count % (BLOCK * ROUNDS) == 0 and count >= MANY * ROUNDS else 1
+        with k.loop(count // rounds, "independent", "run") as number:
+            if rounds == 1:
+                yield [number]
+                return
+            first = k.bind(number // BLOCK * (BLOCK * rounds) + number % BLOCK)
+            yield [first + BLOCK * each for each in range(rounds)]
+
+    @property
+    def _tile(self) -> tuple[int, int]:
+        """Runs and neighbours of a tile of threads."""
+        assert self.across is not None
+        return min(self.shape[-1], DEEP), min(self.shape[self.across], WARP)
+
+    @property
+    def _space(self) -> list[int]:
+        """The extents of what threads are counted in: runs, or tiles and what is in them."""
         shape = self.shape
         if self.across is None:
-            with k.loop(math.prod(shape), "independent", "run") as number:
-                yield [i if isinstance(i, int) else k.bind(i) for i in unravel(number, shape)]
-            return
+            return list(shape)
         rest = [1 if axis in (self.across, len(shape) - 1) else extent for axis, extent in enumerate(shape)]
-        tile = (min(shape[-1], DEEP), min(shape[self.across], WARP))
-        counts = [-(-shape[axis] // size) for axis, size in zip((-1, self.across), tile, strict=True)]
-        space = [*rest, *counts, *tile]
-        with k.loop(math.prod(space), "independent", "run") as number:
-            *unit, block, side, depth, place = unravel(number, space)
-            unit[-1], unit[self.across] = block * tile[0] + depth, side * tile[1] + place
-            unit = [i if isinstance(i, int) else k.bind(i) for i in unit]
-            limits = [(unit[axis], shape[axis], size) for axis, size in ((-1, tile[0]), (self.across, tile[1]))]
-            tests = [at < extent for at, extent, size in limits if extent % size]
-            with k.when(tirx.op.all(*tests) if tests else True):
-                yield unit
+        depth, side = self._tile
+        return [*rest, -(-shape[-1] // depth), -(-shape[self.across] // side), depth, side]
+
+    def _unit(self, k: DeviceBuilder, number: Expr) -> tuple[list[Expr], Expr]:
+        """The place of a run along every group, and whether it exists."""
+        shape, unit = self.shape, unravel(number, self._space)
+        if self.across is None:
+            return [_named(k, i) for i in unit], True
+        *unit, block, beside, depth, place = unit
+        sizes = dict(zip((len(shape) - 1, self.across), self._tile, strict=True))
+        unit[-1], unit[self.across] = block * sizes[len(shape) - 1] + depth, beside * sizes[self.across] + place
+        unit = [_named(k, i) for i in unit]
+        tests = [unit[axis] < shape[axis] for axis, size in sizes.items() if shape[axis] % size]
+        return unit, tirx.op.all(*tests) if tests else True
+
+
+def _named(k: DeviceBuilder, i: Expr) -> Expr:
+    return i if isinstance(i, int) else k.bind(i)
 
 
 def choose_runs(k: DeviceBuilder, shape: Sequence[int], size: int, element: Element) -> Runs:
