@@ -47,6 +47,8 @@ class Grid:
     team: Any
     threads: int
     shared: int = 0
+    is_apart: bool = True
+    """Whether threads of a team meet in shared memory or at barriers, so that a block is one team."""
 
 
 class DeviceBuilder(KernelBuilder):
@@ -58,12 +60,10 @@ class DeviceBuilder(KernelBuilder):
         self._team: Any = None
         self._team_size = 0
         self._team_shared = 0
+        self._meets = False
         self._ranges: list[tuple[Any, int]] = []
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
-        self.last_lanes: Lanes | None = None
-        """What became of the last body of lanes."""
-
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
         return found
@@ -90,12 +90,12 @@ class DeviceBuilder(KernelBuilder):
     @contextmanager
     def _grid(self, extent: int, name: str) -> Iterator[Expr]:
         variable = tirx.Var(self._name(name), INDEX)
-        self._team, self._team_size, self._team_shared = None, 0, 0
+        self._team, self._team_size, self._team_shared, self._meets = None, 0, 0, False
         self._know(variable, extent)
         with self._block() as statements:
             yield variable
         if extent:
-            team = (self._team, self._team_size, self._team_shared)
+            team = (self._team, self._team_size, self._team_shared, self._meets or self._team_size > WARP)
             self.append(Grid(variable, extent, statements, *team))
 
     def team(self, threads: int) -> Expr:
@@ -126,12 +126,25 @@ class DeviceBuilder(KernelBuilder):
             yield 0
             return
         assert self._lanes is None
-        self._lanes = self.last_lanes = Lanes(width, self._ranges, self._names)
+        self._lanes = Lanes(width, self._ranges, self._names)
         try:
             with self.fresh_values():
                 yield self._lanes.lane
         finally:
             self._lanes = None
+
+    def rehearse(self, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
+        """What would become of a body of lanes; None where it does not allow them."""
+        functions, written, lanes = dict(self.functions), set(self.written), None
+        try:
+            with self._block(), self.lanes(width) as lane:
+                lanes = self._lanes
+                body(lane)
+        except Unsuited:
+            return None
+        finally:
+            self.functions, self.written = functions, written
+        return lanes
 
     def append(self, statement: Any) -> None:
         """Add a statement; what differs between lanes for each of them."""
@@ -253,6 +266,7 @@ class DeviceBuilder(KernelBuilder):
 
     def shared(self, size: int, dtype: str) -> Local:
         """Memory of a team, living until the innermost open block ends."""
+        self._meets = True
         storage = tirx.decl_buffer((size,), dtype, self._name("shared"), scope="shared")
         self.append(tirx.AllocBuffer(storage, {}))
         return Local(storage, dtype)
@@ -263,11 +277,13 @@ class DeviceBuilder(KernelBuilder):
         Names tell the dtype, as one text must not have two of a name that differ in it."""
         storage = tirx.decl_buffer((size,), dtype, self._name(f"overlay_{dtype}_"), scope="shared.dyn")
         self.append(tirx.AllocBuffer(storage, {}))
+        self._meets = True
         self._team_shared = max(self._team_shared, size * np.dtype(dtype).itemsize)
         return Local(storage, dtype)
 
     def wait(self) -> None:
         """No thread of the team goes on before all have come here, and what they wrote to shared memory can be read."""
+        self._meets = True
         self.append(tirx.Evaluate(tirx.op.tvm_storage_sync("shared")))
 
     def exchange(self, value: Expr, distance: int) -> Expr:

@@ -17,7 +17,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr
 from graphopt.backends.cuda.accesses import LARGEST
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
-from graphopt.backends.cuda.lanes import Lanes, Unsuited
+from graphopt.backends.cuda.lanes import Lanes
 from graphopt.backends.tensor import unravel
 
 LEAST = 8192
@@ -155,16 +155,9 @@ def _grouped(shape: Sequence[int], first: int, width: int) -> Runs:
 
 def _try(k: DeviceBuilder, runs: Runs, element: Element) -> tuple[Lanes, list[Expr]] | None:
     """What becomes of the elements of a run at such a unit; None where they cannot be stored together."""
-    trial = DeviceBuilder(k.twins)
-    unit = [0 if extent == 1 else trial.variable("unit", extent) for extent in runs.shape]
-    try:
-        with trial.lanes(runs.width) as lane:
-            element(trial, runs.index(trial, unit, lane))
-    except Unsuited:
-        return None
-    tried = trial.last_lanes
-    assert tried is not None
-    return None if tried.scattered_writes else (tried, unit)
+    unit = [0 if extent == 1 else k.variable("unit", extent) for extent in runs.shape]
+    lanes = k.rehearse(runs.width, lambda lane: element(k, runs.index(k, unit, lane)))
+    return None if lanes is None or lanes.scattered_writes else (lanes, unit)
 
 
 def _across(k: DeviceBuilder, runs: Runs, element: Element) -> Runs:
