@@ -4,7 +4,7 @@ body asks for a team, every block of threads does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +132,11 @@ class DeviceBuilder(KernelBuilder):
                 yield self._lanes.lane
         finally:
             self._lanes = None
+
+    def know_flat(self, index: Sequence[Expr], shape: Sequence[int], position: Expr) -> None:
+        """An index, whose parts have names, is that of a flat position within `shape`."""
+        if self._lanes is not None:
+            self._lanes.know_flat(index, shape, position)
 
     def rehearse(self, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
         """What would become of a body of lanes; None where it does not allow them."""

@@ -7,13 +7,14 @@ conditions around them must not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tvm import ir, sym, tirx
 from tvm_ffi import structural_mutate
 
 from graphopt.backends.codegen.builder import INDEX, Expr, Local, dtype_of
+from graphopt.backends.layout import row_major_strides
 
 
 class Unsuited(Exception):
@@ -50,6 +51,7 @@ class Lanes:
         self.scattered: list[tuple[Any, Expr]] = []
         """Reads that are not, with their offsets."""
         self.scattered_writes = 0
+        self._flat: list[tuple[list[tuple[Any, int]], Expr]] = []
         self._own: dict[Any, list[Any]] = {self.lane: [tirx.const(i, INDEX) for i in range(width)]}
         self._meaning: dict[Any, Expr] = {}
         self._analyzer = sym.Analyzer()
@@ -59,6 +61,13 @@ class Lanes:
     def know(self, variable: Any, extent: int) -> None:
         """A variable is in [0, extent)."""
         self._analyzer.bind(variable, ir.Range(0, max(extent, 1)))
+
+    def know_flat(self, index: Sequence[Expr], shape: Sequence[int], position: Expr) -> None:
+        """An index is that of a flat position, which is not seen of what its parts are after simplification."""
+        strides = zip(index, row_major_strides(shape), strict=True)
+        parts = [(i, stride) for i, stride in strides if isinstance(i, tirx.Var)]
+        if len(parts) > 1:
+            self._flat.append((parts, position))
 
     def varies(self, node: Any) -> bool:
         """Whether an expression or statement differs between lanes."""
@@ -97,7 +106,7 @@ class Lanes:
         """Where the first lane finds its element, and how far on each next one does; None where there is no such number."""
         if not self.varies(offset):
             return offset, 0
-        found = self._linear(self.inlined(offset), self.lane)
+        found = self._linear(self.inlined(self._flattened(offset)), self.lane)
         return None if found is None or self.varies(found[0]) else found
 
     def step(self, offset: Expr, variable: Any) -> int | None:
@@ -111,6 +120,17 @@ class Lanes:
         if len(coefficients) != 2 or not isinstance(coefficients[0], tirx.IntImm):
             return None
         return coefficients[1], int(coefficients[0])
+
+    def _flattened(self, offset: Expr) -> Expr:
+        """The same offset, with a flat position in place of the parts of an index that only occur as such."""
+        for parts, position in self._flat:
+            found = sym.detect_linear_equation(self._analyzer.simplify(offset), [i for i, _ in parts])
+            if len(found) <= len(parts) or not all(isinstance(each, tirx.IntImm) for each in found[:-1]):
+                continue
+            factor = int(found[len(parts) - 1]) // parts[-1][1]
+            if factor and all(int(c) == factor * stride for c, (_, stride) in zip(found[:-1], parts, strict=True)):
+                offset = position * factor + found[-1]
+        return offset
 
     def is_multiple(self, offset: Expr, number: int) -> bool:
         """Whether an offset that is the same for all lanes is known to be a multiple."""

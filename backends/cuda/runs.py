@@ -66,8 +66,12 @@ class Runs:
         """The index in memory of a lane of a run."""
         *outer, run = unit
         flat = [*outer, run * self.width + lane if self.width > 1 else run]
-        places = (i for group, at in zip(self.groups, flat, strict=True) for i in unravel(at, group))
-        return [i if isinstance(i, int) else k.bind(i) for i in places]
+        index: list[Expr] = []
+        for group, position in zip(self.groups, flat, strict=True):
+            places = [_named(k, i) for i in unravel(position, group)]
+            k.know_flat(places, group, position)
+            index += places
+        return index
 
     @contextmanager
     def _numbers(self, k: DeviceBuilder) -> Iterator[list[Expr]]:
