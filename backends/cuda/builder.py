@@ -24,7 +24,7 @@ from graphopt.backends.codegen.builder import (
 )
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.cuda.accesses import READ, READ_WHERE, WRITE, access_bytes
+from graphopt.backends.cuda.accesses import LARGEST, READ, READ_WHERE, WRITE, access_bytes
 from graphopt.backends.cuda.lanes import LaneLocal, Lanes, Unsuited
 
 WARP = 32
@@ -32,6 +32,9 @@ WARP = 32
 
 INDEPENDENT = ("parallel", "balanced", "independent")
 """Kinds of loops whose iterations may run in any order."""
+
+WIDTHS = (16, 8, 4, 2)
+"""Of runs of neighbouring elements."""
 
 ALL_LANES = 0xFFFFFFFF
 
@@ -151,6 +154,23 @@ class DeviceBuilder(KernelBuilder):
             self.functions, self.written = functions, written
         return lanes
 
+    def widest(
+        self, extent: int, body: Callable[[Expr], Any], least: int = 1, all_reads: bool = True
+    ) -> int:
+        """The longest runs in which a thread can do `body` for positions below `extent`, so that at least so many are left: as long
+        as 16 bytes hold of the smallest elements, if all that it writes, and unless told otherwise all that it reads, comes in whole
+        accesses; else 1."""
+        for width in WIDTHS:
+            if extent % width or extent < width * least:
+                continue
+            first = self.variable("run", extent // width) * width
+            tried = self.rehearse(width, lambda lane, first=first: body(first + lane))
+            if tried is None or tried.scattered_writes or (all_reads and tried.scattered) or not tried.whole:
+                continue
+            if min(map(element_size, tried.whole)) * width <= LARGEST:
+                return width
+        return 1
+
     def append(self, statement: Any) -> None:
         """Add a statement; what differs between lanes for each of them."""
         lanes = self._lanes
@@ -162,9 +182,17 @@ class DeviceBuilder(KernelBuilder):
 
     def bind(self, expr: Expr) -> Expr:
         """As on CPUs; it is remembered what integers stand for."""
-        if self._lanes is not None and self._lanes.is_plain:
+        lanes = self._lanes
+        if lanes is None:
+            return self._named(expr, super().bind(expr))
+        if lanes.is_plain or isinstance(expr, int | float):
             return expr
+        expr = lanes.simplified(expr)
         name = super().bind(expr)
+        return name if lanes.varies(expr) else self._named(expr, name)
+
+    def _named(self, expr: Expr, name: Expr) -> Expr:
+        """A name, which is remembered if it is one of an integer."""
         if name is not expr and dtype_of(name) == INDEX:
             self._names[name] = expr
         return name
@@ -245,8 +273,9 @@ class DeviceBuilder(KernelBuilder):
     def when(self, condition: Expr) -> Iterator[None]:
         """As on CPUs; statements that only some lanes run are written out for each lane together."""
         lanes = self._lanes
-        if lanes is None or condition is True or not lanes.varies(condition):
-            with super().when(condition):
+        same = condition if lanes is None or condition is True else lanes.uniform(condition)
+        if lanes is None or same is not None:
+            with super().when(same):
                 yield
             return
         if lanes.is_plain:

@@ -7,11 +7,11 @@ conditions around them must not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tvm import ir, sym, tirx
-from tvm_ffi import structural_mutate
+from tvm_ffi import structural_mutate, structural_walk
 
 from graphopt.backends.codegen.builder import INDEX, Expr, Local, dtype_of
 from graphopt.backends.layout import row_major_strides
@@ -77,8 +77,8 @@ class Lanes:
         """A statement for each lane."""
         if isinstance(statement, tirx.Bind):
             variable, value = statement.var, statement.value
-            if dtype_of(variable).startswith("int"):
-                self._meaning[variable] = self.inlined(value)
+            if dtype_of(variable) == INDEX and _is_arithmetic(value):
+                self._meaning[variable] = value
             own = [tirx.Var(f"{variable.name}_{i}", dtype_of(variable)) for i in range(self.width)]
             made = [tirx.Bind(name, self.of_lane(value, i)) for i, name in enumerate(own)]
             self._own[variable] = own
@@ -91,9 +91,29 @@ class Lanes:
         return structural_mutate(node, [(tirx.Var, lambda v, mutator: own[v][lane] if v in own else v)])
 
     def inlined(self, value: Expr) -> Expr:
-        """An integer with what the lane decides in place of its names."""
+        """An integer with what the lane decides in place of its names, and divisions that can be simplified."""
         meaning = self._meaning
-        return structural_mutate(value, [(tirx.Var, lambda v, mutator: meaning.get(v, v))])
+        callbacks = [
+            (tirx.Var, lambda v, mutator: meaning.get(v, v)),
+            (tirx.Div, lambda v, mutator: self._divided(v, mutator, tirx.op.floordiv)),
+            (tirx.Mod, lambda v, mutator: self._divided(v, mutator, tirx.op.floormod)),
+        ]
+        return structural_mutate(value, callbacks)
+
+    def _divided(self, value: Any, mutator: Any, floored: Callable[[Expr, Expr], Expr]) -> Expr:
+        """A division or its rest; rounded down where that is the same, as nothing is negative."""
+        a, b = mutator.mutate(value.a), mutator.mutate(value.b)
+        if isinstance(b, tirx.IntImm) and int(b) > 0:
+            least = self._analyzer.const_int_bound(self._spelled_out(a)).min_value
+            if least >= 0:
+                return floored(a, b)
+        return type(value)(a, b)
+
+    def simplified(self, value: Expr) -> Expr:
+        """A value that is to have a name; of integers what is left when it is known that the lane is one of few."""
+        if dtype_of(value) != INDEX or not self.varies(value) or not _is_arithmetic(value):
+            return value
+        return self._analyzer.simplify(self.inlined(value))
 
     def uniform(self, condition: Expr) -> Expr | None:
         """A condition as one that is the same for all lanes; None if it is not."""
@@ -146,3 +166,10 @@ class Lanes:
     def _divides(self, offset: Expr, number: int) -> bool:
         rest = self._analyzer.simplify(tirx.op.floormod(offset, number))
         return isinstance(rest, tirx.IntImm) and int(rest) == 0
+
+
+def _is_arithmetic(value: Expr) -> bool:
+    """Whether a value comes from names and numbers alone."""
+    found: list[Any] = []
+    structural_walk(value, [((ir.TensorLoad, ir.Call), found.append)])
+    return not found

@@ -12,7 +12,6 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const, storage_dtype
-from graphopt.backends.cuda.accesses import LARGEST
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.rows import fold_team
 from graphopt.backends.cuda.runs import choose_runs
@@ -110,15 +109,7 @@ class DeviceReduce(ReduceKernel):
     def _width(self, k: DeviceBuilder, kept: Sequence[int]) -> int:
         """Neighbouring columns that are read with one access, fewer where tiles of them would leave multiprocessors idle."""
         index = {axis: k.variable("place", self.x.shape[axis]) for axis in range(self.x.rank)}
-        axis, width = kept[-1], LARGEST // np.dtype(storage_dtype(self.x.dtype)).itemsize
-        while width > 1:
-            run = k.variable("run", self.x.shape[axis] // width)
-            tried = k.rehearse(
-                width, lambda lane, at=run * width: self._read(k, {**index, axis: at + lane})
-            )
-            if self.x.shape[axis] % width == 0 and tried is not None and not tried.scattered:
-                break
-            width //= 2
+        width = k.widest(self.x.shape[kept[-1]], lambda p: k.bind(self._read(k, {**index, kept[-1]: p})))
         results = math.prod(self.x.shape[a] for a in kept)
         while width > WARPS or (width > NARROWEST and results < width * WARP * MULTIPROCESSORS):
             width //= 2

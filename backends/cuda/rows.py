@@ -9,8 +9,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const, dtype_of
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.cuda.accesses import LARGEST
-from graphopt.backends.cuda.builder import WARP, DeviceBuilder, element_size
+from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.kernels.rows import Element, Fold, Row
 
 TEAMS = ((1024, WARP), (4096, 128), (8192, 256), (16384, 512))
@@ -21,8 +20,6 @@ LARGEST_TEAM = 256
 
 IN_REGISTERS = 16384
 """Elements of the longest row that threads keep to themselves."""
-
-WIDEST = 8
 
 Place = Callable[[Expr, Expr], None]
 """Takes a position of a row, and its number among those that the thread has; where these are many, among those of its run."""
@@ -74,15 +71,8 @@ class Share:
 
 def share(k: DeviceBuilder, extent: int, element: Element) -> Share:
     """The longest runs of which all that `element` reads comes with whole accesses, and that all threads of a team have."""
-    width, team = WIDEST, team_size(extent)
-    thread = k.team(team)
-    while width > 1:
-        if extent % width == 0 and extent >= width * team:
-            tried = k.rehearse(width, lambda lane, width=width: k.bind(element(thread * width + lane)))
-            sizes = [element_size(buffer) for buffer in tried.whole] if tried else []
-            if tried and not tried.scattered and sizes and min(sizes) * width <= LARGEST:
-                break
-        width //= 2
+    k.team(team_size(extent))
+    width = k.widest(extent, lambda position: k.bind(element(position)), team_size(extent))
     return Share(extent, width)
 
 
