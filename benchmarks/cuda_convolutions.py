@@ -96,14 +96,12 @@ def build(folder: Path, cases: Sequence[tuple[Convolution, int]]) -> None:
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, shape)
             for name, shape in (("x", case.shape(batch)), ("y", case.out(batch)))
         )
-        steps = {"strides": [case.stride] * 2, "pads": [case.pad] * 4}
+        steps: dict[str, Any] = {"strides": [case.stride] * 2, "pads": [case.pad] * 4}
         node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], **steps)
         graph = onnx.helper.make_graph(
             [node], "conv", [x], [y], [onnx.numpy_helper.from_array(case.weights(), "w")]
         )
-        model = onnx.helper.make_model(
-            graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8
-        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
         compile_model(model, case.path(folder, batch), "fp32")
 
 

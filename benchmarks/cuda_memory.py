@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn import functional
 
 from cuda_peers import Run, compile_model, error, kernels, ours, show
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 HALF = ("fp16",)
 TYPES = {"fp16": (torch.float16, "float16"), "fp32": (torch.float32, "float")}
@@ -45,7 +45,7 @@ class Case:
     peer: Callable[..., Tensor]
     kernel: str = ""
     channels_last: bool = False
-    weights: dict[str, tuple[int, ...]] | None = None
+    weights: Mapping[str, tuple[int, ...]] | None = None
     moved: int = 0
     """Elements that the named kernel reads and writes; of whole models all of them."""
     types: tuple[str, ...] = tuple(TYPES)
@@ -75,7 +75,9 @@ def _depthwise(stride: int) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, w: functional.conv2d(x, w, None, stride, 1, 1, x.shape[1])
 
 
-def _images(name: str, kernel: str, size: tuple[int, ...], node: str, out: tuple[int, ...], peer: Any) -> Case:
+def _images(
+    name: str, kernel: str, size: tuple[int, ...], node: str, out: tuple[int, ...], peer: Any
+) -> Case:
     """A kernel on images in channels-last form, as convolutions give them: behind a depthwise one of 1x1."""
     text = f"""t = Conv<group={size[1]}>(x, w)
                z = {node}"""
@@ -199,12 +201,15 @@ def bandwidth(count: int, dtype: torch.dtype) -> float:
     """TB/s of torch's copy that reads and writes as many elements in sum."""
     x = torch.ones(count // 2, device="cuda", dtype=dtype)
     y = torch.empty_like(x)
-    return 2e-6 * x.numel() * x.element_size() / sum(kernels(lambda: y.copy_(x)).values())
+    megabytes: float = 2e-6 * x.numel() * x.element_size()
+    return megabytes / sum(kernels(lambda: y.copy_(x)).values())
 
 
 def operands(case: Case, dtype: torch.dtype) -> list[Tensor]:
     generator = torch.Generator("cuda").manual_seed(3)
-    return [torch.rand(shape, generator=generator, device="cuda").sub_(0.5).to(dtype) for shape in case.shapes]
+    return [
+        torch.rand(shape, generator=generator, device="cuda").sub_(0.5).to(dtype) for shape in case.shapes
+    ]
 
 
 def measure_case(case: Case, kind: str, folder: Path, inductor: bool) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class DeviceBuilder(KernelBuilder):
         self._ranges: list[tuple[Any, int]] = []
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
+
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
         return found
@@ -154,22 +155,23 @@ class DeviceBuilder(KernelBuilder):
             self.functions, self.written = functions, written
         return lanes
 
-    def widest(
-        self, extent: int, body: Callable[[Expr], Any], least: int = 1, all_reads: bool = True
-    ) -> int:
+    def widest(self, extent: int, body: Callable[[Expr], Any], least: int = 1, all_reads: bool = True) -> int:
         """The longest runs in which a thread can do `body` for positions below `extent`, so that at least so many are left: as long
         as 16 bytes hold of the smallest elements, if all that it writes, and unless told otherwise all that it reads, comes in whole
         accesses; else 1."""
         for width in WIDTHS:
             if extent % width or extent < width * least:
                 continue
-            first = self.variable("run", extent // width) * width
-            tried = self.rehearse(width, lambda lane, first=first: body(first + lane))
+            tried = self._rehearse_run(extent, width, body)
             if tried is None or tried.scattered_writes or (all_reads and tried.scattered) or not tried.whole:
                 continue
             if min(map(element_size, tried.whole)) * width <= LARGEST:
                 return width
         return 1
+
+    def _rehearse_run(self, extent: int, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
+        first = self.variable("run", extent // width) * width
+        return self.rehearse(width, lambda lane: body(first + lane))
 
     def append(self, statement: Any) -> None:
         """Add a statement; what differs between lanes for each of them."""
@@ -206,7 +208,11 @@ class DeviceBuilder(KernelBuilder):
         found = lanes.first(offset)
         if found is not None and found[1] == 0:
             return super().load(buffer, found[0])
-        if found is None or not self._is_whole(buffer, *found) or any(each is None for each in lanes.conditions):
+        if (
+            found is None
+            or not self._is_whole(buffer, *found)
+            or any(each is None for each in lanes.conditions)
+        ):
             lanes.scattered.append((buffer, offset))
             return value
         lanes.whole.append(buffer)
@@ -254,7 +260,9 @@ class DeviceBuilder(KernelBuilder):
         registers = self._registers(lanes.width, storage_dtype(buffer.dtype))
         self.append(tirx.BufferStore(registers.storage, value, [lanes.lane]))
         for place in range(0, lanes.width, each // element_size(buffer)):
-            self.invoke(WRITE[each], self.address(buffer, start + place), tirx.op.address_of(registers[place]))
+            self.invoke(
+                WRITE[each], self.address(buffer, start + place), tirx.op.address_of(registers[place])
+            )
 
     def _registers(self, size: int, dtype: str) -> Local:
         """Scratch memory that all lanes see."""
@@ -284,7 +292,11 @@ class DeviceBuilder(KernelBuilder):
         with self._block() as statements:
             yield
         lanes.is_plain = False
-        self.append(tirx.IfThenElse(condition, tirx.SeqStmt(statements) if len(statements) > 1 else statements[0], None))
+        self.append(
+            tirx.IfThenElse(
+                condition, tirx.SeqStmt(statements) if len(statements) > 1 else statements[0], None
+            )
+        )
 
     def guard(self, condition: Expr, make: Callable[[], Expr], otherwise: Expr) -> Expr:
         """As on CPUs."""

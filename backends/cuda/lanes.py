@@ -71,7 +71,9 @@ class Lanes:
 
     def varies(self, node: Any) -> bool:
         """Whether an expression or statement differs between lanes."""
-        return not isinstance(node, int | float) and any(v in self._own for v in tirx.analysis.undefined_vars(node, []))
+        return not isinstance(node, int | float) and any(
+            v in self._own for v in tirx.analysis.undefined_vars(node, [])
+        )
 
     def copies(self, statement: Any) -> list[Any]:
         """A statement for each lane."""
@@ -148,7 +150,9 @@ class Lanes:
             if len(found) <= len(parts) or not all(isinstance(each, tirx.IntImm) for each in found[:-1]):
                 continue
             factor = int(found[len(parts) - 1]) // parts[-1][1]
-            if factor and all(int(c) == factor * stride for c, (_, stride) in zip(found[:-1], parts, strict=True)):
+            if factor and all(
+                int(c) == factor * stride for c, (_, stride) in zip(found[:-1], parts, strict=True)
+            ):
                 offset = position * factor + found[-1]
         return offset
 

@@ -94,7 +94,14 @@ class DeviceReduce(ReduceKernel):
                 self._store(k, {**index, axis: own}, self._finish(k, total[0], None))
 
     def _fold_part(
-        self, k: DeviceBuilder, index: dict[int, Expr], axis: int, first: Expr, part: Expr, partial: Local, width: int
+        self,
+        k: DeviceBuilder,
+        index: dict[int, Expr],
+        axis: int,
+        first: Expr,
+        part: Expr,
+        partial: Local,
+        width: int,
     ) -> None:
         """Fold the rows of one warp, `width` columns from `first`."""
         folded = [self.x.shape[a] for a in self.axes]

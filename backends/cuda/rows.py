@@ -12,7 +12,7 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.kernels.rows import Element, Fold, Row
 
-TEAMS = ((1024, WARP), (4096, 128), (8192, 256), (16384, 512))
+TEAMS = ((768, WARP), (3072, 128), (6144, 256), (16384, 512))
 """Threads that share out a row, by the longest one. Up to a warp they need no shared memory to fold it."""
 
 LARGEST_TEAM = 256
@@ -132,7 +132,9 @@ class TeamRow(Row):
         assert isinstance(k, DeviceBuilder)
         self.k = self.device = k
         self.extent = self.padded = extent
-        self.dtype, self.lanes, self.memory, self.start = dtype, 1, memory, start
+        self.dtype, self.lanes, self.start = dtype, 1, start
+        if memory is not None:
+            self.memory = memory
         self.share = Share(extent, 1)
         self._number: Expr = 0
         """Of the element at hand among those of the thread."""

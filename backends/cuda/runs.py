@@ -26,8 +26,7 @@ LEAST = 8192
 BLOCK = 128
 """Threads that have neighbouring runs."""
 
-import os
-ROUNDS = int(os.environ.get("ROUNDS", "1"))
+ROUNDS = 1
 """Runs of a thread where there are `MANY` for each, so that several accesses are under way."""
 
 MANY = 1 << 18
@@ -108,7 +107,10 @@ class Runs:
             return [_named(k, i) for i in unit], True
         *unit, block, beside, depth, place = unit
         sizes = dict(zip((len(shape) - 1, self.across), self._tile, strict=True))
-        unit[-1], unit[self.across] = block * sizes[len(shape) - 1] + depth, beside * sizes[self.across] + place
+        unit[-1], unit[self.across] = (
+            block * sizes[len(shape) - 1] + depth,
+            beside * sizes[self.across] + place,
+        )
         unit = [_named(k, i) for i in unit]
         tests = [unit[axis] < shape[axis] for axis, size in sizes.items() if shape[axis] % size]
         return unit, tirx.op.all(*tests) if tests else True

@@ -70,7 +70,12 @@ def test_elements_of_all_shapes(gpu: Target, shape: tuple[int, ...], dtype: str)
 def test_places_that_do_not_exist(gpu: Target, extent: int) -> None:
     nodes = Nodes()
     x = half(2, 3, 5, extent)
-    for pads in ((0, 0, 1, 0, 0, 0, 2, 0), (0, 0, 0, 8, 0, 0, 0, 8), (0, 0, 0, 1, 0, 0, 0, 2), (1, 0, 0, 0, 0, 2, 0, 3)):
+    for pads in (
+        (0, 0, 1, 0, 0, 0, 2, 0),
+        (0, 0, 0, 8, 0, 0, 0, 8),
+        (0, 0, 0, 1, 0, 0, 0, 2),
+        (1, 0, 0, 0, 0, 2, 0, 3),
+    ):
         nodes.add("Pad", x, fixed(np.array(pads)), fixed(np.array(3, np.float16)))
     nodes.add("Pad", x, fixed(np.array([0, 0, 0, 2, 0, 0, 0, 3])), mode="reflect")
     nodes.check(gpu)
@@ -132,14 +137,18 @@ def test_columns(gpu: Target, monkeypatch: pytest.MonkeyPatch, shape: tuple[int,
     nodes.check(gpu)
 
 
-@pytest.mark.parametrize("shape", [(3, 64), (1027, 32), (2, 96), (5, 768), (2, 1000), (3, 1028), (2, 4096), (2, 8200)])
+@pytest.mark.parametrize(
+    "shape", [(3, 64), (1027, 32), (2, 96), (5, 768), (2, 1000), (3, 1028), (2, 4096), (2, 8200)]
+)
 def test_rows_in_registers(gpu: Target, shape: tuple[int, int]) -> None:
     nodes = Nodes()
     extent = shape[-1]
     for dtype in ("float16", "float32"):
         x = (random(*shape) * 5).astype(dtype)
         nodes.add("Softmax", x)
-        nodes.add("LayerNormalization", x, fixed(random(extent, dtype=dtype)), fixed(random(extent, dtype=dtype)))
+        nodes.add(
+            "LayerNormalization", x, fixed(random(extent, dtype=dtype)), fixed(random(extent, dtype=dtype))
+        )
         nodes.add("ReduceMean", x, fixed(np.array([1])))
     nodes.check(gpu)
 
@@ -163,7 +172,9 @@ WHOLE = [
     pytest.param(model_of("Add", half(3, 16), half(16)), 2, id="a row for all"),
     pytest.param(model_of("Add", half(3, 16), half(3, 1)), 1, id="one for a row"),
     pytest.param(model_of("Add", half(4, 6, 2), half(4, 6, 2)), 2, id="runs over several axes"),
-    pytest.param(model_of("Slice", half(6, 40), *(fixed(np.array([each])) for each in (8, 40, 1))), 1, id="a part"),
+    pytest.param(
+        model_of("Slice", half(6, 40), *(fixed(np.array([each])) for each in (8, 40, 1))), 1, id="a part"
+    ),
     pytest.param(model_of("Transpose", half(3, 4, 16), perm=[1, 0, 2]), 1, id="of other axes"),
 ]
 
@@ -183,9 +194,16 @@ def test_padding_of_other_axes_is_a_condition_of_whole_accesses() -> None:
 
 
 ONE_BY_ONE = [
-    pytest.param(model_of("Slice", half(6, 40), *(fixed(np.array([each])) for each in (3, 35, 1))), id="begins between"),
-    pytest.param(model_of("Slice", half(6, 41), *(fixed(np.array([each])) for each in (0, 40, 1))), id="odd rows"),
-    pytest.param(model_of("Slice", half(6, 40), *(fixed(np.array([each])) for each in (0, 32, 1, 2))), id="every second"),
+    pytest.param(
+        model_of("Slice", half(6, 40), *(fixed(np.array([each])) for each in (3, 35, 1))), id="begins between"
+    ),
+    pytest.param(
+        model_of("Slice", half(6, 41), *(fixed(np.array([each])) for each in (0, 40, 1))), id="odd rows"
+    ),
+    pytest.param(
+        model_of("Slice", half(6, 40), *(fixed(np.array([each])) for each in (0, 32, 1, 2))),
+        id="every second",
+    ),
     pytest.param(model_of("Pad", half(3, 16), fixed(np.array([0, 4, 0, 4]))), id="other lanes exist"),
     pytest.param(model_of("Transpose", half(16, 8), perm=[1, 0]), id="transposed"),
     pytest.param(model_of("Gather", half(6, 8), np.array([5, 1] * 4), axis=1), id="gathered"),
