@@ -4,7 +4,7 @@ body asks for a team, every block of threads does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +12,29 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import INDEX, Expr, Family, KernelBuilder, Local, dtype_of
+from graphopt.backends.codegen.builder import (
+    INDEX,
+    Expr,
+    Family,
+    KernelBuilder,
+    Local,
+    const,
+    dtype_of,
+    storage_dtype,
+)
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
+from graphopt.backends.cuda.accesses import LARGEST, READ, READ_WHERE, WRITE, access_bytes
+from graphopt.backends.cuda.lanes import LaneLocal, Lanes, Unsuited
 
 WARP = 32
 """Threads that run in step and can read each other's registers."""
 
 INDEPENDENT = ("parallel", "balanced", "independent")
 """Kinds of loops whose iterations may run in any order."""
+
+WIDTHS = (16, 8, 4, 2)
+"""Of runs of neighbouring elements."""
 
 ALL_LANES = 0xFFFFFFFF
 
@@ -36,6 +50,8 @@ class Grid:
     team: Any
     threads: int
     shared: int = 0
+    is_apart: bool = True
+    """Whether threads of a team meet in shared memory or at barriers, so that a block is one team."""
 
 
 class DeviceBuilder(KernelBuilder):
@@ -47,6 +63,10 @@ class DeviceBuilder(KernelBuilder):
         self._team: Any = None
         self._team_size = 0
         self._team_shared = 0
+        self._meets = False
+        self._ranges: list[tuple[Any, int]] = []
+        self._names: dict[Any, Expr] = {}
+        self._lanes: Lanes | None = None
 
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
@@ -64,28 +84,235 @@ class DeviceBuilder(KernelBuilder):
             with self._grid(extent, name) as variable:
                 yield variable
             return
+        if self._lanes is not None and (self._lanes.is_plain or self._lanes.varies(extent)):
+            raise Unsuited
         with super().loop(extent, "unroll" if kind == "unroll" else "serial", name) as variable:
+            if isinstance(extent, int) and extent > 1:
+                self._know(variable, extent)
             yield variable
 
     @contextmanager
     def _grid(self, extent: int, name: str) -> Iterator[Expr]:
         variable = tirx.Var(self._name(name), INDEX)
-        self._team, self._team_size, self._team_shared = None, 0, 0
+        self._team, self._team_size, self._team_shared, self._meets = None, 0, 0, False
+        self._know(variable, extent)
         with self._block() as statements:
             yield variable
         if extent:
-            team = (self._team, self._team_size, self._team_shared)
+            team = (self._team, self._team_size, self._team_shared, self._meets or self._team_size > WARP)
             self.append(Grid(variable, extent, statements, *team))
 
     def team(self, threads: int) -> Expr:
         """Let a whole block of threads run each iteration of the grid around; gives the number of the thread in it."""
         if self._team is None:
             self._team, self._team_size = tirx.Var(self._name("thread"), INDEX), threads
+            self._know(self._team, threads)
         assert self._team_size == threads
         return self._team
 
+    def _know(self, variable: Any, extent: int) -> None:
+        self._ranges.append((variable, extent))
+        if self._lanes is not None:
+            self._lanes.know(variable, extent)
+
+    def variable(self, name: str, extent: int) -> Expr:
+        """A number in [0, extent) that comes from elsewhere."""
+        variable = tirx.Var(self._name(name), INDEX)
+        self._know(variable, extent)
+        return variable
+
+    @contextmanager
+    def lanes(self, width: int) -> Iterator[Expr]:
+        """What the body says of one lane, a thread does for `width` of them. Raises Unsuited where the body does not allow it.
+
+        Elements of buffers that neighbouring lanes find next to each other are read and written together."""
+        if width == 1:
+            yield 0
+            return
+        assert self._lanes is None
+        self._lanes = Lanes(width, self._ranges, self._names)
+        try:
+            with self.fresh_values():
+                yield self._lanes.lane
+        finally:
+            self._lanes = None
+
+    def know_flat(self, index: Sequence[Expr], shape: Sequence[int], position: Expr) -> None:
+        """An index, whose parts have names, is that of a flat position within `shape`."""
+        if self._lanes is not None:
+            self._lanes.know_flat(index, shape, position)
+
+    def rehearse(self, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
+        """What would become of a body of lanes; None where it does not allow them."""
+        functions, written, lanes = dict(self.functions), set(self.written), None
+        try:
+            with self._block(), self.lanes(width) as lane:
+                lanes = self._lanes
+                body(lane)
+        except Unsuited:
+            return None
+        finally:
+            self.functions, self.written = functions, written
+        return lanes
+
+    def widest(self, extent: int, body: Callable[[Expr], Any], least: int = 1, all_reads: bool = True) -> int:
+        """The longest runs in which a thread can do `body` for positions below `extent`, so that at least so many are left: as long
+        as 16 bytes hold of the smallest elements, if all that it writes, and unless told otherwise all that it reads, comes in whole
+        accesses; else 1."""
+        for width in WIDTHS:
+            if extent % width or extent < width * least:
+                continue
+            tried = self._rehearse_run(extent, width, body)
+            if tried is None or tried.scattered_writes or (all_reads and tried.scattered) or not tried.whole:
+                continue
+            if min(map(element_size, tried.whole)) * width <= LARGEST:
+                return width
+        return 1
+
+    def _rehearse_run(self, extent: int, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
+        first = self.variable("run", extent // width) * width
+        return self.rehearse(width, lambda lane: body(first + lane))
+
+    def append(self, statement: Any) -> None:
+        """Add a statement; what differs between lanes for each of them."""
+        lanes = self._lanes
+        if lanes is None or lanes.is_plain or not lanes.varies(statement):
+            super().append(statement)
+            return
+        for copy in lanes.copies(statement):
+            super().append(copy)
+
+    def bind(self, expr: Expr) -> Expr:
+        """As on CPUs; it is remembered what integers stand for."""
+        lanes = self._lanes
+        if lanes is None:
+            return self._named(expr, super().bind(expr))
+        if lanes.is_plain or isinstance(expr, int | float):
+            return expr
+        expr = lanes.simplified(expr)
+        name = super().bind(expr)
+        return name if lanes.varies(expr) else self._named(expr, name)
+
+    def _named(self, expr: Expr, name: Expr) -> Expr:
+        """A name, which is remembered if it is one of an integer."""
+        if name is not expr and dtype_of(name) == INDEX:
+            self._names[name] = expr
+        return name
+
+    def load(self, buffer: Buffer, offset: Expr) -> Expr:
+        """Element `offset` of `buffer`; those of all lanes together where they are neighbours."""
+        lanes, value = self._lanes, super().load(buffer, offset)
+        if lanes is None or lanes.is_plain or not lanes.varies(self.loads[-1][1]):
+            return value
+        offset = self.loads[-1][1]
+        found = lanes.first(offset)
+        if found is not None and found[1] == 0:
+            return super().load(buffer, found[0])
+        if (
+            found is None
+            or not self._is_whole(buffer, *found)
+            or any(each is None for each in lanes.conditions)
+        ):
+            lanes.scattered.append((buffer, offset))
+            return value
+        lanes.whole.append(buffer)
+        return self._read(buffer, found[0], lanes)
+
+    def _is_whole(self, buffer: Buffer, start: Expr, step: int) -> bool:
+        """Whether neighbouring lanes have neighbours that can be accessed together."""
+        assert self._lanes is not None
+        width = self._lanes.width
+        each = access_bytes(width, element_size(buffer))
+        return step == 1 and each > 0 and self._lanes.is_multiple(start, each // element_size(buffer))
+
+    def _read(self, buffer: Buffer, start: Expr, lanes: Lanes) -> Expr:
+        """The lane's one of the neighbours from `start`."""
+        each = access_bytes(lanes.width, element_size(buffer))
+        registers = self._registers(lanes.width, storage_dtype(buffer.dtype))
+        count = each // element_size(buffer)
+        conditions = [condition for condition in lanes.conditions if condition is not None]
+        for place in range(0, lanes.width, count):
+            to, source = tirx.op.address_of(registers[place]), self.address(buffer, start + place)
+            if conditions:
+                self.invoke(READ_WHERE[each], to, source, tirx.op.all(*conditions))
+            else:
+                self.invoke(READ[each], to, source)
+        value = registers[lanes.lane]
+        return tirx.NE(value, const(0, "int8")) if buffer.dtype == "bool" else value
+
+    def store(self, buffer: Buffer, offset: Expr, value: Expr) -> None:
+        """Write one element; those of all lanes together where they are neighbours."""
+        lanes = self._lanes
+        if lanes is None or isinstance(offset, int) or not lanes.varies(offset):
+            super().store(buffer, offset, value)
+            return
+        found = None if lanes.is_plain else lanes.first(offset)
+        if found is None or not self._is_whole(buffer, *found):
+            lanes.scattered_writes += 1
+            super().store(buffer, offset, value)
+            return
+        lanes.whole.append(buffer)
+        self.written.add(buffer)
+        self._write(buffer, found[0], tirx.Cast("int8", value) if buffer.dtype == "bool" else value, lanes)
+
+    def _write(self, buffer: Buffer, start: Expr, value: Expr, lanes: Lanes) -> None:
+        each = access_bytes(lanes.width, element_size(buffer))
+        registers = self._registers(lanes.width, storage_dtype(buffer.dtype))
+        self.append(tirx.BufferStore(registers.storage, value, [lanes.lane]))
+        for place in range(0, lanes.width, each // element_size(buffer)):
+            self.invoke(
+                WRITE[each], self.address(buffer, start + place), tirx.op.address_of(registers[place])
+            )
+
+    def _registers(self, size: int, dtype: str) -> Local:
+        """Scratch memory that all lanes see."""
+        return super().local(size, dtype)
+
+    def local(self, size: int, dtype: str) -> Local:
+        """Scratch memory, of every lane."""
+        lanes = self._lanes
+        if lanes is None:
+            return super().local(size, dtype)
+        if lanes.is_plain:
+            raise Unsuited
+        return LaneLocal(super().local(size * lanes.width, dtype).storage, dtype, lanes.lane, lanes.width)
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """As on CPUs; statements that only some lanes run are written out for each lane together."""
+        lanes = self._lanes
+        same = condition if lanes is None or condition is True else lanes.uniform(condition)
+        if lanes is None or same is not None:
+            with super().when(same):
+                yield
+            return
+        if lanes.is_plain:
+            raise Unsuited
+        lanes.is_plain = True
+        with self._block() as statements:
+            yield
+        lanes.is_plain = False
+        self.append(
+            tirx.IfThenElse(
+                condition, tirx.SeqStmt(statements) if len(statements) > 1 else statements[0], None
+            )
+        )
+
+    def guard(self, condition: Expr, make: Callable[[], Expr], otherwise: Expr) -> Expr:
+        """As on CPUs."""
+        lanes = self._lanes
+        if lanes is None:
+            return super().guard(condition, make, otherwise)
+        same = lanes.uniform(condition)
+        lanes.conditions.append(same)
+        try:
+            return super().guard(condition if same is None else same, make, otherwise)
+        finally:
+            lanes.conditions.pop()
+
     def shared(self, size: int, dtype: str) -> Local:
         """Memory of a team, living until the innermost open block ends."""
+        self._meets = True
         storage = tirx.decl_buffer((size,), dtype, self._name("shared"), scope="shared")
         self.append(tirx.AllocBuffer(storage, {}))
         return Local(storage, dtype)
@@ -96,11 +323,13 @@ class DeviceBuilder(KernelBuilder):
         Names tell the dtype, as one text must not have two of a name that differ in it."""
         storage = tirx.decl_buffer((size,), dtype, self._name(f"overlay_{dtype}_"), scope="shared.dyn")
         self.append(tirx.AllocBuffer(storage, {}))
+        self._meets = True
         self._team_shared = max(self._team_shared, size * np.dtype(dtype).itemsize)
         return Local(storage, dtype)
 
     def wait(self) -> None:
         """No thread of the team goes on before all have come here, and what they wrote to shared memory can be read."""
+        self._meets = True
         self.append(tirx.Evaluate(tirx.op.tvm_storage_sync("shared")))
 
     def exchange(self, value: Expr, distance: int) -> Expr:
@@ -110,6 +339,8 @@ class DeviceBuilder(KernelBuilder):
 
     def assign(self, local: Local, index: Expr, value: Expr, lanes: int = 1) -> None:
         """Write scratch memory; a broadcast value element by element."""
+        if isinstance(local, LaneLocal):
+            index = local.place(index)
         if not isinstance(value, tirx.Broadcast):
             super().assign(local, index, value, lanes)
             return
@@ -133,3 +364,8 @@ class DeviceBuilder(KernelBuilder):
             value = self.bind(combine(value, tirx.Cast(dtype, self.exchange(value, distance))))
             distance //= 2
         return value
+
+
+def element_size(buffer: Buffer) -> int:
+    """Bytes of an element in memory."""
+    return np.dtype(storage_dtype(buffer.dtype)).itemsize

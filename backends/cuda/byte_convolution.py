@@ -6,7 +6,6 @@ weights of the taps that are inside the image, as padding, which is multiplied a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,12 +13,13 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
+from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.channels import channels_last
+from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.cuda.tensor_convolution import convolution_product
 from graphopt.backends.cuda.tensor_elements import BYTES
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.geometry import Axis
-from graphopt.backends.kernels.window import split_index
 from graphopt.backends.layout import whole_chunks
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.integer_convolution import Convolution, plain_convolution
@@ -105,7 +105,7 @@ def _inside(axis: Axis) -> Array:
 
 
 def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chunk: int) -> None:
-    """A thread for every result, neighbours for neighbouring channels."""
+    """A thread for a run of neighbouring channels of every pixel."""
     ctx, zero = convolution.ctx, convolution.zero or 0
     x = channels_last(ctx, convolution.input, chunk)
     by_taps = ctx.constant_buffer(
@@ -113,8 +113,9 @@ def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chu
     )
     store, _ = convolution.result(whole_chunks(geometry.groups * geometry.filters, chunk))
     shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
-    with ctx.kernel("integer_depthwise") as k, k.loop(math.prod(shape), "independent", "result") as number:
-        n, *place, channel = (k.bind(i) for i in split_index(number, shape))
+
+    def element(k: KernelBuilder, result: Sequence[Expr]) -> None:
+        n, *place, channel = result
         total = k.local(1, SUM)
         k.assign(total, 0, const(0, SUM))
         for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
@@ -122,6 +123,10 @@ def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chu
             value = _input(k, geometry, x, [n, channel, *place], taps, zero)
             k.assign(total, 0, total[0] + weight * value)
         store(k, [n, channel, *place], total[0])
+
+    with ctx.kernel("integer_depthwise") as k:
+        assert isinstance(k, DeviceBuilder)
+        choose_runs(k, shape, 1, element).store(k, element)
 
 
 def _input(

@@ -23,6 +23,11 @@ FEW = 16384
 
 SMALL = 32
 
+TEAMS = 4
+"""Of a warp each that a block has where they are `MANY`, so that a multiprocessor has more of them at a time."""
+
+MANY = 1024
+
 MOST_ARGUMENTS = 256
 """Of a kernel, and tensors of a model: as many as the runtime has room for."""
 
@@ -47,7 +52,8 @@ def device_functions(builder: KernelBuilder) -> list[Function]:
 
 def _launch(grid: Grid) -> Launch:
     if grid.team is not None:
-        return Launch(grid.extent, grid.threads, grid.shared)
+        teams = 1 if grid.is_apart or grid.extent < MANY else TEAMS
+        return Launch(-(-grid.extent // teams), grid.threads * teams, grid.shared)
     threads = SMALL if grid.extent <= FEW else THREADS
     return Launch(-(-grid.extent // threads), threads)
 
@@ -57,13 +63,18 @@ def _body(grid: Grid) -> list[Any]:
     launch = _launch(grid)
     block, thread = tirx.Var("block", INDEX), tirx.Var("thread", INDEX)
     if grid.team is not None:
-        numbers = [tirx.Bind(grid.variable, block), tirx.Bind(grid.team, thread)]
-        return [_bound(block, thread, launch, [*numbers, *grid.statements])]
+        teams, size = launch.threads // grid.threads, tirx.const(grid.threads, INDEX)
+        number = block * teams + tirx.op.floordiv(thread, size)
+        numbers = [tirx.Bind(grid.variable, number), tirx.Bind(grid.team, tirx.op.floormod(thread, size))]
+        return [_bound(block, thread, launch, [*numbers, _existing(grid, teams)])]
     number = tirx.Bind(grid.variable, block * launch.threads + thread)
+    return [_bound(block, thread, launch, [number, _existing(grid, launch.threads)])]
+
+
+def _existing(grid: Grid, iterations: int) -> Any:
+    """What an iteration does, if it is one; a block has so many."""
     work = _sequence(grid.statements)
-    if grid.extent % launch.threads:
-        work = tirx.IfThenElse(grid.variable < grid.extent, work, None)
-    return [_bound(block, thread, launch, [number, work])]
+    return tirx.IfThenElse(grid.variable < grid.extent, work, None) if grid.extent % iterations else work
 
 
 def _bound(block: Any, thread: Any, launch: Launch, statements: Sequence[Any]) -> Any:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder
 from graphopt.backends.codegen.program import Buffer
+from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents
-from graphopt.backends.kernels.window import split_index
+from graphopt.backends.cuda.runs import choose_runs
 
 Store = Callable[[KernelBuilder, Expr, Expr, Expr, Expr], None]
 """Takes product of the batch, row, column, and the sum."""
 
 
 def in_parts(
-    k: KernelBuilder,
+    k: DeviceBuilder,
     extents: Extents,
     parts: int,
     sums: Buffer,
@@ -31,15 +33,17 @@ def in_parts(
         k.store(sums, _flat([part, batch, row, column], shape), value)
 
     emit(keep)
-    with k.loop(extents.results, "independent", "result") as number:
-        batch, row, column = (
-            k.bind(i) for i in split_index(number, [extents.batch, extents.rows, extents.columns])
-        )
+
+    def add_up(k: KernelBuilder, index: Sequence[Expr]) -> None:
+        batch, row, column = index
         total = k.local(1, sums.dtype)
-        k.assign(total, 0, k.load(sums, number))
+        k.assign(total, 0, k.load(sums, _flat([0, *index], shape)))
         with k.loop(parts - 1, "unroll", "part") as part:
-            k.assign(total, 0, total[0] + k.load(sums, (part + 1) * extents.results + number))
+            k.assign(total, 0, total[0] + k.load(sums, _flat([part + 1, *index], shape)))
         store(k, batch, row, column, total[0])
+
+    size = np.dtype(sums.dtype).itemsize
+    choose_runs(k, shape[1:], size, add_up).store(k, add_up)
 
 
 def _flat(index: Sequence[Expr], shape: Sequence[int]) -> Expr:

@@ -1,20 +1,22 @@
-"""Elementwise kernels: every thread computes one element, neighbours next to each other in memory."""
+"""Elementwise kernels: every thread computes a run of neighbouring elements."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-from graphopt.backends.codegen.builder import KernelBuilder, const
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
+from graphopt.backends.cuda.builder import DeviceBuilder, element_size
+from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.layout import Blocked
-from graphopt.backends.tensor import Storage, Tensor, unravel
+from graphopt.backends.tensor import Storage, Tensor
 
 
 def store_elements(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) -> None:
-    """Compute every element of `value` into `out`, in the order of memory; zeros where blocks have no channels."""
+    """Compute every element of `value` into `out`; zeros where blocks have no channels."""
+    assert isinstance(k, DeviceBuilder)
     layout = out.layout
-    shape = layout.physical_shape(value.shape)
-    with k.loop(math.prod(shape), "independent", "element") as element:
-        physical = [i if isinstance(i, int) else k.bind(i) for i in unravel(element, shape)]
+
+    def element(k: KernelBuilder, physical: Sequence[Expr]) -> None:
         index = layout.logical(physical)
         if isinstance(layout, Blocked) and layout.padded_lanes:
             exists = index[1] < value.shape[1]
@@ -22,3 +24,6 @@ def store_elements(k: KernelBuilder, value: Tensor, out: Storage, lanes: int) ->
         else:
             result = value.read(k, index)
         k.store(out.buffer, layout.position(index), result)
+
+    shape = layout.physical_shape(value.shape)
+    choose_runs(k, shape, element_size(out.buffer), element).store(k, element)

@@ -18,9 +18,10 @@ import onnx_ir as ir
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.builder import DeviceBuilder, element_size
 from graphopt.backends.cuda.channels import block_of_result, channels_last
 from graphopt.backends.cuda.extents import Extents
+from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
@@ -104,7 +105,7 @@ class _Lowered:
         after.store(k, out, index, cast(value, after.dtype))
 
     def depthwise(self) -> None:
-        """A thread for every result, neighbours for neighbouring channels."""
+        """A thread for a run of neighbouring channels of every pixel."""
         ctx, geometry = self.ctx, self.convolution.geometry
         x = channels_last(ctx, self.convolution.input)
         weights = self.convolution.weights.constant
@@ -112,8 +113,9 @@ class _Lowered:
         by_taps = ctx.constant_buffer(np.ascontiguousarray(weights.reshape(geometry.groups, -1).T))
         after, out, bias = self._results()
         shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
-        with ctx.kernel("depthwise") as k, k.loop(math.prod(shape), "independent", "result") as number:
-            n, *place, channel = (k.bind(i) for i in _split(number, shape))
+
+        def element(k: KernelBuilder, result: Sequence[Expr]) -> None:
+            n, *place, channel = result
             total = k.local(1, SUM)
             k.assign(total, 0, const(0.0, SUM))
             for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
@@ -121,6 +123,10 @@ class _Lowered:
                 value = _input(k, geometry, x, n, channel, place, taps)
                 k.assign(total, 0, total[0] + weight * value)
             self._store(k, after, out, bias, [n, channel, *place], total[0])
+
+        with ctx.kernel("depthwise") as k:
+            assert isinstance(k, DeviceBuilder)
+            choose_runs(k, shape, element_size(out.buffer), element).store(k, element)
 
 
 def convolution_product(

@@ -30,6 +30,9 @@ FEW = 32
 
 AT_A_TIME = 8
 
+LONGEST = 8
+"""Results of a run."""
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -211,11 +214,21 @@ class _Team:
         for row, column, value in self.units.results():
             k.assign(sums, row * width + column, value)
         k.wait()
-        count = tile.rows * tile.columns // tile.threads
-        some = count if count <= FEW else AT_A_TIME
+        run = self._run(sums, width)
+        count = tile.rows * tile.columns // tile.threads // run
+        some = count if count * run <= FEW else max(AT_A_TIME // run, 1)
         with k.loop(count // some, "serial", "round") as number, k.loop(some, "unroll", "result") as i:
-            position = k.bind((number * some + i) * tile.threads + self.thread)
-            self._store_one(sums, width, position)
+            at = k.bind((number * some + i) * tile.threads + self.thread)
+            with k.lanes(run) as lane:
+                self._store_one(sums, width, at * run + lane if run > 1 else at)
+
+    def _run(self, sums: Local, width: int) -> int:
+        """Neighbouring results that a thread finishes together."""
+        tile = self.tile
+        least = tile.threads * (tile.rows * tile.columns // tile.threads // LONGEST)
+        return self.k.widest(
+            tile.rows * tile.columns, lambda position: self._store_one(sums, width, position), least, False
+        )
 
     def _store_one(self, sums: Local, width: int, position: Expr) -> None:
         k, tile, product, extents = self.k, self.tile, self.product, self.product.extents

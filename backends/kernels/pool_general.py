@@ -23,6 +23,9 @@ PARALLEL_TAPS = 50_000
 Store = Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 """Stores a result, given its output index `[n, c, spatial...]`."""
 
+Output = Callable[[KernelBuilder, Sequence[Expr]], None]
+"""Computes the result at an output index."""
+
 
 @dataclass(frozen=True)
 class GeneralPool:
@@ -31,14 +34,13 @@ class GeneralPool:
     input: Tensor
     axes: tuple[Axis, ...]
 
-    @contextmanager
-    def outputs(self, k: KernelBuilder) -> Iterator[list[Expr]]:
-        """A loop over all outputs; gives the index of each."""
+    def outputs(self, k: KernelBuilder, body: Output) -> None:
+        """`body` for every output."""
         shape = [*self.input.shape[:2], *(axis.output for axis in self.axes)]
         taps = math.prod(shape) * math.prod(axis.kernel for axis in self.axes)
         kind = loop_kind(taps, PARALLEL_TAPS)
         with k.loop(math.prod(shape[:-1]), kind, "row") as row, k.loop(shape[-1], "serial", "x") as x:
-            yield [*(k.bind(i) for i in split_index(row, shape[:-1])), x]
+            body(k, [*(k.bind(i) for i in split_index(row, shape[:-1])), x])
 
     @contextmanager
     def taps(self, k: KernelBuilder, index: Sequence[Expr]) -> Iterator[tuple[Expr, list[Expr]]]:
@@ -69,7 +71,7 @@ def emit_max(
     def position(source: Sequence[Expr]) -> Expr:
         return cast(sum(i * stride for i, stride in zip(source, strides, strict=True)), "int32")
 
-    with pool.outputs(k) as index:
+    def output(k: KernelBuilder, index: Sequence[Expr]) -> None:
         best, place = k.local(1, dtype), k.local(1, "int32")
         k.assign(best, 0, const(lowest, dtype))
         k.assign(place, 0, position(pool.first_source(k, index)))
@@ -81,6 +83,8 @@ def emit_max(
             plane = (index[0] * pool.input.shape[1] + index[1]) * math.prod(spatial)
             store_position(k, index, cast(plane + place[0], "int64"))
 
+    pool.outputs(k, output)
+
 
 def emit_sum(
     k: KernelBuilder,
@@ -91,12 +95,15 @@ def emit_sum(
     store: Store,
 ) -> None:
     """The sum of `before(input)`, then `after(sum, output index)`."""
-    with pool.outputs(k) as index:
+
+    def output(k: KernelBuilder, index: Sequence[Expr]) -> None:
         total = k.local(1, accumulator)
         k.assign(total, 0, const(0, accumulator))
         with pool.taps(k, index) as (value, _):
             k.assign(total, 0, total[0] + before(cast(value, accumulator)))
         store(k, index, cast(after(total[0], index), pool.input.dtype))
+
+    pool.outputs(k, output)
 
 
 def covered(axis: Axis, position: Expr, end: int | None) -> Expr:

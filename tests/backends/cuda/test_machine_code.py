@@ -32,6 +32,10 @@ SPILLS = re.compile(r"(\d+) bytes spill stores")
 SERIAL = "C7510"
 """The warning that sums of `wgmma` are moved while it runs, so that every one is waited for."""
 
+LOCAL_MEMORY = re.compile(r"\b(LDL|STL)\b")
+WHOLE_READ, WHOLE_WRITE = re.compile(r"\bLDG\.E\.128\b"), re.compile(r"\bSTG\.E\.128\b")
+READ, WRITE = re.compile(r"\bLDG\b"), re.compile(r"\bSTG\b")
+
 UNITS = {"sm_80": "HMMA", "sm_90": "HGMMA"}
 BYTE_UNITS = {"sm_80": "IMMA", "sm_90": "IGMMA"}
 """The instructions by which floats and bytes are multiplied."""
@@ -120,14 +124,19 @@ def test_kernels_keep_everything_in_registers(
 
 def check_instructions(cubin: Path, unit: str) -> None:
     """Products are multiplied by the unit, and nothing goes through local memory."""
+    found = disassembled(cubin)
+    assert sum(unit in text for text in found.values()) >= 3
+    assert not [name for name, text in found.items() if LOCAL_MEMORY.search(text)]
+
+
+def disassembled(cubin: Path) -> dict[str, str]:
+    """The instructions of every function."""
     tool = shutil.which("cuobjdump", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
     if tool is None:
         pytest.skip("cuobjdump is not installed; registers and spills were checked")
     listing = subprocess.run([tool, "-sass", str(cubin)], check=True, capture_output=True, text=True).stdout
     names = re.findall(r"Function : (\S+)", listing)
-    found = dict(zip(names, listing.split("Function : ")[1:], strict=True))
-    assert sum(unit in text for text in found.values()) >= 4
-    assert not [name for name, text in found.items() if re.search(r"\b(LDL|STL)\b", text)]
+    return dict(zip(names, listing.split("Function : ")[1:], strict=True))
 
 
 def test_the_same_kernels_give_the_same_machine_code() -> None:
@@ -138,3 +147,50 @@ def test_the_same_kernels_give_the_same_machine_code() -> None:
 def test_what_the_compiler_refuses_is_told() -> None:
     with pytest.raises(TargetError, match=r"kernels\.cu"):
         compile_cubins(["not CUDA"], "sm_80")
+
+
+def memory_bound() -> Nodes:
+    """Kernels that only move elements of tensors that are large enough for runs."""
+    nodes = Nodes(opset=23)
+    x = half(1024, 1024)
+    nodes.add("Relu", nodes.add("Add", x, half(1024, 1024)))
+    nodes.add("Gelu", nodes.add("Add", random(1024, 1024), random(1024)))
+    nodes.add("Transpose", half(64, 8, 16, 64), perm=[0, 2, 1, 3])
+    nodes.add("LayerNormalization", x, fixed(half(1024)), fixed(half(1024)))
+    nodes.add("Softmax", half(1024, 512))
+    nodes.add("MatMul", half(1024, 64), fixed(half(64, 1024)))
+    images = nodes.add("Conv", half(8, 64, 56, 56), fixed(half(64, 1, 3, 3)), group=64, pads=[1, 1, 1, 1])
+    nodes.add("MaxPool", images, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    return nodes
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_neighbours_are_read_and_written_together(arch: str, tmp_path: Path) -> None:
+    """Every write of 16 bytes, and every read but those of images that are moved to channels-last form and of sums."""
+    found = machine_code(memory_bound(), arch, tmp_path)
+    assert len(found) >= 10
+    for name, listing in found.items():
+        assert not LOCAL_MEMORY.search(listing), name
+        if "copy" not in name or WHOLE_READ.search(listing):
+            assert len(WHOLE_READ.findall(listing)) == len(READ.findall(listing)), name
+        assert len(WHOLE_WRITE.findall(listing)) == len(WRITE.findall(listing)) > 0, name
+
+
+def test_odd_rows_are_read_and_written_one_by_one(tmp_path: Path) -> None:
+    nodes = Nodes()
+    nodes.add("Relu", half(1023, 1023))
+    nodes.add("Softmax", half(1023, 511))
+    for name, listing in machine_code(nodes, "sm_90", tmp_path).items():
+        assert READ.search(listing), name
+        assert not WHOLE_READ.search(listing), name
+        assert not WHOLE_WRITE.search(listing), name
+
+
+def machine_code(nodes: Nodes, arch: str, folder: Path) -> dict[str, str]:
+    """The instructions of every kernel of a model."""
+    model = ir.from_proto(nodes.proto())
+    models.normalise(model)
+    _, functions = distinct_kernels([lower_model(model, TARGETS[f"cuda:{arch}"].core, machine=GPU)])
+    (cubin,) = compile_cubins([cuda_source(functions, arch)], arch)
+    (folder / "kernels.cubin").write_bytes(cubin)
+    return disassembled(folder / "kernels.cubin")

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -65,6 +66,24 @@ static inline bool __hlt(half a, half b) { return a < b; }
 static inline half __float2half_rn(float x) { return (half)x; }
 static inline float __half2float(half x) { return (float)x; }
 static inline bool __hisnan(half x) { return x != x; }
+
+// Accesses must be aligned, as those of a GPU.
+static inline const void *emulated_aligned(const void *address, uintptr_t bytes) {
+    if ((uintptr_t)address % bytes) abort();
+    return address;
+}
+#define ACCESS(bytes)                                                                                                 \
+    static inline void graphopt_read##bytes(void *to, const void *from) {                                             \
+        std::memcpy(to, emulated_aligned(from, bytes), bytes);                                                        \
+    }                                                                                                                 \
+    static inline void graphopt_read##bytes##_where(void *to, const void *from, bool exists) {                        \
+        std::memset(to, 0, bytes);                                                                                    \
+        if (exists) graphopt_read##bytes(to, from);                                                                   \
+    }                                                                                                                 \
+    static inline void graphopt_write##bytes(void *to, const void *from) {                                            \
+        std::memcpy((void *)emulated_aligned(to, bytes), from, bytes);                                                \
+    }
+ACCESS(4) ACCESS(8) ACCESS(16)
 
 static inline void graphopt_copy16(void *to, const void *from, int exists) {
     std::memset(to, 0, 16);
