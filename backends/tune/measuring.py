@@ -28,7 +28,7 @@ class Measurer:
         self._stop()
 
     def measure(self, built: Built, pairs: list[tuple[int, int]]) -> Iterator[Answer | None]:
-        """Times of every pair of variants, one after the other; None for one that crashed or did not end."""
+        """Times of every pair of variants, one after the other; None for one that crashed, did not end, or computed something else."""
         done = 0
         while done < len(pairs):
             try:
@@ -40,7 +40,7 @@ class Measurer:
                 yield None
                 done += 1
 
-    def _answers(self, request: Request) -> Iterator[Answer]:
+    def _answers(self, request: Request) -> Iterator[Answer | None]:
         patience = NEXT_ANSWER_S
         if self._child is None:
             self._child, patience = Child(MODULE), FIRST_ANSWER_S
