@@ -29,7 +29,8 @@ WARP_TILES = ((16, 32), (32, 32), (64, 32), (32, 64), (64, 64))
 WARPS_DOWN, WARPS_ACROSS = (1, 2, 4), (1, 2, 4)
 """What a warp computes, and how many of them a tile has."""
 
-FEWEST_THREADS, MOST_THREADS = 64, 512
+FEWEST_THREADS, MOST_THREADS = 64, 256
+"""Of tiles of warps; more leave too few registers for each."""
 
 TEAMS = (1, 2, 3, 4)
 """Teams that share a multiprocessor: a tile has as many stages as fit for so many."""

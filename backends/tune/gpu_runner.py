@@ -55,7 +55,8 @@ class GpuLoaded:
         self._originals = [_on_gpu(noise(size, 1 + i)) for i, size in enumerate(self._sizes)]
         self._inputs = [Block(size) for size in self._sizes]
         self._output = Block(built.outputs[1][0])
-        self._cache = Block(_flush_bytes())
+        self._flushed = _flush_bytes()
+        self._cache = Block(self._flushed)
         self._events = _event(), _event()
         self._tables = _table(self._inputs), _table([self._output])
         self._expected: dict[int, Array] = {}
@@ -96,7 +97,7 @@ class GpuLoaded:
     def _prepare(self) -> None:
         """The cache holds nothing of weights, and operands."""
         with inside():
-            ask("cuMemsetD8Async", _place(self._cache), 0, ctypes.c_size_t(_flush_bytes()), None)
+            ask("cuMemsetD8Async", _place(self._cache), 0, ctypes.c_size_t(self._flushed), None)
             for block, original, size in zip(self._inputs, self._originals, self._sizes, strict=True):
                 ask("cuMemcpyAsync", _place(block), _place(original), ctypes.c_size_t(size), None)
 
