@@ -71,10 +71,11 @@ def convolution(workload: Workload, config: Config, core: Core) -> Standalone:
     taps = (axis.kernel for axis in geometry.axes)
     right = "int8" if element.size == 1 else element.dtype
     weights = np.zeros((geometry.groups * geometry.filters, geometry.channels, *taps), right)
-    source = stored(program.input(math.prod(inside), element.dtype), inside, Blocked(inside, inside[1]))
-    layout = Blocked(outside, outside[1]) if workload["by_rows"] else dense(outside)
-    store = _storing(program, element, layout, math.prod(outside))
-    by_rows = bool(workload["by_rows"])
+    together, by_rows = ctx.twin(Blocked), bool(workload["by_rows"])
+    source = stored(program.input(math.prod(inside), element.dtype), inside, together(inside, inside[1]))
+    lanes = -(-outside[1] // element.chunk) * element.chunk
+    layout = together(outside, lanes) if by_rows else dense(outside)
+    store = _storing(program, element, layout, layout.size(outside))
     _emit(
         program,
         ctx,
