@@ -73,9 +73,8 @@ def convolution(workload: Workload, config: Config, core: Core) -> Standalone:
     weights = np.zeros((geometry.groups * geometry.filters, geometry.channels, *taps), right)
     together, by_rows = ctx.twin(Blocked), bool(workload["by_rows"])
     source = stored(program.input(math.prod(inside), element.dtype), inside, together(inside, inside[1]))
-    lanes = -(-outside[1] // element.chunk) * element.chunk
-    layout = together(outside, lanes) if by_rows else dense(outside)
-    store = _storing(program, element, layout, layout.size(outside))
+    layout = together(outside, outside[1]) if by_rows else dense(outside)
+    store = _storing(program, element, layout, math.prod(outside))
     _emit(
         program,
         ctx,

@@ -43,6 +43,7 @@ TASKS = [
     tensor_product.workload(Extents(1, 20, 32, 160), 1, along_depth=True),
     tensor_product.workload(Extents(1, 20, 32, 40), 4, along_depth=True),
     tensor_convolution.workload(Geometry(1, 1, 8, 16, (AXIS, AXIS)), 2, by_rows=True),
+    tensor_convolution.workload(Geometry(1, 1, 8, 13, (AXIS,)), 2, by_rows=True),
     tensor_convolution.workload(Geometry(1, 2, 16, 16, (AXIS,)), 1, by_rows=False),
 ]
 BAD_COLUMNS = 64
