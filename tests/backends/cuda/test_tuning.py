@@ -120,6 +120,19 @@ def test_a_bad_candidate_costs_a_worker_at_most(
     assert counting.started == (1 if how == "is wrong" else 2)
 
 
+def test_a_gpu_that_is_lost_ends_the_search(
+    emulated: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed before is recorded, and nothing else."""
+    monkeypatch.setattr(search, "BATCH", 6)
+    monkeypatch.setattr(measuring, "MOST_DEATHS", 3)
+    monkeypatch.setenv("GRAPHOPT_EMULATED_MEMORY", "4096")
+    with pytest.raises(TuningError, match=r"3 candidates failed in a row.*exit code 1"):
+        tuned([PRODUCT], tmp_path / "db", 6)
+    times = Database(tmp_path / "db").times(TARGET.name, PRODUCT)
+    assert [spent for _, spent in times] == [None, None]
+
+
 class _Counted:
     started: int
 
