@@ -22,7 +22,7 @@ from graphopt.backends.tune import gpu_runner, measuring, search
 from graphopt.backends.tune.builders import Builders
 from graphopt.backends.tune.building import Candidate, build
 from graphopt.backends.tune.database import Database, Trial, versions
-from graphopt.backends.tune.gpu_runner import agree, noise
+from graphopt.backends.tune.gpu_runner import agree, largest, noise
 from graphopt.backends.tune.measuring import Measurer
 from graphopt.backends.tune.places import Here
 from graphopt.backends.tune.protocol import Answer
@@ -250,18 +250,21 @@ def test_roundings_agree_and_nothing_else_does(dtype: str) -> None:
     values = noise(1 << 12, 0).view(dtype)
     numbers = gpu_runner._floats(values)
     assert np.abs(numbers).max() < 2
-    assert agree(values, values.copy())
-    assert agree(values ^ 1 if dtype == "uint16" else np.nextafter(values, values.dtype.type(0)), values)
+    size = largest(values)
+    assert agree(values, values.copy(), size)
+    assert agree(
+        values ^ 1 if dtype == "uint16" else np.nextafter(values, values.dtype.type(0)), values, size
+    )
     wrong = values.copy()
     wrong[7] = -wrong[7] if dtype != "uint16" else wrong[7] ^ 0x8000
-    assert not agree(wrong, values)
+    assert not agree(wrong, values, size)
     unwritten = values.copy()
     unwritten[7:8].view(np.uint8)[:] = gpu_runner.UNWRITTEN
-    assert not agree(unwritten, values)
-    assert not agree(unwritten, unwritten)
+    assert not agree(unwritten, values, size)
+    assert not agree(unwritten, unwritten, largest(unwritten))
 
 
 def test_bytes_agree_where_they_are_equal() -> None:
     values = noise(100, 0).view(np.int8)
-    assert agree(values, values.copy())
-    assert not agree(values ^ 1, values)
+    assert agree(values, values.copy(), largest(values))
+    assert not agree(values ^ 1, values, largest(values))
