@@ -106,14 +106,14 @@ def _for_device(
     profile: bool,
     schedules: Schedules | None,
 ) -> _Made:
-    """Schedules are always chosen by rules. Raises TargetError for a profile."""
+    """Raises TargetError for a profile."""
     from graphopt.backends.cuda.compiler import compile_for_device
     from graphopt.backends.cuda.machine import GPU
 
     if profile:
         raise TargetError(f"{target.name}: kernels on GPUs cannot be profiled yet")
     progress("lower")
-    programs = [lower_model(model, target.core, machine=GPU) for model in models]
+    programs = [lower_model(model, target.core, schedules, GPU) for model in models]
     plans = plan_memory(programs)
     code = compile_for_device(programs, plans, target.device, target.compiler, progress)
     return _Made(programs, plans, code.shared, [], code.glue, code.symbols)

@@ -57,7 +57,7 @@ def tune(path: Path, seconds: float, folder: Path) -> tuple[Run, list[State]]:
     for model in models:
         run_preset(model, building.COMPILE_PRESET, (), Context(0, lambda stage: None))
     target = native()
-    found = extract(models, target.core)
+    found = extract(models, target)
     with Builders(CPUS) as builders:
         started = time.monotonic()
         search = Search(found.tasks, target, Database(folder / "db"), builders, flush_bytes(found))

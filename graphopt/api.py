@@ -32,6 +32,7 @@ from graphopt.compiling.judging import (
     verification_feeds,
     verify_rewrite,
 )
+from graphopt.compiling.precision import make_room, multiplying, prepare, require_known
 from graphopt.compiling.presets import run_preset
 from graphopt.errors import GraphoptError, TargetError, VerificationError
 from graphopt.feeds.matching import match_feeds
@@ -141,20 +142,28 @@ def tune(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     bind: Mapping[str, np.ndarray[Any, Any]] | None = None,
     preset: str = COMPILE_PRESET,
+    precision: str = "fp32",
+    keep_float: Sequence[str] = (),
     progress: Progress = lambda stage: None,
 ) -> TuningReport:
     """Measure schedules for the kernels of a model and keep them in the database, from which `build` takes them.
 
-    Raises GraphoptError.
+    `precision` and `keep_float` are those with which the model will be built. Raises GraphoptError.
     """
     from graphopt.backends.targets import find_target
 
+    require_known(precision, keep_float)
     progress("optimize")
+    one = multiplying(find_target(target), precision)
     variants = make_variants(read(model), Binding(dims or {}, input_shapes or {}, bind or {}))
+    make_room(variants.models, precision)
     for variant in variants.models:
         run_preset(variant, preset, (), Context(0, progress))
+    prepared = prepare(
+        variants.models, one, precision, keep_float, partial(verification_feeds, inputs=(), seed=0)
+    )
     progress("tune")
-    return search(variants.models, find_target(target), tuning, progress)
+    return search(prepared.models, one, tuning, progress)
 
 
 def optimize(

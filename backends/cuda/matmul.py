@@ -16,7 +16,6 @@ from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
 from graphopt.backends.cuda.tensor_elements import BYTES, Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
-from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.core import Core
@@ -27,6 +26,8 @@ from graphopt.backends.lower.encoded import Encoded
 from graphopt.backends.lower.matmul import Product
 from graphopt.backends.lower.operands import stride_of
 from graphopt.backends.lower.views import reshape, transpose
+from graphopt.backends.schedules import tensor_product
+from graphopt.backends.schedules.choice import is_candidate
 from graphopt.backends.tensor import Tensor, broadcast_index, unravel
 
 FEWEST_COLUMNS = 8
@@ -81,7 +82,8 @@ def tensor_product_of(
 ) -> Callable[[gemm.Store], TensorProduct]:
     """The kernel on tensor cores."""
     along_depth = has_chunks(right, -2, element.chunk)
-    tile, parts = choose_tensor_tile(chip_of(ctx.core, along_depth), extents, element.size)
+    workload = tensor_product.workload(extents, element.size, along_depth)
+    tile, parts = tensor_product.tile_of(ctx.schedule(workload, partial(is_candidate, workload, ctx.core)))
     return lambda store: TensorProduct(
         element,
         extents,

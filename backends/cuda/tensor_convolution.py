@@ -7,9 +7,8 @@ convolutions begins or ends are they moved.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,17 +19,17 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder, element_size
 from graphopt.backends.cuda.channels import block_of_result, channels_last
-from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
-from graphopt.backends.cuda.tensor_tiles import chip_of, choose_tensor_tile
 from graphopt.backends.kernels.conv_rows import Geometry
 from graphopt.backends.kernels.epilogue import Epilogue
 from graphopt.backends.layout import CHUNK, Blocked, ChannelsLast
 from graphopt.backends.lower.context import Lowering, storage_of
 from graphopt.backends.lower.convolution import Convolution, lower_rows
 from graphopt.backends.lower.pointwise import epilogue, following
+from graphopt.backends.schedules import tensor_convolution, tensor_product
+from graphopt.backends.schedules.choice import is_candidate
 from graphopt.backends.tensor import Storage, Tensor
 
 Array = np.ndarray[Any, Any]
@@ -141,10 +140,9 @@ def convolution_product(
     """The kernel of `weights [filters of all groups, channels of one, taps...]`; `store` takes an index `[n, channel, place...]` and a
     sum, neighbouring threads neighbouring channels if `by_rows`, else neighbouring places."""
     assert isinstance(source.layout, ChannelsLast)
-    pixels = geometry.batch * math.prod(axis.output for axis in geometry.axes)
     channels = geometry.channels if geometry.groups > 1 else source.layout.lanes
-    taps = math.prod(axis.kernel for axis in geometry.axes)
-    extents = Extents(geometry.groups, pixels, geometry.filters, taps * channels)
+    whole = replace(geometry, channels=channels)
+    extents = tensor_convolution.extents_of(whole)
     rows = ctx.constant_buffer(_rows_of_filters(weights, channels))
 
     def filters(k: KernelBuilder, group: Expr, row: Expr) -> Expr:
@@ -159,7 +157,8 @@ def convolution_product(
         channel = column if geometry.groups == 1 else k.bind(group * geometry.filters + column)
         store(k, [n, channel, *place], value)
 
-    tile, parts = choose_tensor_tile(chip_of(ctx.core), extents, element.size)
+    workload = tensor_convolution.workload(whole, element.size, by_rows)
+    tile, parts = tensor_product.tile_of(ctx.schedule(workload, partial(is_candidate, workload, ctx.core)))
     pixels_of = _Pixels(geometry, source, channels)
     left, right = Operand(pixels_of.prepare, pixels_of.chunk), Operand(filters, weight)
     memory = partial(ctx.buffer, dtype=element.sums.dtype)

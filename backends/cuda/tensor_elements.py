@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graphopt.backends.codegen.builder import Expr, cast, dtype_of
 from graphopt.backends.codegen.halves import from_bfloat16
-from graphopt.backends.lower.context import Lowering
 from graphopt.backends.lower.operator import BITS
+
+if TYPE_CHECKING:
+    from graphopt.backends.lower.context import Lowering
 
 ROW = 128
 """Bytes of the depth that a team multiplies between two barriers."""

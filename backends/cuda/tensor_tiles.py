@@ -114,20 +114,31 @@ ADDING = 4000
 
 def chip_of(core: Core, along_depth: bool = True) -> Chip:
     """The chip for products whose right operand lies along the depth, or along columns."""
-    if core is not GPU_HOPPER:
+    if core != GPU_HOPPER:
         return AMPERE
     return HOPPER if along_depth else HOPPER_WARPS
 
 
 def choose_tensor_tile(chip: Chip, extents: Extents, size: int) -> tuple[TensorTile, int]:
     """The tile, and into how many parts the depth is cut, with the shortest estimated time for elements of `size` bytes."""
-    steps = -(-extents.depth * size // ROW)
-    parts = sorted({-(-steps // -(-steps // part)) for part in range(1, min(MOST_PARTS, steps) + 1)})
-    choices = [(tile, part) for tile in chip.tiles for part in parts]
-    return min(choices, key=lambda choice: _cycles(chip, extents, -(-steps // choice[1]), *choice))
+    choices = [(tile, part) for tile in chip.tiles for part in depth_parts(extents, size)]
+    return min(choices, key=lambda choice: estimated_cycles(chip, extents, size, *choice))
 
 
-def _cycles(chip: Chip, extents: Extents, steps: int, tile: TensorTile, parts: int) -> float:
+def depth_parts(extents: Extents, size: int, most: int = MOST_PARTS) -> list[int]:
+    """Into how many parts, none of them empty, a depth of elements of `size` bytes can be cut."""
+    steps = depth_steps(extents, size)
+    return sorted({-(-steps // -(-steps // part)) for part in range(1, min(most, steps) + 1)})
+
+
+def depth_steps(extents: Extents, size: int) -> int:
+    """Steps of the whole depth."""
+    return -(-extents.depth * size // ROW)
+
+
+def estimated_cycles(chip: Chip, extents: Extents, size: int, tile: TensorTile, parts: int) -> float:
+    """Of the kernels of one product."""
+    steps = -(-depth_steps(extents, size) // parts)
     tiles = extents.batch * -(-extents.rows // tile.rows) * -(-extents.columns // tile.columns) * parts
     room = min(
         chip.shared // (tile.shared + 1024),

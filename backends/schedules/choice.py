@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from graphopt.backends.kernels.core import Core
-from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm
+from graphopt.backends.schedules import byte_conv, byte_gemm, conv, gemm, tensor_convolution, tensor_product
 from graphopt.backends.schedules.standalone import Standalone
 from graphopt.backends.schedules.workload import Config, Workload
 
@@ -20,7 +20,7 @@ class Family(Protocol):
     FAMILY: str
 
     def candidates(self, workload: Workload, core: Core) -> list[tuple[float, Config]]:
-        """Estimated cycles and schedule, the fastest first."""
+        """Estimated cycles and schedule, that of the rules first, and the fastest before the others."""
         ...
 
     def standalone(self, workload: Workload, config: Config, core: Core) -> Standalone:
@@ -28,7 +28,14 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: Mapping[str, Family] = {module.FAMILY: module for module in (byte_conv, byte_gemm, conv, gemm)}
+FAMILIES: Mapping[str, Family] = {
+    module.FAMILY: module for module in (byte_conv, byte_gemm, conv, gemm, tensor_convolution, tensor_product)
+}
+
+
+def is_candidate(workload: Workload, core: Core, config: Config) -> bool:
+    """Whether a schedule is one of those that its family knows, as those in a file need not be."""
+    return any(config == known for _, known in FAMILIES[workload.family].candidates(workload, core))
 
 
 class Schedules(Protocol):

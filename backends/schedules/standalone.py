@@ -5,7 +5,7 @@ It covers as many whole register tiles as its workload has, so that one body of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
@@ -59,6 +59,10 @@ class Standalone:
             k.store(out, layout.position(index), tirx.op.max(value, const(0.0, "float32")))
 
         return store
+
+    def add(self, steps: Sequence[Step]) -> None:
+        """Add kernels that are made already."""
+        self._steps += steps
 
     def emit(self, emit: Callable[[KernelBuilder], None]) -> None:
         """Add the kernel."""

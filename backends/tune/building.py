@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvm import tirx
@@ -35,6 +35,8 @@ class Candidate:
 def build(candidates: Sequence[Candidate], target: Target, flush_bytes: int, path: Path) -> Built:
     """Write the library of some candidates to `path`."""
     made = [FAMILIES[c.workload.family].standalone(c.workload, c.config, target.core) for c in candidates]
+    if target.device:
+        return _build_for_device(made, target, path)
     programs = [_flush(flush_bytes, target.lanes), *(standalone.program for standalone in made)]
     plans = [_plan(program) for program in programs]
     code = generate(programs, plans, target.llvm())
@@ -45,6 +47,26 @@ def build(candidates: Sequence[Candidate], target: Target, flush_bytes: int, pat
         [[buffer.nbytes for buffer in program.outputs] for program in programs],
         max(plan.weights_bytes for plan in plans),
         [standalone.share for standalone in made],
+    )
+
+
+def _build_for_device(made: Sequence[Standalone], target: Target, path: Path) -> Built:
+    """The same for a GPU, whose caches the process that measures empties; the first program does nothing."""
+    from graphopt.backends.cuda.compiler import compile_for_device
+
+    programs = [Standalone().program, *(standalone.program for standalone in made)]
+    plans = [_plan(program) for program in programs]
+    weights = max(plan.weights_bytes for plan in plans)
+    plans = [replace(plan, weights_bytes=weights) for plan in plans]
+    code = compile_for_device(programs, plans, target.device, target.compiler, lambda stage: None)
+    path.write_bytes(code.shared)
+    return Built(
+        path,
+        [[buffer.nbytes for buffer in program.inputs] for program in programs],
+        [[buffer.nbytes for buffer in program.outputs] for program in programs],
+        weights,
+        [standalone.share for standalone in made],
+        programs[1].outputs[0].dtype,
     )
 
 

@@ -12,13 +12,14 @@ FLUSH = 0
 @dataclass(frozen=True)
 class Built:
     """A library of programs: variant 0 empties the caches, variant i + 1 is candidate i, of whose workload it does `shares[i]`
-    of the work. Sizes are in bytes."""
+    of the work. Sizes are in bytes. Of one for a GPU the dtype of `results` is known, which all candidates compute alike."""
 
     path: Path
     inputs: list[list[int]]
     outputs: list[list[int]]
     weights: int
     shares: list[float]
+    results: str = ""
 
 
 @dataclass(frozen=True)

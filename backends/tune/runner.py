@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from multiprocessing.connection import Connection
 from typing import Protocol
 
 import numpy as np
 
+from graphopt.backends.tune.gpu_runner import GpuLoaded
 from graphopt.backends.tune.protocol import FLUSH, Answer, Request
+from graphopt_runtime.errors import GraphoptError
 from graphopt_runtime.library import Handle, Library
 
 SAMPLES = 5
@@ -98,10 +101,26 @@ def serve(pipe: Connection) -> None:
             request: Request = pipe.recv()
         except EOFError:
             return
-        loaded = _Loaded(request)
+        loaded = GpuLoaded(request.built) if request.built.results else _Loaded(request)
         for candidate, reference in request.pairs:
-            pipe.send(measure(loaded, candidate, reference))
+            pipe.send(_answer(loaded, candidate, reference))
+
+
+def _answer(loaded: Timed, candidate: int, reference: int) -> Answer | None:
+    """None for a candidate for a GPU that computes something else."""
+    if isinstance(loaded, GpuLoaded) and not loaded.agrees(candidate, reference):
+        return None
+    return measure(loaded, candidate, reference)
+
+
+def main() -> None:
+    """A GPU that has refused something goes on refusing: the next process finds it as it was."""
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (RuntimeError, GraphoptError) as error:
+        print(f"tune: a candidate failed: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    main()

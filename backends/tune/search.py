@@ -41,6 +41,20 @@ MOST_CANDIDATES = 96
 HOPE, LEAST_HOPE = 0.2, 0.004
 """Share of a task's time that the next batch may save: at first, and below which the task is done."""
 
+_CONVOLUTION = (
+    "conv {batch}x{channels}x{input_h}x{input_w} -> {filters}x{output_h}x{output_w}, {kernel_h}x{kernel_w}"
+)
+
+SHORT = {
+    "byteconv": _CONVOLUTION,
+    "bytegemm": "gemm {m}x{n}x{k}",
+    "conv": _CONVOLUTION,
+    "gemm": "gemm {batch}x{m}x{n}x{k}",
+    "tensor_convolution": "conv {batch}x{channels}x{input_0} -> {filters}x{output_0}, {kernel_0}, first axis",
+    "tensor_product": "product {batch}x{rows}x{columns}x{depth}",
+}
+"""Families of workloads in few words; the others are told in full."""
+
 Progress = Callable[[str], None]
 
 
@@ -233,10 +247,6 @@ def _microseconds(answer: Answer, known: float | None, share: float, reference_s
 
 def short(workload: Workload) -> str:
     """A workload in few words."""
-    if workload.family == "gemm":
-        return "gemm " + "x".join(str(workload[name]) for name in ("batch", "m", "n", "k"))
-    facts = dict(workload.facts)
-    return (
-        "conv {batch}x{channels}x{input_h}x{input_w} -> {filters}x{output_h}x{output_w}, "
-        "{kernel_h}x{kernel_w}".format(**facts)
-    )
+    if (words := SHORT.get(workload.family)) is None:
+        return str(workload)
+    return words.format(**dict(workload.facts))

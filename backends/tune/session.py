@@ -30,13 +30,14 @@ def tune_models(
     ray: str | None,
     progress: Callable[[str], None],
 ) -> TuningReport:
-    """Tune the shape variants of a model for the machine of `place`; hosts of the Ray cluster at `ray` build, or else this one."""
-    found = extract(models, target.core)
+    """Tune the shape variants of a model for the machine of `place`; hosts of the Ray cluster at `ray` build, or else this one. Kernels
+    of GPUs are measured alone."""
+    found = extract(models, target)
     with _builders(ray) as builders:
         search = Search(found.tasks, target, database, builders, flush_bytes(found))
         search.run(budget, place, progress)
     workloads = [task.workload for task in found.tasks]
-    for model in models:
+    for model in () if target.device else models:
         measure_in_model(model, workloads, target, database, place, progress)
     tasks = [task for state in search.states if (task := _describe(state, target, database)) is not None]
     return TuningReport(search.trials, sorted(tasks, key=lambda task: -task.count * task.rule_us))

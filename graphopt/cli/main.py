@@ -129,6 +129,7 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
 @options.input_shapes
 @options.bind
 @options.preset("O3", COMPILE_PRESET_HELP)
+@options.precision
 @options.threads
 @click.option(
     "--ray",
@@ -161,7 +162,8 @@ def tune(
         tuning = Tuning(
             db, Budget(trials, seconds), chosen["threads"], ray=chosen["ray"], device=chosen["device"]
         )
-        done = api.tune(model, tuning, target, preset=chosen["preset"], progress=progress, **settings)
+        how = {name: chosen[name] for name in ("preset", "precision", "keep_float")}
+        done = api.tune(model, tuning, target, progress=progress, **how, **settings)
     publish(json_file, done.to_json(), report.tuning_table(done), line=f"{db}: {done}")
 
 

@@ -49,8 +49,6 @@ def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress:
     from graphopt.backends.tune.session import tune_models
 
     assert tuning.budget is not None
-    if target.device:
-        raise TargetError(f"{target.name}: kernels on GPUs cannot be tuned yet")
     place, database = _place(target, tuning), Database(tuning.database)
     return tune_models(models, target, database, tuning.budget, place, tuning.ray, progress)
 
@@ -61,9 +59,25 @@ def _place(target: Target, tuning: Tuning) -> Place:
     from graphopt.backends.targets import runs_here
     from graphopt.backends.tune.places import Boards, Here, There
 
+    if target.device:
+        return _gpu(target, tuning)
     if tuning.device is not None:
         boards, threads = find_devices(tuning.device), tuning.threads or 0
         return There(boards[0], threads) if len(boards) == 1 else Boards(boards, threads)
     if (reason := runs_here(target)) is not None:
         raise TargetError(f"cannot tune for {target.name} here: {reason}; give --device")
     return Here(tuning.threads or default_threads())
+
+
+def _gpu(target: Target, tuning: Tuning) -> Place:
+    """The GPU of this machine, which has a compiler for it."""
+    from graphopt.backends.cuda.nvcc import require_nvcc
+    from graphopt.backends.targets import runs_here
+    from graphopt.backends.tune.places import Here
+
+    if tuning.device is not None:
+        raise TargetError(f"--device: {target.name} is tuned on the machine that has the GPU")
+    if (reason := runs_here(target)) is not None:
+        raise TargetError(f"cannot tune for {target.name} here: {reason}")
+    require_nvcc()
+    return Here(threads=1)

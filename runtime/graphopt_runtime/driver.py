@@ -26,11 +26,11 @@ def _driver() -> ctypes.CDLL:
 def _context() -> ctypes.c_void_p:
     """The context that every library of the process shares; kept until the process ends."""
     context = ctypes.c_void_p()
-    _succeed("cuDevicePrimaryCtxRetain", ctypes.byref(context), DEVICE)
+    ask("cuDevicePrimaryCtxRetain", ctypes.byref(context), DEVICE)
     return context
 
 
-def _succeed(name: str, *arguments: Any) -> None:
+def ask(name: str, *arguments: Any) -> None:
     """Raises GraphoptError with the driver's sentence."""
     status = getattr(_driver(), name)(*arguments)
     if status == 0:
@@ -41,12 +41,12 @@ def _succeed(name: str, *arguments: Any) -> None:
 
 
 @contextmanager
-def _inside() -> Iterator[None]:
-    _succeed("cuCtxPushCurrent_v2", _context())
+def inside() -> Iterator[None]:
+    ask("cuCtxPushCurrent_v2", _context())
     try:
         yield
     finally:
-        _succeed("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+        ask("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
 
 class Block:
@@ -54,8 +54,8 @@ class Block:
 
     def __init__(self, size: int) -> None:
         place = ctypes.c_uint64()
-        with _inside():
-            _succeed("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(max(size, 1)))
+        with inside():
+            ask("cuMemAlloc_v2", ctypes.byref(place), ctypes.c_size_t(max(size, 1)))
         self.start: int = place.value
         weakref.finalize(self, _discard, "cuMemFree_v2", place).atexit = False
 
@@ -65,28 +65,28 @@ class Event:
 
     def __init__(self, stream: int) -> None:
         self._event = ctypes.c_void_p()
-        with _inside():
-            _succeed("cuEventCreate", ctypes.byref(self._event), _WITHOUT_TIME)
+        with inside():
+            ask("cuEventCreate", ctypes.byref(self._event), _WITHOUT_TIME)
             weakref.finalize(self, _discard, "cuEventDestroy_v2", self._event).atexit = False
-            _succeed("cuEventRecord", self._event, ctypes.c_void_p(stream))
+            ask("cuEventRecord", self._event, ctypes.c_void_p(stream))
 
     def hold(self, stream: int) -> None:
         """What is asked of `stream` from now on waits for this point."""
-        with _inside():
-            _succeed("cuStreamWaitEvent", ctypes.c_void_p(stream), self._event, 0)
+        with inside():
+            ask("cuStreamWaitEvent", ctypes.c_void_p(stream), self._event, 0)
 
     def wait(self) -> None:
         """Until the point is reached."""
-        with _inside():
-            _succeed("cuEventSynchronize", self._event)
+        with inside():
+            ask("cuEventSynchronize", self._event)
 
 
 def copy_to_host(to: int, start: int, size: int) -> None:
     """Bytes from the GPU, once they are there."""
-    with _inside():
-        _succeed("cuMemcpyDtoH_v2", ctypes.c_void_p(to), ctypes.c_uint64(start), ctypes.c_size_t(size))
+    with inside():
+        ask("cuMemcpyDtoH_v2", ctypes.c_void_p(to), ctypes.c_uint64(start), ctypes.c_size_t(size))
 
 
 def _discard(function: str, handle: Any) -> None:
-    with _inside():
+    with inside():
         getattr(_driver(), function)(handle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 from graphopt.backends.cuda import compiler
 from graphopt_runtime import gpu
@@ -36,15 +39,31 @@ def missing() -> str | None:
 
 
 @cache
+def folder() -> Path:
+    """Where the emulated driver lies, until this process ends."""
+    made = Path(tempfile.mkdtemp(prefix="graphopt-driver-"))
+    atexit.register(_remove, made, os.getpid())
+    command = [
+        CXX,
+        *FLAGS,
+        f"-Wl,-soname,{gpu.DRIVER}",
+        "-o",
+        str(made / gpu.DRIVER),
+        str(HERE / "driver.cpp"),
+    ]
+    subprocess.run(command, check=True)
+    return made
+
+
+def _remove(made: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(made)
+
+
+@cache
 def driver() -> ctypes.CDLL:
     """The emulated driver, which the loader then knows by the name of NVIDIA's."""
-    folder = Path(tempfile.mkdtemp(prefix="graphopt-driver-"))
-    path = folder / gpu.DRIVER
-    soname = f"-Wl,-soname,{gpu.DRIVER}"
-    subprocess.run([CXX, *FLAGS, soname, "-o", str(path), str(HERE / "driver.cpp")], check=True)
-    loaded = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
-    shutil.rmtree(folder)
-    return loaded
+    return ctypes.CDLL(str(folder() / gpu.DRIVER), ctypes.RTLD_GLOBAL)
 
 
 def images(sources: Sequence[str], arch: str) -> list[bytes]:
@@ -87,12 +106,13 @@ def emulated_compiler() -> Iterator[None]:
 
 @contextmanager
 def emulated_gpu(memory: int = 1 << 40) -> Iterator[None]:
-    """Within it this machine has a GPU of sm_90, with so many bytes of memory."""
+    """Within it this machine has a GPU of sm_90, with so many bytes of memory, and so have processes that are started."""
     driver().emulated_enable.restype = ctypes.c_size_t
     before = driver().emulated_enable(ctypes.c_size_t(memory))
     gpu.architectures.cache_clear()
+    variables = {"LD_LIBRARY_PATH": str(folder()), "GRAPHOPT_EMULATED_MEMORY": str(memory)}
     try:
-        with emulated_compiler():
+        with emulated_compiler(), mock.patch.dict(os.environ, variables):
             yield
     finally:
         driver().emulated_enable(ctypes.c_size_t(before))

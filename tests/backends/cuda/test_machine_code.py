@@ -14,10 +14,13 @@ import pytest
 
 from graphopt import model as models
 from graphopt.backends.codegen.llvm import distinct_kernels
+from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.machine import GPU
 from graphopt.backends.cuda.nvcc import FLAGS, code_for, compile_cubins, find_nvcc
 from graphopt.backends.cuda.source import cuda_source
 from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.schedules import tensor_product
+from graphopt.backends.schedules.workload import Config
 from graphopt.backends.targets import TARGETS
 from graphopt.errors import TargetError
 from graphopt.passes.precision import BFLOAT16_EVERYWHERE, TF32_EVERYWHERE, Half, Precision
@@ -110,16 +113,40 @@ def byte_source(arch: str) -> str:
 def test_kernels_keep_everything_in_registers(
     arch: str, make: Callable[[str], str], least: int, units: dict[str, str], tmp_path: Path
 ) -> None:
+    assert compile_without_spills(make(arch), arch, tmp_path) >= least
+    check_instructions(tmp_path / "kernels.cubin", units[arch])
+
+
+def compile_without_spills(text: str, arch: str, folder: Path) -> int:
+    """The number of kernels."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    (tmp_path / "kernels.cu").write_text(make(arch))
+    (folder / "kernels.cu").write_text(text)
     command = [nvcc, *FLAGS, *code_for(arch), "-Xptxas=-v", "-o", "kernels.cubin", "kernels.cu"]
-    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     spills = [int(stored) for stored in SPILLS.findall(done.stderr)]
-    assert len(spills) >= least
     assert not any(spills)
     assert SERIAL not in done.stderr
-    check_instructions(tmp_path / "kernels.cubin", units[arch])
+    return len(spills)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("along_depth", [True, False])
+def test_tiles_to_be_measured_keep_everything_in_registers(
+    arch: str, along_depth: bool, tmp_path: Path
+) -> None:
+    core = TARGETS[f"cuda:{arch}"].core
+    workload = tensor_product.workload(Extents(1, 1000, 1000, 512), 2, along_depth)
+    shapes: dict[tuple[int | str, ...], Config] = {}
+    for _, config in tensor_product.candidates(workload, core):
+        if config["parts"] == 1:
+            shapes.setdefault(
+                tuple(config[name] for name in ("rows", "columns", "warp_rows", "warp_columns")), config
+            )
+    programs = [tensor_product.standalone(workload, config, core).program for config in shapes.values()]
+    _, functions = distinct_kernels(programs)
+    assert compile_without_spills(cuda_source(functions, arch), arch, tmp_path) == len(shapes) > 20
 
 
 def check_instructions(cubin: Path, unit: str) -> None:

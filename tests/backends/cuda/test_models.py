@@ -11,7 +11,6 @@ from graphopt import api
 from graphopt.backends.cuda import nvcc
 from graphopt.backends.targets import TARGETS, Target, find_target, find_targets, native
 from graphopt.errors import ArtifactError, TargetError
-from graphopt.timing.tuning import Budget, Tuning
 from tests.backends.cuda import emulation
 from tests.backends.cuda.foreign import ByInterface
 
@@ -82,12 +81,6 @@ def test_without_the_compiler_a_hint_is_given(monkeypatch: pytest.MonkeyPatch) -
 def test_profiles_are_refused() -> None:
     with pytest.raises(TargetError, match="cannot be profiled"):
         api.compile(MODELS / "digits_mlp.onnx", target="cuda:sm_80", profile=True)
-
-
-def test_tuning_is_refused(tmp_path: Path) -> None:
-    tuning = Tuning(tmp_path / "model.tune", Budget(1))
-    with pytest.raises(TargetError, match="cannot be tuned"):
-        api.tune(MODELS / "digits_mlp.onnx", tuning, target="cuda:sm_80")
 
 
 def test_exports_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import onnx_ir as ir
 import pytest
 
 from graphopt import model as models
-from graphopt.backends.cuda import matmul, tensor_convolution
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.functions import DEFINITIONS
 from graphopt.backends.cuda.machine import GPU
@@ -23,6 +22,8 @@ from graphopt.backends.cuda.tensor_tiles import (
 from graphopt.backends.kernels.core import GPU as CORE
 from graphopt.backends.kernels.core import GPU_HOPPER
 from graphopt.backends.lower.graph import lower_model
+from graphopt.backends.schedules.choice import Rules
+from graphopt.backends.schedules.tensor_product import config_of
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_operators import random
 from tests.backends.lower.harness import Nodes, fixed
@@ -45,13 +46,23 @@ def kernels(nodes: Nodes) -> list[tuple[str, bool]]:
 def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TensorTile, int]]:
     """Tiles and parts that kernels get, one after the other."""
     waiting: list[tuple[TensorTile, int]] = []
-    for module in (matmul, tensor_convolution):
-        monkeypatch.setattr(module, "choose_tensor_tile", lambda chip, extents, size: waiting.pop(0))
+    monkeypatch.setattr(Rules, "choose", lambda self, *of: config_of(*waiting.pop(0)))
     return waiting
 
 
+WIDE_GROUPS = tuple(
+    TensorTile(*sides, 3) for sides in ((64, 96), (128, 192), (192, 96), (192, 192), (256, 64), (64, 256))
+)
+FEW_ROWS = tuple(
+    TensorTile(*sides) for sides in ((16, 64, 8, 16, 32), (32, 32, 2, 16, 32), (32, 128, 5, 32, 64))
+)
+FAMILIES = pytest.mark.parametrize(
+    "family", [WARPS, GROUPS, WIDE_GROUPS, FEW_ROWS], ids=["warps", "groups", "wide", "few rows"]
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
+@FAMILIES
 def test_products_by_every_tile(
     gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
 ) -> None:
@@ -65,7 +76,7 @@ def test_products_by_every_tile(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
+@FAMILIES
 def test_convolutions_by_every_tile(
     gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
 ) -> None:

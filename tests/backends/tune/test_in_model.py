@@ -28,7 +28,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ir.Model:
 
 def tuned(model: ir.Model, path: Path) -> Database:
     database = Database(path)
-    workloads = [task.workload for task in extract([model], native().core).tasks]
+    workloads = [task.workload for task in extract([model], native()).tasks]
     measure_in_model(model, workloads, native(), database, Here(1), lambda stage: None)
     return database
 
@@ -36,7 +36,7 @@ def tuned(model: ir.Model, path: Path) -> Database:
 def test_the_rule_and_the_winner_are_measured_and_the_faster_is_chosen(
     model: ir.Model, tmp_path: Path
 ) -> None:
-    [task] = extract([model], native().core).tasks
+    [task] = extract([model], native()).tasks
     rule, other = (config for _, config in gemm.candidates(task.workload, native().core)[:2])
     Database(tmp_path / "db").add([Trial(task.workload, native().name, other, 0.1, versions())])
     database = tuned(model, tmp_path / "db")
@@ -48,7 +48,7 @@ def test_the_rule_and_the_winner_are_measured_and_the_faster_is_chosen(
 
 def test_times_of_a_second_run_are_those_of_the_first_in_other_units(model: ir.Model, tmp_path: Path) -> None:
     """The rule's schedule keeps its time, so that a quieter machine favours nobody."""
-    [task] = extract([model], native().core).tasks
+    [task] = extract([model], native()).tasks
     rule, other = (config for _, config in gemm.candidates(task.workload, native().core)[:2])
     name = native().name
     Database(tmp_path / "db").add(

@@ -201,5 +201,6 @@ typedef uint8_t u8;
     static inline void graphopt_multiply_##name(sum *c, const unsigned *a, const unsigned *b) {                \
         multiply<name, right>(c, a, b);                                                                        \
     }                                                                                                          \
-    GROUP(32, name, right, sum) GROUP(64, name, right, sum) GROUP(128, name, right, sum) GROUP(256, name, right, sum)
+    GROUP(32, name, right, sum) GROUP(64, name, right, sum) GROUP(96, name, right, sum)                        \
+    GROUP(128, name, right, sum) GROUP(192, name, right, sum) GROUP(256, name, right, sum)
 ELEMENT(f16, f16, float) ELEMENT(bf16, bf16, float) ELEMENT(tf32, tf32, float) ELEMENT(s8, s8, int) ELEMENT(u8, s8, int)
