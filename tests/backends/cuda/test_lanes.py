@@ -52,7 +52,12 @@ def test_other_offsets_are_scattered(k: DeviceBuilder, x: Buffer, start: int, st
 def test_a_start_that_is_not_known_to_be_a_multiple_is_scattered(k: DeviceBuilder, x: Buffer) -> None:
     start = k.variable("start", 8)
     known = k.bind(start * 4)
-    for offset, whole in ((start, False), (known, True), (k.bind(known + start * 8), True), (known + 2, False)):
+    for offset, whole in (
+        (start, False),
+        (known, True),
+        (k.bind(known + start * 8), True),
+        (known + 2, False),
+    ):
         lanes = k.rehearse(4, lambda lane, offset=offset: k.bind(k.load(x, offset + lane)))
         assert lanes is not None
         assert bool(lanes.whole) is whole
