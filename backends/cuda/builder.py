@@ -67,6 +67,7 @@ class DeviceBuilder(KernelBuilder):
         self._ranges: list[tuple[Any, int]] = []
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
+        self._rehearses = False
 
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
@@ -145,6 +146,7 @@ class DeviceBuilder(KernelBuilder):
     def rehearse(self, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
         """What would become of a body of lanes; None where it does not allow them."""
         functions, written, lanes = dict(self.functions), set(self.written), None
+        self._rehearses = True
         try:
             with self._block(), self.lanes(width) as lane:
                 lanes = self._lanes
@@ -152,7 +154,7 @@ class DeviceBuilder(KernelBuilder):
         except Unsuited:
             return None
         finally:
-            self.functions, self.written = functions, written
+            self.functions, self.written, self._rehearses = functions, written, False
         return lanes
 
     def widest(self, extent: int, body: Callable[[Expr], Any], least: int = 1, all_reads: bool = True) -> int:
@@ -178,9 +180,12 @@ class DeviceBuilder(KernelBuilder):
         lanes = self._lanes
         if lanes is None or lanes.is_plain or not lanes.varies(statement):
             super().append(statement)
-            return
-        for copy in lanes.copies(statement):
-            super().append(copy)
+        elif self._rehearses:
+            if isinstance(statement, tirx.Bind):
+                lanes.note(statement.var, statement.value)
+        else:
+            for copy in lanes.copies(statement):
+                super().append(copy)
 
     def bind(self, expr: Expr) -> Expr:
         """As on CPUs; it is remembered what integers stand for."""

@@ -13,9 +13,8 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
-from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.channels import channels_last
-from graphopt.backends.cuda.runs import choose_runs
+from graphopt.backends.cuda.depthwise import emit_depthwise
 from graphopt.backends.cuda.tensor_convolution import convolution_product
 from graphopt.backends.cuda.tensor_elements import BYTES
 from graphopt.backends.kernels.conv_rows import Geometry
@@ -112,37 +111,27 @@ def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chu
         np.ascontiguousarray(weights.reshape(geometry.groups, -1).T.astype(np.int8))
     )
     store, _ = convolution.result(whole_chunks(geometry.groups * geometry.filters, chunk))
-    shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
 
-    def element(k: KernelBuilder, result: Sequence[Expr]) -> None:
-        n, *place, channel = result
-        total = k.local(1, SUM)
-        k.assign(total, 0, const(0, SUM))
-        for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
-            weight = cast(k.load(by_taps, channel + tap * geometry.groups), SUM)
-            value = _input(k, geometry, x, [n, channel, *place], taps, zero)
-            k.assign(total, 0, total[0] + weight * value)
-        store(k, [n, channel, *place], total[0])
+    def read(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
+        return _input(k, geometry, x, index, zero)
+
+    def weight(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
+        return cast(k.load(by_taps, index[1] + index[0] * geometry.groups), SUM)
 
     with ctx.kernel("integer_depthwise") as k:
-        assert isinstance(k, DeviceBuilder)
-        choose_runs(k, shape, 1, element).store(k, element)
+        emit_depthwise(k, geometry, 1, SUM, read, weight, store)
 
 
-def _input(
-    k: KernelBuilder, geometry: Geometry, x: Tensor, index: Sequence[Expr], taps: Sequence[int], zero: int
-) -> Expr:
-    """What an output reads through a tap, without the zero point; zero where that is padding."""
-    n, channel, *place = index
-    source = [axis.source(i, tap) for axis, i, tap in zip(geometry.axes, place, taps, strict=True)]
+def _input(k: KernelBuilder, geometry: Geometry, x: Tensor, index: Sequence[Expr], zero: int) -> Expr:
+    """The input at an index, without the zero point; zero where that is padding."""
     tests = [
         test
-        for axis, i in zip(geometry.axes, source, strict=True)
+        for axis, i in zip(geometry.axes, index[2:], strict=True)
         if not axis.is_inside
         for test in (i >= 0, i < axis.input)
     ]
 
     def read() -> Expr:
-        return cast(x.reader(k, [n, channel, *source]), SUM) - const(zero, SUM)
+        return cast(x.reader(k, index), SUM) - const(zero, SUM)
 
     return k.guard(tirx.op.all(*tests), read, const(0, SUM)) if tests else read()

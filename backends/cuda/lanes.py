@@ -77,15 +77,19 @@ class Lanes:
 
     def copies(self, statement: Any) -> list[Any]:
         """A statement for each lane."""
-        if isinstance(statement, tirx.Bind):
-            variable, value = statement.var, statement.value
-            if dtype_of(variable) == INDEX and _is_arithmetic(value):
-                self._meaning[variable] = value
-            own = [tirx.Var(f"{variable.name}_{i}", dtype_of(variable)) for i in range(self.width)]
-            made = [tirx.Bind(name, self.of_lane(value, i)) for i, name in enumerate(own)]
-            self._own[variable] = own
-            return made
-        return [self.of_lane(statement, i) for i in range(self.width)]
+        if not isinstance(statement, tirx.Bind):
+            return [self.of_lane(statement, i) for i in range(self.width)]
+        variable, value = statement.var, statement.value
+        own = self.note(variable, value)
+        return [tirx.Bind(name, self.of_lane(value, i)) for i, name in enumerate(own)]
+
+    def note(self, variable: Any, value: Expr) -> list[Any]:
+        """A name stands for a value that differs between lanes; gives those of the lanes."""
+        if dtype_of(variable) == INDEX and _is_arithmetic(value):
+            self._meaning[variable] = value
+        dtype = dtype_of(variable)
+        self._own[variable] = [tirx.Var(f"{variable.name}_{i}", dtype) for i in range(self.width)]
+        return self._own[variable]
 
     def of_lane(self, node: Any, lane: int) -> Any:
         """An expression or statement for one of the lanes."""

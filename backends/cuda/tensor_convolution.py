@@ -19,7 +19,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder, element_size
 from graphopt.backends.cuda.channels import block_of_result, channels_last
-from graphopt.backends.cuda.runs import choose_runs
+from graphopt.backends.cuda.depthwise import emit_depthwise
 from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.kernels.conv_rows import Geometry
@@ -111,21 +111,18 @@ class _Lowered:
         assert weights is not None
         by_taps = ctx.constant_buffer(np.ascontiguousarray(weights.reshape(geometry.groups, -1).T))
         after, out, bias = self._results()
-        shape = [geometry.batch, *(axis.output for axis in geometry.axes), geometry.groups]
 
-        def element(k: KernelBuilder, result: Sequence[Expr]) -> None:
-            n, *place, channel = result
-            total = k.local(1, SUM)
-            k.assign(total, 0, const(0.0, SUM))
-            for tap, taps in enumerate(np.ndindex(*(axis.kernel for axis in geometry.axes))):
-                weight = widened(k.load(by_taps, channel + tap * geometry.groups), SUM)
-                value = _input(k, geometry, x, n, channel, place, taps)
-                k.assign(total, 0, total[0] + weight * value)
-            self._store(k, after, out, bias, [n, channel, *place], total[0])
+        def read(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
+            return _input(k, geometry, x, index)
+
+        def weight(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
+            return widened(k.load(by_taps, index[1] + index[0] * geometry.groups), SUM)
+
+        def store(k: KernelBuilder, index: Sequence[Expr], value: Expr) -> None:
+            self._store(k, after, out, bias, index, value)
 
         with ctx.kernel("depthwise") as k:
-            assert isinstance(k, DeviceBuilder)
-            choose_runs(k, shape, element_size(out.buffer), element).store(k, element)
+            emit_depthwise(k, geometry, element_size(out.buffer), SUM, read, weight, store)
 
 
 def convolution_product(
@@ -172,23 +169,14 @@ def _rows_of_filters(weights: Array, channels: int) -> Array:
     return np.ascontiguousarray(last.reshape(len(weights), -1))
 
 
-def _input(
-    k: KernelBuilder,
-    geometry: Geometry,
-    x: Tensor,
-    n: Expr,
-    channel: Expr,
-    place: Sequence[Expr],
-    taps: Sequence[int],
-) -> Expr:
-    """What an output reads through a tap; zero where that is padding."""
-    source = [axis.source(i, tap) for axis, i, tap in zip(geometry.axes, place, taps, strict=True)]
+def _input(k: KernelBuilder, geometry: Geometry, x: Tensor, index: Sequence[Expr]) -> Expr:
+    """The input at an index; zero where that is padding."""
     tests = [
-        _below(i, axis.input) for axis, i in zip(geometry.axes, source, strict=True) if not axis.is_inside
+        _below(i, axis.input) for axis, i in zip(geometry.axes, index[2:], strict=True) if not axis.is_inside
     ]
 
     def read() -> Expr:
-        return widened(x.reader(k, [n, channel, *source]), SUM)
+        return widened(x.reader(k, index), SUM)
 
     return k.guard(tirx.op.all(*tests), read, const(0.0, SUM)) if tests else read()
 
