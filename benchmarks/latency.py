@@ -1,4 +1,4 @@
-"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2] [--batch 8] [--tune 20]`.
+"""Latency next to the peers, in float32: `python benchmarks/latency.py [NAME...] [--threads 2] [--batch 8] [--tune 20] [--folder FOLDER]`.
 
 Every float model is compiled, then timed in interleaved blocks with ONNX Runtime and OpenVINO, each in a process of its own
 with the same number of threads. A ratio is graphopt's median over that of the faster peer.
@@ -23,7 +23,7 @@ from graphopt.errors import GraphoptError
 from graphopt.timing.bench import Benchmark, Measurement, Schedule
 from graphopt.timing.measuring import OURS
 from graphopt.timing.tuning import Budget, Tuning
-from measured_models import CLASSIFIERS, batched, binding, model_paths
+from measured_models import CLASSIFIERS, batched, binding, model_paths, models_of
 
 PEERS = ("onnxruntime", "openvino")
 MOST_TRIALS = 100_000
@@ -79,9 +79,10 @@ def float_models(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if not quantised_values(building.read(path))]
 
 
-def chosen_models(names: Sequence[str], batch: int) -> list[Path]:
-    """Float models by parts of their names; classifiers of batches where a batch is more than one example."""
-    paths = float_models(model_paths(True, names))
+def chosen_models(names: Sequence[str], batch: int, folder: Path | None) -> list[Path]:
+    """Float models by parts of their names, those of a folder where one is given; classifiers of batches where a batch is more than one
+    example."""
+    paths = float_models(model_paths(True, names) if folder is None else models_of(folder, names))
     if batch == 1:
         return paths
     return [batched(path, batch) for path in paths if path.stem.startswith(CLASSIFIERS)]
@@ -124,11 +125,12 @@ def main() -> int:
         "--tune", type=float, default=0, metavar="SECONDS", help="tune each model for so long"
     )
     parser.add_argument("--batch", type=int, default=1, help="more than 1: the classifiers alone")
+    parser.add_argument("--folder", type=Path, help="of ONNX models, in place of the usual ones")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--blocks", type=int, default=7)
     chosen = parser.parse_args()
     rows: list[Row] = []
-    for path in chosen_models(chosen.names, chosen.batch):
+    for path in chosen_models(chosen.names, chosen.batch, chosen.folder):
         try:
             schedule = Schedule(chosen.runs, chosen.blocks, 3)
             rows.append(measure(path, chosen.threads, schedule, chosen.tune))

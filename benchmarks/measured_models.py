@@ -39,6 +39,15 @@ def model_paths(light: bool, names: Sequence[str] = ()) -> list[Path]:
     paths = sorted((Path(zoo) / "models").glob("*.onnx")) if zoo else []
     if light:
         paths += list(light_models(Path("build/light")).values())
+    return _named(paths, names)
+
+
+def models_of(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The ONNX models of any folder whose names contain one of `names`, or all."""
+    return _named(sorted(folder.glob("*.onnx")), names)
+
+
+def _named(paths: Sequence[Path], names: Sequence[str]) -> list[Path]:
     return [path for path in paths if not names or any(part in path.stem for part in names)]
 
 

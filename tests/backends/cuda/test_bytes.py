@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from graphopt.backends.cuda import matmul, tensor_convolution
 from graphopt.backends.cuda.tensor_tiles import GROUPS, WARPS, TensorTile
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_tensor_cores import kernels
@@ -135,11 +134,9 @@ def _follow(nodes: Nodes, x: str, weights: np.ndarray) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [WARPS, GROUPS], ids=["warps", "groups"])
 def test_products_by_every_tile(
-    gpu: Target, monkeypatch: pytest.MonkeyPatch, family: tuple[TensorTile, ...]
+    gpu: Target, tiles: list[tuple[TensorTile, int]], family: tuple[TensorTile, ...]
 ) -> None:
-    waiting = [(tile, i % 2 + 1) for i, tile in enumerate(family)]
-    for module in (matmul, tensor_convolution):
-        monkeypatch.setattr(module, "choose_tensor_tile", lambda chip, extents, size: waiting.pop(0))
+    tiles += [(tile, i % 2 + 1) for i, tile in enumerate(family)]
     nodes = Nodes()
     for i in range(len(family)):
         add_product(nodes, integers(np.uint8, 70 + i, 400), integers(np.int8, 400, 51), 100)

@@ -22,8 +22,6 @@ from graphopt.backends.cuda.tensor_tiles import (
 from graphopt.backends.kernels.core import GPU as CORE
 from graphopt.backends.kernels.core import GPU_HOPPER
 from graphopt.backends.lower.graph import lower_model
-from graphopt.backends.schedules.choice import Rules
-from graphopt.backends.schedules.tensor_product import config_of
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_operators import random
 from tests.backends.lower.harness import Nodes, fixed
@@ -40,14 +38,6 @@ def kernels(nodes: Nodes) -> list[tuple[str, bool]]:
     found = lower_model(model, GPU_HOPPER, machine=GPU).kernels()
     texts = [(kernel.name, "".join(json.loads(str(kernel.function.attrs[DEFINITIONS])))) for kernel in found]
     return [(name, "mma" in text) for name, text in texts]
-
-
-@pytest.fixture
-def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TensorTile, int]]:
-    """Tiles and parts that kernels get, one after the other."""
-    waiting: list[tuple[TensorTile, int]] = []
-    monkeypatch.setattr(Rules, "choose", lambda self, *of: config_of(*waiting.pop(0)))
-    return waiting
 
 
 WIDE_GROUPS = tuple(
