@@ -54,29 +54,24 @@ class Half:
 
 BFLOAT16 = Half("bfloat16", ir.DataType.BFLOAT16, VIEWS, False, float.fromhex("0x1.fep127"), 2.0**-9)
 FLOAT16 = Half("float16", ir.DataType.FLOAT16, VIEWS, False, 65504.0, 2.0**-12)
-FLOAT16_EVERYWHERE = replace(
-    FLOAT16,
-    movers=MOVERS,
-    without_weights=True,
-    roundoff=2.0**-11,
-)
+FLOAT16_EVERYWHERE = replace(FLOAT16, movers=MOVERS, without_weights=True, roundoff=2.0**-11)
 """Of GPUs. What comes out of one product is rounded on the way to the next, hence twice the error."""
-MAY_TAKE_HALVES = (*FLOAT16_EVERYWHERE.movers, *RESIDUALS)
-"""Operators besides products that may read halves."""
-
 BFLOAT16_EVERYWHERE = replace(
     BFLOAT16, movers=(*VIEWS, "Slice", "Split"), without_weights=True, roundoff=2.0**-8
 )
 TF32_EVERYWHERE = Half(
     "tf32",
     ir.DataType.FLOAT,
-    FLOAT16_EVERYWHERE.movers,
+    MOVERS,
     True,
     float.fromhex("0x1.fffffep127") / TF32_SPLITTER,
     2.0**-11,
     attends=False,
 )
 """float32 of 11 significant bits, as many as those of float16, in the range of float32."""
+
+MAY_TAKE_HALVES = (*MOVERS, *RESIDUALS)
+"""Operators besides products that may read halves."""
 
 
 @dataclass(frozen=True)
