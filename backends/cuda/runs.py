@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -22,14 +21,6 @@ from graphopt.backends.tensor import unravel
 
 LEAST = 8192
 """Threads below which runs become shorter: 64 for each multiprocessor."""
-
-BLOCK = 128
-"""Threads that have neighbouring runs."""
-
-ROUNDS = 1
-"""Runs of a thread where there are `MANY` for each, so that several accesses are under way."""
-
-MANY = 1 << 18
 
 DEEP = 8
 """Runs of a tile, of 32 places along the axis that is read as it lies: rows of 128 bytes are stored by neighbouring warps."""
@@ -55,11 +46,10 @@ class Runs:
 
     def store(self, k: DeviceBuilder, element: Element) -> None:
         """Let every thread compute its run."""
-        with self._numbers(k) as numbers:
-            for number in numbers:
-                unit, exists = self._unit(k, number)
-                with k.when(exists), k.lanes(self.width) as lane:
-                    element(k, self.index(k, unit, lane))
+        with k.loop(math.prod(self._space), "independent", "run") as number:
+            unit, exists = self._unit(k, number)
+            with k.when(exists), k.lanes(self.width) as lane:
+                element(k, self.index(k, unit, lane))
 
     def index(self, k: DeviceBuilder, unit: Sequence[Expr], lane: Expr) -> list[Expr]:
         """The index in memory of a lane of a run."""
@@ -71,18 +61,6 @@ class Runs:
             k.know_flat(places, group, position)
             index += places
         return index
-
-    @contextmanager
-    def _numbers(self, k: DeviceBuilder) -> Iterator[list[Expr]]:
-        """The numbers of the runs of a thread: neighbouring threads have neighbouring ones."""
-        count = math.prod(self._space)
-        rounds = ROUNDS if self.width > 1 and count % (BLOCK * ROUNDS) == 0 and count >= MANY * ROUNDS else 1
-        with k.loop(count // rounds, "independent", "run") as number:
-            if rounds == 1:
-                yield [number]
-                return
-            first = k.bind(number // BLOCK * (BLOCK * rounds) + number % BLOCK)
-            yield [first + BLOCK * each for each in range(rounds)]
 
     @property
     def _tile(self) -> tuple[int, int]:

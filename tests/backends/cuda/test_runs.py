@@ -75,16 +75,6 @@ def test_elements_of_several_types(gpu: Target) -> None:
     nodes.check(gpu)
 
 
-def test_several_runs_of_a_thread(gpu: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "ROUNDS", 2)
-    monkeypatch.setattr(runs, "MANY", 1)
-    nodes = Nodes()
-    nodes.add("Relu", half(32, 64))
-    nodes.add("Transpose", half(64, 32), perm=[1, 0])
-    assert [blocks * threads for _, blocks, threads in launches(nodes)] == [128, 128]
-    nodes.check(gpu)
-
-
 @pytest.mark.parametrize("extent", [7, 40])
 def test_places_that_do_not_exist(gpu: Target, extent: int) -> None:
     nodes = Nodes()
