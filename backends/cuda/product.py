@@ -20,8 +20,8 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.extents import Extents, inside
 from graphopt.backends.cuda.instructions import COMMIT, await_copies
+from graphopt.backends.cuda.operands import STAGES, Element, Part, Staged, Steps, stage_operand
 from graphopt.backends.cuda.parts import Store, in_parts
-from graphopt.backends.cuda.staging import STAGES, Element, Part, Staged, Steps, stage_operand
 from graphopt.backends.cuda.tiles import ProductTile, parts_of
 from graphopt.backends.kernels.window import split_index
 

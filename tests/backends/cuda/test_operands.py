@@ -11,8 +11,8 @@ from tvm import tirx
 from graphopt import model as models
 from graphopt.backends.codegen.llvm import distinct_kernels
 from graphopt.backends.cuda.machine import GPU
+from graphopt.backends.cuda.operands import STAGES, source_of
 from graphopt.backends.cuda.source import cuda_source
-from graphopt.backends.cuda.staging import STAGES, source_of
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.targets import TARGETS, Target
 from tests.backends.cuda.test_operators import random
