@@ -16,12 +16,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, const, dtype_
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import inside
 from graphopt.backends.cuda.instructions import COPIES
-
-STAGES = 3
-"""Steps that lie in shared memory."""
-
-PADDING = 4
-"""Elements between rows of a tile in shared memory, so that its columns lie in different banks."""
+from graphopt.backends.cuda.tiles import PADDING
 
 Element = Callable[[KernelBuilder, Expr, Expr, Expr], Expr]
 """An operand's element: of a product of the batch, at a row or column, at a depth."""
@@ -29,13 +24,15 @@ Element = Callable[[KernelBuilder, Expr, Expr, Expr], Expr]
 
 @dataclass(frozen=True)
 class Steps:
-    """What a team goes through: `count` steps of `depth` each from `first` on, of `extent` depths that there are, by `threads`."""
+    """What a team of `threads` goes through: `count` steps of `depth` each from `first` on, of `extent` depths that there are, of which
+    `stages` lie in shared memory."""
 
     count: int
     depth: int
     first: Expr
     extent: int
     threads: int
+    stages: int
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,13 @@ class Part:
 class Staged(ABC):
     """An operand in shared memory: of each step rows of one depth each, with zeros beyond its ends."""
 
-    ahead: int
+    ahead = 1
     """Steps from the one that is multiplied to the one that is asked for."""
 
     def __init__(self, k: DeviceBuilder, part: Part, steps: Steps, thread: Expr, dtype: str) -> None:
         self.k, self.part, self.steps, self.thread, self.dtype = k, part, steps, thread, dtype
         self.width = part.size + PADDING
-        self.memory = k.shared(STAGES * steps.depth * self.width, dtype)
+        self.memory = k.shared(steps.stages * steps.depth * self.width, dtype)
         self.count = part.size * steps.depth // steps.threads
         self.run = 1
 
@@ -78,7 +75,7 @@ class Staged(ABC):
 
     def stage(self, step: Expr) -> Expr:
         """Where in shared memory a step lies."""
-        return step % STAGES if isinstance(step, int) else self.k.bind(tirx.op.truncmod(step, STAGES))
+        return self.k.bind(tirx.op.truncmod(step, self.steps.stages))
 
     def _position(self, stage: Expr, depth: Expr, place: Expr) -> Expr:
         return stage * (self.steps.depth * self.width) + depth * self.width + place
@@ -112,10 +109,9 @@ class Copied(Staged):
     """Copies that are under way while steps before are multiplied. Neighbours in depth are copied one by one, as they are none in
     shared memory."""
 
-    ahead = STAGES - 1
-
     def __init__(self, k: DeviceBuilder, part: Part, steps: Steps, thread: Expr, dtype: str) -> None:
         super().__init__(k, part, steps, thread, dtype)
+        self.ahead = steps.stages - 1
         if not part.along_depth:
             step = k.variable("step", steps.count)
             self.run = self._longest_run(lambda position: self._element(position, step))
@@ -136,8 +132,6 @@ class Copied(Staged):
 
 class Fetched(Staged):
     """Registers, from the one step to the next."""
-
-    ahead = 1
 
     def __init__(self, k: DeviceBuilder, part: Part, steps: Steps, thread: Expr, dtype: str) -> None:
         super().__init__(k, part, steps, thread, dtype)

@@ -20,9 +20,9 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.extents import Extents, inside
 from graphopt.backends.cuda.instructions import COMMIT, await_copies
-from graphopt.backends.cuda.operands import STAGES, Element, Part, Staged, Steps, stage_operand
+from graphopt.backends.cuda.operands import Element, Part, Staged, Steps, stage_operand
 from graphopt.backends.cuda.parts import Store, in_parts
-from graphopt.backends.cuda.tiles import ProductTile, parts_of
+from graphopt.backends.cuda.tiles import ProductTile
 from graphopt.backends.kernels.window import split_index
 
 TOGETHER = 4
@@ -41,6 +41,7 @@ class TiledProduct:
 
     extents: Extents
     tile: ProductTile
+    parts: int
     dtype: str
     left: Element
     right: Element
@@ -52,16 +53,15 @@ class TiledProduct:
 
     def emit(self, k: KernelBuilder) -> None:
         assert isinstance(k, DeviceBuilder)
-        extents = self.extents
-        parts = parts_of(self.tile, extents.batch * extents.rows, extents.columns, extents.depth)
+        extents, parts = self.extents, self.parts
         if parts == 1:
-            self._tiles(k, 1, self.store)
+            self._tiles(k, self.store)
             return
         sums = self.partial(parts * extents.results)
-        in_parts(k, extents, parts, sums, self.store, lambda store: self._tiles(k, parts, store))
+        in_parts(k, extents, parts, sums, self.store, lambda store: self._tiles(k, store))
 
-    def _tiles(self, k: DeviceBuilder, parts: int, store: Store) -> None:
-        extents, tile = self.extents, self.tile
+    def _tiles(self, k: DeviceBuilder, store: Store) -> None:
+        extents, tile, parts = self.extents, self.tile, self.parts
         counts = [
             extents.batch * parts,
             -(-extents.rows // tile.rows),
@@ -69,17 +69,16 @@ class TiledProduct:
         ]
         with k.loop(math.prod(counts), "independent", "tile") as number:
             which, row, column = (k.bind(i) for i in split_index(number, counts))
-            _Team(self, k, parts, which, k.bind(row * tile.rows), k.bind(column * tile.columns)).run(store)
+            _Team(self, k, which, k.bind(row * tile.rows), k.bind(column * tile.columns)).run(store)
 
 
 class _Team:
     """The work of one team: a tile of the result from `row` and `column`, over one part of the depth."""
 
-    def __init__(
-        self, product: TiledProduct, k: DeviceBuilder, parts: int, which: Expr, row: Expr, column: Expr
-    ) -> None:
+    def __init__(self, product: TiledProduct, k: DeviceBuilder, which: Expr, row: Expr, column: Expr) -> None:
         self.product, self.k, self.which, self.row, self.column = product, k, which, row, column
-        self.tile = tile = product.tile
+        self.tile, parts = product.tile, product.parts
+        tile = self.tile
         self.thread = k.team(tile.threads)
         self.batch = which if parts == 1 else k.bind(tirx.op.floordiv(which, parts))
         steps = -(-product.extents.depth // tile.depth)
@@ -93,7 +92,7 @@ class _Team:
 
     def _operands(self) -> tuple[Staged, Staged]:
         product, tile, extents = self.product, self.tile, self.product.extents
-        steps = Steps(self.steps, tile.depth, self.first, extents.depth, tile.threads)
+        steps = Steps(self.steps, tile.depth, self.first, extents.depth, tile.threads, tile.stages)
         left = Part(product.left, self.batch, self.row, tile.rows, extents.rows, product.left_along_depth)
         right = Part(
             product.right, self.batch, self.column, tile.columns, extents.columns, product.right_along_depth
@@ -114,10 +113,10 @@ class _Team:
         sums = k.local(tile.thread_rows * tile.thread_columns, product.dtype)
         with k.loop(tile.thread_rows * tile.thread_columns, "unroll", "s") as s:
             k.assign(sums, s, const(0, product.dtype))
-        for step in range(min(STAGES - 1, self.steps)):
+        for step in range(min(tile.stages - 1, self.steps)):
             self._begin(step)
         with k.loop(self.steps, "serial", "step") as step:
-            k.invoke(await_copies(STAGES - 2))
+            k.invoke(await_copies(tile.stages - 2))
             k.wait()
             for operand in self.operands:
                 with self._later(step, operand) as later:
