@@ -8,8 +8,9 @@ import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast
 from graphopt.backends.codegen.program import Kernel
+from graphopt.backends.cuda.attention_tiles import DEPTH, choose_attention_tile
 from graphopt.backends.cuda.matmul import has_chunks
-from graphopt.backends.cuda.tensor_attention import DEPTH, LARGEST, TensorAttention
+from graphopt.backends.cuda.tensor_attention import LARGEST, TensorAttention
 from graphopt.backends.cuda.tensor_elements import HALVES
 from graphopt.backends.layout import Strided
 from graphopt.backends.lower import attention
@@ -86,12 +87,14 @@ def _lower(ctx: Lowering, node: ir.Node) -> None:
         after.store(k, out, index, cast(result, after.dtype))
 
     batch, heads, queries, size = query.shape
+    shape = (batch, heads, queries, key.shape[2])
     kernel = TensorAttention(
         HALVES[query.dtype],
+        choose_attention_tile(ctx.core, shape, size, value.shape[3]),
         storage_of(query),
         storage_of(key),
         storage_of(value),
-        (batch, heads, queries, key.shape[2]),
+        shape,
         size,
         value.shape[3],
         attribute(node, "scale", 0.0) or 1 / math.sqrt(size),

@@ -1,0 +1,37 @@
+"""Attention on tensor cores next to ONNX Runtime: shapes, masks, and every way to share out the work."""
+
+import numpy as np
+import pytest
+
+from graphopt.backends.cuda import attention
+from graphopt.backends.cuda.attention_tiles import AttentionTile
+from graphopt.backends.targets import Target
+from tests.backends.cuda.test_tensor_cores import attend, halves, kernels
+from tests.backends.lower.harness import Nodes
+
+TILES = (
+    AttentionTile(4, 1, 64, 2),
+    AttentionTile(2, 2, 32, 2),
+    AttentionTile(1, 4, 16, 3),
+    AttentionTile(3, 1, 112, 2),
+    AttentionTile(4, 1, 64, 2, True),
+    AttentionTile(8, 1, 128, 2, True),
+    AttentionTile(4, 2, 48, 2, True),
+    AttentionTile(4, 1, 208, 1, True),
+)
+SHAPES = (((1, 2, 70, 64), 197), ((2, 1, 17, 32), 64), ((1, 1, 33, 128), 40), ((1, 2, 20, 48), 207))
+"""Of queries, and how many keys."""
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_every_tile(gpu: Target, monkeypatch: pytest.MonkeyPatch, tile: AttentionTile) -> None:
+    monkeypatch.setattr(attention, "choose_attention_tile", lambda *facts: tile)
+    nodes = Nodes(opset=23)
+    for shape, keys in SHAPES:
+        if keys <= tile.keys * tile.stages or tile.stages > 1:
+            attend(nodes, shape, keys)
+    mask = halves(2, 1, 33, 40)
+    mask[..., 30:] = -np.inf
+    attend(nodes, (2, 3, 33, 32), 40, mask, scale=0.3)
+    assert {name for name, _ in kernels(nodes)} == {"attention"}
+    nodes.check(gpu)
