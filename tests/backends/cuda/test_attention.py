@@ -7,6 +7,7 @@ from graphopt.backends.cuda import attention
 from graphopt.backends.cuda.attention_tiles import AttentionTile
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_tensor_cores import attend, halves, kernels
+from tests.backends.cuda.test_operators import random
 from tests.backends.lower.harness import Nodes
 
 TILES = (
@@ -34,4 +35,19 @@ def test_every_tile(gpu: Target, monkeypatch: pytest.MonkeyPatch, tile: Attentio
     mask[..., 30:] = -np.inf
     attend(nodes, (2, 3, 33, 32), 40, mask, scale=0.3)
     assert {name for name, _ in kernels(nodes)} == {"attention"}
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 8])
+def test_floats(gpu: Target, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(attention, "choose_rows", lambda shape: rows)
+    nodes = Nodes(opset=23)
+    for (batch, heads, queries, size), keys in SHAPES:
+        key = random(batch, heads, keys, size)
+        nodes.add("Attention", random(batch, heads, queries, size), key, key[:, :, ::-1, : size // 32 * 16 or 16].copy())
+    mask = random(2, 1, 33, 40)
+    mask[..., 30:] = -np.inf
+    key = random(2, 3, 40, 32)
+    nodes.add("Attention", random(2, 3, 33, 32), key, key[:, :, ::-1].copy(), mask)
+    assert [name for name, _ in kernels(nodes)] == ["attention"] * 5
     nodes.check(gpu)

@@ -1,0 +1,293 @@
+"""Attention of float32 on the multiply-add units of a GPU, in one kernel that never writes the scores (FlashAttention-2, arXiv:2307.08691).
+
+A team has some queries of a head, and all keys, a step at a time. Rows of queries, keys and values lie in shared memory as they are; 16
+neighbouring threads share the keys and elements of a row, eight such groups the queries. Weights go through shared memory, as every
+thread needs all of a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.cuda.accesses import READ
+from graphopt.backends.cuda.attention_units import pointer, zeros
+from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.instructions import COMMIT, COPY, INVERSE, LARGER, POWER, await_copies
+from graphopt.backends.kernels.window import split_index
+from graphopt.backends.tensor import Storage
+
+ACROSS, DOWN = 16, 8
+"""Threads that share the keys of a query, and the queries of a team."""
+
+THREADS = ACROSS * DOWN
+
+MOST_KEYS = 4
+"""Of a query, a thread and a step."""
+
+MOST_ROWS = 8
+"""Queries of a thread."""
+
+MULTIPROCESSORS = 132
+
+CHUNK = 4
+"""Elements that are copied and read at a time."""
+
+DEPTHS = 8
+"""Depths of a product that are written out in the code."""
+
+PADDING = 4
+"""Elements between rows of operands, so that chunks of neighbouring rows lie in different banks."""
+
+APART = 16
+"""Between rows of weights."""
+
+LOG2_E = 1 / math.log(2)
+
+LOWEST = -3.0e38
+"""Below all scores of pairs that attend, so that differences from it are finite."""
+
+Mask = Callable[[KernelBuilder, Sequence[Expr]], Expr]
+
+
+def choose_rows(shape: Sequence[int]) -> int:
+    """Queries of a thread for `shape` of batch, heads, queries and keys: those with the fewest rounds of work."""
+    batch, heads, queries, _ = shape
+    teams = {rows: batch * heads * -(-queries // (DOWN * rows)) for rows in range(2, MOST_ROWS + 1)}
+    return min(teams, key=lambda rows: -(-teams[rows] // MULTIPROCESSORS) * (rows + 2))
+
+
+@dataclass(frozen=True)
+class FloatAttention:
+    """Emits the kernel of `query [batch, heads, queries, size]`, `key` and `value [batch, heads, keys, value_size]`, with `rows` queries
+    of a thread.
+
+    `mask` gives what is added to a score, and `store` takes results, both at an index `[batch, head, query, key or element]`.
+    """
+
+    rows: int
+    query: Storage
+    key: Storage
+    value: Storage
+    shape: tuple[int, int, int, int]
+    """Batch, heads, queries, keys."""
+    size: int
+    value_size: int
+    scale: float
+    mask: Mask | None
+    store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
+
+    def emit(self, k: KernelBuilder) -> None:
+        assert isinstance(k, DeviceBuilder)
+        batch, heads, queries, _ = self.shape
+        counts = [batch, heads, -(-queries // (DOWN * self.rows))]
+        with k.loop(math.prod(counts), "independent", "team") as number:
+            n, head, first = (k.bind(i) for i in split_index(number, counts))
+            _Team(self, k, n, head, k.bind(first * (DOWN * self.rows))).attend()
+
+    @property
+    def macs(self) -> int:
+        return math.prod(self.shape) * (self.size + self.value_size)
+
+
+class _Team:
+    """The work of one team. A thread has every eighth query, and every sixteenth key."""
+
+    def __init__(self, attention: FloatAttention, k: DeviceBuilder, n: Expr, head: Expr, first: Expr) -> None:
+        self.attention, self.k, self.n, self.head, self.first = attention, k, n, head, first
+        a, keys = attention, attention.shape[3]
+        self.thread = k.team(THREADS)
+        self.x, self.y = (
+            k.bind(tirx.op.truncmod(self.thread, ACROSS)),
+            k.bind(tirx.op.truncdiv(self.thread, ACROSS)),
+        )
+        self.rows, self.step = a.rows, ACROSS * min(MOST_KEYS, -(-keys // ACROSS))
+        self.columns = a.value_size // ACROSS
+        self.together = next(run for run in (4, 2, 1) if self.columns % run == 0)
+        """Neighbouring elements of a value."""
+        self.width, self.value_width = a.size + PADDING, a.value_size + PADDING
+        self.weight_width = self.step + APART
+        self.keys_at = DOWN * a.rows * self.width
+        self.values_at = self.keys_at + self.step * self.width
+        self.weights_at = self.values_at + self.step * self.value_width
+        self.memory = k.overlay(self.weights_at + DOWN * a.rows * self.weight_width, "float32")
+        is_plain = a.mask is None and a.scale > 0
+        self.factor = a.scale * LOG2_E if is_plain else 1.0
+        """By which scores are multiplied when they become exponents."""
+        self.own_factor = 1.0 if is_plain else a.scale * LOG2_E
+
+    def attend(self) -> None:
+        k, a = self.k, self.attention
+        keys, rows = a.shape[3], DOWN * self.rows
+        self._copy(a.query, self.first, a.shape[2], 0, rows, a.size)
+        self._copy(a.key, const(0, "int32"), keys, self.keys_at, self.step, a.size)
+        k.invoke(COMMIT)
+        self.sums, self.totals = zeros(k, self.rows * self.columns), zeros(k, self.rows)
+        self.largest = k.local(self.rows, "float32")
+        for y in range(self.rows):
+            k.assign(self.largest, y, const(LOWEST / max(self.factor, 1.0), "float32"))
+        whole = keys // self.step
+        with k.loop(whole, "serial", "step") as step:
+            self._step(k.bind(step * self.step), self.step, self.step)
+        rest = keys - whole * self.step
+        if rest:
+            self._step(const(whole * self.step, "int32"), -(-rest // ACROSS) * ACROSS, rest)
+        self._finish()
+
+    def _step(self, first: Expr, count: int, rest: int) -> None:
+        """`count` keys from `first`, of which `rest` exist."""
+        k, a = self.k, self.attention
+        keys = a.shape[3]
+        self._await()
+        self._copy(a.value, first, keys, self.values_at, count, a.value_size)
+        k.invoke(COMMIT)
+        scores = self._scores(count)
+        self._weigh(scores, first, count, rest)
+        for y in range(self.rows):
+            for x in range(count // ACROSS):
+                at = self.weights_at + (self.y + y * DOWN) * self.weight_width + self.x + x * ACROSS
+                k.assign(self.memory, at, scores[y * (count // ACROSS) + x])
+        self._await()
+        later = k.bind(first + self.step)
+        with k.when(later < keys):
+            self._copy(a.key, later, keys, self.keys_at, self.step, a.size)
+        k.invoke(COMMIT)
+        self._add_values(count)
+
+    def _await(self) -> None:
+        self.k.invoke(await_copies(0))
+        self.k.wait()
+
+    def _copy(self, source: Storage, first: Expr, extent: int, to: int, rows: int, width: int) -> None:
+        """Rows of an operand, zeros beyond its end."""
+        k, chunks = self.k, width // CHUNK
+        with k.loop(-(-rows * chunks // THREADS), "unroll", "copy") as number:
+            at = k.bind(number * THREADS + self.thread)
+            row, chunk = k.bind(tirx.op.truncdiv(at, chunks)), k.bind(tirx.op.truncmod(at, chunks))
+            place = k.bind(first + row)
+            exists = k.bind(tirx.Cast("int32", place < extent))
+            position = source.layout.position([self.n, self.head, place * exists, chunk * CHUNK])
+            target = pointer(self.memory, to + row * (width + PADDING) + chunk * CHUNK)
+            with k.when(True if rows * chunks % THREADS == 0 else at < rows * chunks):
+                k.invoke(COPY, target, k.address(source.buffer, position), exists)
+
+    def _scores(self, count: int) -> Local:
+        """Products of the queries of a thread and its keys."""
+        k, across = self.k, count // ACROSS
+        scores = zeros(k, self.rows * across)
+        query, key = k.bind(self.y * self.width), k.bind(self.keys_at + self.x * self.width)
+        for depth in self._depths(self.attention.size):
+            left = self._read(self.rows, lambda y: query + y * (DOWN * self.width) + depth)
+            right = self._read(across, lambda x: key + x * (ACROSS * self.width) + depth)
+            for inner in range(CHUNK):
+                for y in range(self.rows):
+                    for x in range(across):
+                        at = y * across + x
+                        product = left[y * CHUNK + inner] * right[x * CHUNK + inner]
+                        k.assign(scores, at, scores[at] + product)
+        return scores
+
+    def _depths(self, extent: int) -> Iterator[Expr]:
+        """The first of every few depths; what is done with them is written out a few times, in a loop."""
+        some = DEPTHS if extent % DEPTHS == 0 else CHUNK
+        with self.k.loop(extent // some, "serial", "depth") as number:
+            first = self.k.bind(number * some)
+            for inner in range(0, some, CHUNK):
+                yield first + inner
+
+    def _read(self, count: int, place: Callable[[int], Expr], run: int = CHUNK) -> Local:
+        """So many runs of neighbours from shared memory."""
+        registers = self.k.local(count * run, "float32")
+        for i in range(count):
+            self._read_run(registers, i * run, place(i), run)
+        return registers
+
+    def _read_run(self, registers: Local, to: int, place: Expr, run: int) -> None:
+        if run == 1:
+            self.k.assign(registers, to, self.memory[place])
+        else:
+            self.k.invoke(READ[4 * run], pointer(registers, to), pointer(self.memory, place))
+
+    def _add_values(self, count: int) -> None:
+        k, run = self.k, self.together
+        weight = k.bind(self.weights_at + self.y * self.weight_width)
+        value = k.bind(self.values_at + self.x * run)
+        for depth in self._depths(count):
+            left = self._read(self.rows, lambda y: weight + y * (DOWN * self.weight_width) + depth)
+            for inner in range(CHUNK):
+                row = k.bind(value + (depth + inner) * self.value_width)
+                right = self._read(self.columns // run, lambda x: row + x * (ACROSS * run), run)
+                for y in range(self.rows):
+                    for x in range(self.columns):
+                        at = y * self.columns + x
+                        k.assign(self.sums, at, self.sums[at] + left[y * CHUNK + inner] * right[x])
+
+    def _weigh(self, scores: Local, first: Expr, count: int, rest: int) -> None:
+        """Scores become powers of two, of their difference from the largest one; what was added up so far is scaled to match."""
+        k, a, across = self.k, self.attention, count // ACROSS
+        for y in range(self.rows):
+            row = k.bind(
+                tirx.op.min(self.first + self.y + y * DOWN, const(a.shape[2] - 1, "int32"))
+                if a.mask is not None
+                else 0
+            )
+            for x in range(across):
+                key = k.bind(first + self.x + x * ACROSS)
+                value = scores[y * across + x]
+                if a.mask is not None or self.own_factor != 1.0:
+                    value = value * const(self.own_factor, "float32")
+                if a.mask is not None:
+                    place = k.bind(tirx.op.min(key, const(a.shape[3] - 1, "int32")))
+                    value = value + a.mask(k, [self.n, self.head, row, place]) * const(LOG2_E, "float32")
+                if (x + 1) * ACROSS > rest:
+                    value = tirx.Select(key < a.shape[3], value, const(-np.inf, "float32"))
+                k.assign(scores, y * across + x, value)
+            self._weigh_row(scores, y, across)
+
+    def _weigh_row(self, scores: Local, y: int, across: int) -> None:
+        k, factor = self.k, const(self.factor, "float32")
+        places = range(y * across, (y + 1) * across)
+        best = self.largest[y]
+        for i in places:
+            best = self._larger(best, scores[i])
+        for distance in (1, 2, 4, 8):
+            best = self._larger(best, k.exchange(best, distance))
+        shrink = k.bind(k.call(POWER, "float32", (self.largest[y] - best) * factor))
+        scaled = k.bind(best * factor)
+        k.assign(self.largest, y, best)
+        k.assign(self.totals, y, self.totals[y] * shrink)
+        for i in places:
+            k.assign(scores, i, k.call(POWER, "float32", scores[i] * factor - scaled))
+            k.assign(self.totals, y, self.totals[y] + scores[i])
+        for x in range(self.columns):
+            at = y * self.columns + x
+            k.assign(self.sums, at, self.sums[at] * shrink)
+
+    def _larger(self, x: Expr, y: Expr) -> Expr:
+        return self.k.bind(self.k.call(LARGER, "float32", x, y))
+
+    def _finish(self) -> None:
+        """Divide by the sums of exponentials; a query that attends to nothing gives zeros."""
+        k, a, zero = self.k, self.attention, const(0.0, "float32")
+        for y in range(self.rows):
+            total = self.totals[y]
+            for distance in (1, 2, 4, 8):
+                total = k.bind(total + k.exchange(total, distance))
+            share = k.bind(tirx.Select(total > zero, k.call(INVERSE, "float32", total), zero))
+            query = k.bind(self.first + self.y + y * DOWN)
+            with k.when(query < a.shape[2]):
+                for x in range(0, self.columns, self.together):
+                    self._store(query, k.bind((self.x + x // self.together * ACROSS) * self.together), y * self.columns + x, share)
+
+    def _store(self, query: Expr, element: Expr, at: int, share: Expr) -> None:
+        def store(lane: Expr) -> None:
+            self.attention.store(k, [self.n, self.head, query, element + lane], self.sums[at + lane] * share)
+
+        k = self.k
+        with k.lanes(self.together if k.rehearse(self.together, store) is not None else 1) as lane:
+            store(lane)
