@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, storage_dtype
 from graphopt.backends.codegen.program import Kernel
+from graphopt.backends.cuda.attention_scores import Scores
 from graphopt.backends.cuda.attention_tiles import DEPTH, choose_attention_tile
 from graphopt.backends.cuda.float_attention import ACROSS, FloatAttention, choose_rows
 from graphopt.backends.cuda.matmul import has_chunks
@@ -121,13 +122,12 @@ def _emit(
         after.store(k, out, index, cast(result, after.dtype))
 
     size = query.shape[3]
+    scale = attribute(node, "scale", 0.0) or 1 / math.sqrt(size)
     kernel = make(
         *(storage_of(operand) for operand in operands),
-        _extents(query, key),
+        Scores(_extents(query, key), scale, None if added is None else bias),
         size,
         value.shape[3],
-        attribute(node, "scale", 0.0) or 1 / math.sqrt(size),
-        None if added is None else bias,
         store,
     )
     with ctx.kernel("attention") as k:

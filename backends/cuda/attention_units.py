@@ -65,9 +65,7 @@ class Warps:
 
     def _places(self, row: Expr, odd: Expr, seventh: Expr, size: int) -> list[Expr]:
         """Where a lane finds its chunk of every two, in a row of the first block."""
-        chunks = [
-            tirx.op.bitwise_xor(odd + chunk, seventh) for chunk in range(0, min(size // 8, CHUNKS), 2)
-        ]
+        chunks = [tirx.op.bitwise_xor(odd + chunk, seventh) for chunk in range(0, min(size // 8, CHUNKS), 2)]
         return [self.k.bind(row + chunk * 8) for chunk in chunks]
 
     def _load(self, form: object, places: list[Expr], start: Expr, number: int, rows: int) -> Local:

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.cuda.accesses import READ
+from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
 from graphopt.backends.cuda.attention_units import pointer, zeros
 from graphopt.backends.cuda.builder import DeviceBuilder
-from graphopt.backends.cuda.instructions import COMMIT, COPY, INVERSE, LARGER, POWER, await_copies
+from graphopt.backends.cuda.instructions import COMMIT, COPY, await_copies
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
@@ -26,6 +26,9 @@ ACROSS, DOWN = 16, 8
 """Threads that share the keys of a query, and the queries of a team."""
 
 THREADS = ACROSS * DOWN
+
+NEIGHBOURS = (1, 2, 4, 8)
+"""Distances of threads that share a query."""
 
 MOST_KEYS = 4
 """Of a query, a thread and a step."""
@@ -47,13 +50,6 @@ PADDING = 4
 APART = 16
 """Between rows of weights."""
 
-LOG2_E = 1 / math.log(2)
-
-LOWEST = -3.0e38
-"""Below all scores of pairs that attend, so that differences from it are finite."""
-
-Mask = Callable[[KernelBuilder, Sequence[Expr]], Expr]
-
 
 def choose_rows(shape: Sequence[int]) -> int:
     """Queries of a thread for `shape` of batch, heads, queries and keys: those with the fewest rounds of work."""
@@ -67,20 +63,22 @@ class FloatAttention:
     """Emits the kernel of `query [batch, heads, queries, size]`, `key` and `value [batch, heads, keys, value_size]`, with `rows` queries
     of a thread.
 
-    `mask` gives what is added to a score, and `store` takes results, both at an index `[batch, head, query, key or element]`.
+    `store` takes results at an index `[batch, head, query, element]`.
     """
 
     rows: int
     query: Storage
     key: Storage
     value: Storage
-    shape: tuple[int, int, int, int]
-    """Batch, heads, queries, keys."""
+    scores: Scores
     size: int
     value_size: int
-    scale: float
-    mask: Mask | None
     store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, heads, queries, keys."""
+        return self.scores.shape
 
     def emit(self, k: KernelBuilder) -> None:
         assert isinstance(k, DeviceBuilder)
@@ -116,10 +114,6 @@ class _Team:
         self.values_at = self.keys_at + self.step * self.width
         self.weights_at = self.values_at + self.step * self.value_width
         self.memory = k.overlay(self.weights_at + DOWN * a.rows * self.weight_width, "float32")
-        is_plain = a.mask is None and a.scale > 0
-        self.factor = a.scale * LOG2_E if is_plain else 1.0
-        """By which scores are multiplied when they become exponents."""
-        self.own_factor = 1.0 if is_plain else a.scale * LOG2_E
 
     def attend(self) -> None:
         k, a = self.k, self.attention
@@ -130,7 +124,7 @@ class _Team:
         self.sums, self.totals = zeros(k, self.rows * self.columns), zeros(k, self.rows)
         self.largest = k.local(self.rows, "float32")
         for y in range(self.rows):
-            k.assign(self.largest, y, const(LOWEST / max(self.factor, 1.0), "float32"))
+            k.assign(self.largest, y, a.scores.lowest)
         whole = keys // self.step
         with k.loop(whole, "serial", "step") as step:
             self._step(k.bind(step * self.step), self.step, self.step)
@@ -182,8 +176,8 @@ class _Team:
         scores = zeros(k, self.rows * across)
         query, key = k.bind(self.y * self.width), k.bind(self.keys_at + self.x * self.width)
         for depth in self._depths(self.attention.size):
-            left = self._read(self.rows, lambda y: query + y * (DOWN * self.width) + depth)
-            right = self._read(across, lambda x: key + x * (ACROSS * self.width) + depth)
+            left = self._read(self.rows, query + depth, DOWN * self.width)
+            right = self._read(across, key + depth, ACROSS * self.width)
             for inner in range(CHUNK):
                 for y in range(self.rows):
                     for x in range(across):
@@ -200,28 +194,26 @@ class _Team:
             for inner in range(0, some, CHUNK):
                 yield first + inner
 
-    def _read(self, count: int, place: Callable[[int], Expr], run: int = CHUNK) -> Local:
-        """So many runs of neighbours from shared memory."""
-        registers = self.k.local(count * run, "float32")
+    def _read(self, count: int, first: Expr, distance: int, run: int = CHUNK) -> Local:
+        """So many runs of neighbours from shared memory, some distance apart."""
+        k, registers = self.k, self.k.local(count * run, "float32")
         for i in range(count):
-            self._read_run(registers, i * run, place(i), run)
+            source = self.memory[first + i * distance]
+            if run == 1:
+                k.assign(registers, i, source)
+            else:
+                k.invoke(READ[4 * run], pointer(registers, i * run), tirx.op.address_of(source))
         return registers
-
-    def _read_run(self, registers: Local, to: int, place: Expr, run: int) -> None:
-        if run == 1:
-            self.k.assign(registers, to, self.memory[place])
-        else:
-            self.k.invoke(READ[4 * run], pointer(registers, to), pointer(self.memory, place))
 
     def _add_values(self, count: int) -> None:
         k, run = self.k, self.together
         weight = k.bind(self.weights_at + self.y * self.weight_width)
         value = k.bind(self.values_at + self.x * run)
         for depth in self._depths(count):
-            left = self._read(self.rows, lambda y: weight + y * (DOWN * self.weight_width) + depth)
+            left = self._read(self.rows, weight + depth, DOWN * self.weight_width)
             for inner in range(CHUNK):
                 row = k.bind(value + (depth + inner) * self.value_width)
-                right = self._read(self.columns // run, lambda x: row + x * (ACROSS * run), run)
+                right = self._read(self.columns // run, row, ACROSS * run, run)
                 for y in range(self.rows):
                     for x in range(self.columns):
                         at = y * self.columns + x
@@ -231,58 +223,46 @@ class _Team:
         """Scores become powers of two, of their difference from the largest one; what was added up so far is scaled to match."""
         k, a, across = self.k, self.attention, count // ACROSS
         for y in range(self.rows):
-            row = k.bind(
-                tirx.op.min(self.first + self.y + y * DOWN, const(a.shape[2] - 1, "int32"))
-                if a.mask is not None
-                else 0
-            )
             for x in range(across):
                 key = k.bind(first + self.x + x * ACROSS)
-                value = scores[y * across + x]
-                if a.mask is not None or self.own_factor != 1.0:
-                    value = value * const(self.own_factor, "float32")
-                if a.mask is not None:
-                    place = k.bind(tirx.op.min(key, const(a.shape[3] - 1, "int32")))
-                    value = value + a.mask(k, [self.n, self.head, row, place]) * const(LOG2_E, "float32")
-                if (x + 1) * ACROSS > rest:
-                    value = tirx.Select(key < a.shape[3], value, const(-np.inf, "float32"))
+                index = [self.n, self.head, self.first + self.y + y * DOWN, key]
+                value = a.scores.score(k, scores[y * across + x], index, (x + 1) * ACROSS > rest)
                 k.assign(scores, y * across + x, value)
             self._weigh_row(scores, y, across)
 
     def _weigh_row(self, scores: Local, y: int, across: int) -> None:
-        k, factor = self.k, const(self.factor, "float32")
+        k, how = self.k, self.attention.scores
         places = range(y * across, (y + 1) * across)
-        best = self.largest[y]
-        for i in places:
-            best = self._larger(best, scores[i])
-        for distance in (1, 2, 4, 8):
-            best = self._larger(best, k.exchange(best, distance))
-        shrink = k.bind(k.call(POWER, "float32", (self.largest[y] - best) * factor))
-        scaled = k.bind(best * factor)
+        best = larger(k, folded(k, [scores[i] for i in places], larger), self.largest[y])
+        for distance in NEIGHBOURS:
+            best = larger(k, best, k.exchange(best, distance))
+        shrink = k.bind(how.power(k, self.largest[y] - best))
         k.assign(self.largest, y, best)
-        k.assign(self.totals, y, self.totals[y] * shrink)
-        for i in places:
-            k.assign(scores, i, k.call(POWER, "float32", scores[i] * factor - scaled))
-            k.assign(self.totals, y, self.totals[y] + scores[i])
+        for i, power in zip(places, how.powers(k, [scores[i] for i in places], best), strict=True):
+            k.assign(scores, i, power)
+        total = folded(k, [scores[i] for i in places], added)
+        k.assign(self.totals, y, self.totals[y] * shrink + total)
         for x in range(self.columns):
             at = y * self.columns + x
             k.assign(self.sums, at, self.sums[at] * shrink)
 
-    def _larger(self, x: Expr, y: Expr) -> Expr:
-        return self.k.bind(self.k.call(LARGER, "float32", x, y))
-
     def _finish(self) -> None:
         """Divide by the sums of exponentials; a query that attends to nothing gives zeros."""
-        k, a, zero = self.k, self.attention, const(0.0, "float32")
+        k, a = self.k, self.attention
         for y in range(self.rows):
             total = self.totals[y]
-            for distance in (1, 2, 4, 8):
-                total = k.bind(total + k.exchange(total, distance))
-            share = k.bind(tirx.Select(total > zero, k.call(INVERSE, "float32", total), zero))
+            for distance in NEIGHBOURS:
+                total = added(k, total, k.exchange(total, distance))
+            share = inverse(k, total)
             query = k.bind(self.first + self.y + y * DOWN)
             with k.when(query < a.shape[2]):
                 for x in range(0, self.columns, self.together):
-                    self._store(query, k.bind((self.x + x // self.together * ACROSS) * self.together), y * self.columns + x, share)
+                    self._store(
+                        query,
+                        k.bind((self.x + x // self.together * ACROSS) * self.together),
+                        y * self.columns + x,
+                        share,
+                    )
 
     def _store(self, query: Expr, element: Expr, at: int, share: Expr) -> None:
         def store(lane: Expr) -> None:

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
 from graphopt.backends.cuda.attention_tiles import COLUMNS, ROW, ROWS, AttentionTile
 from graphopt.backends.cuda.attention_units import AttentionUnits, Groups, Operands, Warps, zeros
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
-from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, INVERSE, LARGER, POWER, await_copies
+from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
 from graphopt.backends.cuda.tensor_elements import CHUNKS, Element
 from graphopt.backends.cuda.tensor_tiles import PADDING
 from graphopt.backends.kernels.window import split_index
@@ -29,25 +29,15 @@ CHUNK = 8
 LARGEST = 128
 """Elements of a query or a value that a warp has registers for."""
 
-LOG2_E = 1 / math.log(2)
-
-LOWEST = -3.0e38
-"""Below all scores of pairs that attend, so that differences from it are finite."""
-
-CHAINS = 4
-"""Values that are added up or compared side by side."""
-
 LONGEST = 8
 """Results of a run."""
-
-Mask = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 
 
 @dataclass(frozen=True)
 class TensorAttention:
     """Emits the kernel of `query [batch, heads, queries, size]`, `key` and `value [batch, heads, keys, value_size]`.
 
-    `mask` gives what is added to a score, and `store` takes results, both at an index `[batch, head, query, key or element]`.
+    `store` takes results at an index `[batch, head, query, element]`.
     """
 
     element: Element
@@ -56,13 +46,15 @@ class TensorAttention:
     query: Storage
     key: Storage
     value: Storage
-    shape: tuple[int, int, int, int]
-    """Batch, heads, queries, keys."""
+    scores: Scores
     size: int
     value_size: int
-    scale: float
-    mask: Mask | None
     store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, heads, queries, keys."""
+        return self.scores.shape
 
     def emit(self, k: KernelBuilder) -> None:
         assert isinstance(k, DeviceBuilder)
@@ -80,7 +72,9 @@ class TensorAttention:
 class _Team:
     """The work of one team: some queries of a head."""
 
-    def __init__(self, attention: TensorAttention, k: DeviceBuilder, n: Expr, head: Expr, first: Expr) -> None:
+    def __init__(
+        self, attention: TensorAttention, k: DeviceBuilder, n: Expr, head: Expr, first: Expr
+    ) -> None:
         self.attention, self.k, self.n, self.head, self.first = attention, k, n, head, first
         a, tile = attention, attention.tile
         self.thread = k.team(tile.threads)
@@ -102,10 +96,6 @@ class _Team:
         self.units: AttentionUnits = (
             Groups(k, operands, own) if tile.by_groups else Warps(k, operands, self.thread, own)
         )
-        is_plain = a.mask is None and a.scale > 0
-        self.factor = a.scale * LOG2_E if is_plain else 1.0
-        """By which scores are multiplied when they become exponents."""
-        self.own_factor = 1.0 if is_plain else a.scale * LOG2_E
         self.steps, self.whole = -(-a.shape[3] // tile.keys), a.shape[3] // tile.keys
         self.is_resident = self.steps <= tile.stages
         """Whether all keys and values fit, so that nothing is copied later on."""
@@ -122,7 +112,7 @@ class _Team:
         self.totals = zeros(k, 2)
         self.largest = k.local(2, "float32")
         for half in range(2):
-            k.assign(self.largest, half, const(LOWEST / max(self.factor, 1.0), "float32"))
+            k.assign(self.largest, half, a.scores.lowest)
         with k.loop(self.whole, "serial", "step") as step:
             self._step(step, tile.step, tile.keys)
         if self.whole < self.steps:
@@ -191,35 +181,22 @@ class _Team:
         for i in range(share // 2):
             inner = i // 4 * COLUMNS
             key = k.bind(first + self.column + (inner + i % 2))
-            value = scores[i]
-            if a.mask is not None or self.own_factor != 1.0:
-                value = value * const(self.own_factor, "float32")
-            if a.mask is not None:
-                row = k.bind(
-                    tirx.op.min(self.first + self.row + i % 4 // 2 * 8, const(a.shape[2] - 1, "int32"))
-                )
-                place = k.bind(tirx.op.min(key, const(a.shape[3] - 1, "int32")))
-                value = value + a.mask(k, [self.n, self.head, row, place]) * const(LOG2_E, "float32")
-            if last + inner + COLUMNS > rest:
-                value = tirx.Select(key < a.shape[3], value, const(-np.inf, "float32"))
-            k.assign(scores, i, value)
+            index = [self.n, self.head, self.first + self.row + i % 4 // 2 * 8, key]
+            k.assign(scores, i, a.scores.score(k, scores[i], index, last + inner + COLUMNS > rest))
         for half in range(2):
             self._weigh_row(scores, [i for i in range(share // 2) if i % 4 // 2 == half], half)
 
     def _weigh_row(self, scores: Local, places: list[int], half: int) -> None:
-        k, factor = self.k, const(self.factor, "float32")
-        best = self._folded([scores[i] for i in places], self._larger)
-        best = self._larger(best, self.largest[half])
+        k, how = self.k, self.attention.scores
+        best = larger(k, folded(k, [scores[i] for i in places], larger), self.largest[half])
         for distance in (1, 2):
-            best = self._larger(best, k.exchange(best, distance))
+            best = larger(k, best, k.exchange(best, distance))
         if self.steps > 1:
-            self._shrink(k.bind(k.call(POWER, "float32", (self.largest[half] - best) * factor)), half)
-        scaled = k.bind(best * factor)
+            self._shrink(k.bind(how.power(k, self.largest[half] - best)), half)
         k.assign(self.largest, half, best)
-        for i in places:
-            k.assign(scores, i, k.call(POWER, "float32", scores[i] * factor - scaled))
-        total = self._folded([scores[i] for i in places], lambda x, y: k.bind(x + y))
-        k.assign(self.totals, half, self.totals[half] + total)
+        for i, power in zip(places, how.powers(k, [scores[i] for i in places], best), strict=True):
+            k.assign(scores, i, power)
+        k.assign(self.totals, half, self.totals[half] + folded(k, [scores[i] for i in places], added))
 
     def _shrink(self, factor: Expr, half: int) -> None:
         """Of what was added up so far."""
@@ -228,18 +205,6 @@ class _Team:
         for i in range(self.attention.value_size // 2):
             if i % 4 // 2 == half:
                 k.assign(self.sums, i, self.sums[i] * factor)
-
-    def _larger(self, x: Expr, y: Expr) -> Expr:
-        return self.k.bind(self.k.call(LARGER, "float32", x, y))
-
-    def _folded(self, values: Sequence[Expr], combine: Callable[[Expr, Expr], Expr]) -> Expr:
-        """By a few chains, so that none waits for another."""
-        chains = list(values[:CHAINS])
-        for i, value in enumerate(values[CHAINS:]):
-            chains[i % CHAINS] = combine(chains[i % CHAINS], value)
-        while len(chains) > 1:
-            chains = [combine(*chains[i : i + 2]) for i in range(0, len(chains), 2)]
-        return chains[0]
 
     def _finish(self) -> None:
         """Results go through shared memory, so that neighbouring threads store neighbouring elements."""
@@ -261,7 +226,7 @@ class _Team:
         k, tile = self.k, self.attention.tile
         totals = [k.bind(self._all_keys(self.totals[half])) for half in range(2)]
         if tile.parts == 1:
-            return [self._inverse(total) for total in totals]
+            return [inverse(k, total) for total in totals]
         places = [k.bind(start + (self.row + half * 8) * 2) for half in range(2)]
         for half, place in enumerate(places):
             k.assign(memory, place + self.part * (2 * tile.rows), self.largest[half])
@@ -270,26 +235,17 @@ class _Team:
         return [self._share(memory, place, self.largest[half]) for half, place in enumerate(places)]
 
     def _share(self, memory: Local, place: Expr, own: Expr) -> Expr:
-        k, factor, distance = self.k, const(self.factor, "float32"), 2 * self.attention.tile.rows
+        k, how, distance = self.k, self.attention.scores, 2 * self.attention.tile.rows
         parts = range(self.attention.tile.parts)
-        best = self._folded([memory[place + part * distance] for part in parts], self._larger)
-        totals = [
-            memory[place + part * distance + 1]
-            * k.call(POWER, "float32", (memory[place + part * distance] - best) * factor)
-            for part in parts
-        ]
-        total = self._folded(totals, lambda x, y: k.bind(x + y))
-        return k.bind(self._inverse(total) * k.call(POWER, "float32", (own - best) * factor))
+        largest = [memory[place + part * distance] for part in parts]
+        best = folded(k, largest, larger)
+        totals = [memory[place + part * distance + 1] * how.power(k, largest[part] - best) for part in parts]
+        return k.bind(inverse(k, folded(k, totals, added)) * how.power(k, own - best))
 
     def _all_keys(self, total: Expr) -> Expr:
         for distance in (1, 2):
             total = self.k.bind(total + self.k.exchange(total, distance))
         return total
-
-    def _inverse(self, total: Expr) -> Expr:
-        """Zero for a query that attends to nothing."""
-        zero = const(0.0, "float32")
-        return self.k.bind(tirx.Select(total > zero, self.k.call(INVERSE, "float32", total), zero))
 
     def _store(self, results: Local, width: int) -> None:
         k, a, tile = self.k, self.attention, self.attention.tile
@@ -298,7 +254,10 @@ class _Team:
         run = k.widest(count, lambda position: self._store_one(results, width, position), least, False)
         with k.loop(-(-count // (tile.threads * run)), "unroll", "result") as number:
             at = k.bind(number * tile.threads + self.thread)
-            with k.when(True if count % (tile.threads * run) == 0 else at < count // run), k.lanes(run) as lane:
+            with (
+                k.when(True if count % (tile.threads * run) == 0 else at < count // run),
+                k.lanes(run) as lane,
+            ):
                 self._store_one(results, width, at * run + lane if run > 1 else at)
 
     def _store_one(self, results: Local, width: int, position: Expr) -> None:

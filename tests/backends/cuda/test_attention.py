@@ -6,8 +6,8 @@ import pytest
 from graphopt.backends.cuda import attention
 from graphopt.backends.cuda.attention_tiles import AttentionTile
 from graphopt.backends.targets import Target
-from tests.backends.cuda.test_tensor_cores import attend, halves, kernels
 from tests.backends.cuda.test_operators import random
+from tests.backends.cuda.test_tensor_cores import attend, halves, kernels
 from tests.backends.lower.harness import Nodes
 
 TILES = (
@@ -44,9 +44,14 @@ def test_floats(gpu: Target, monkeypatch: pytest.MonkeyPatch, rows: int) -> None
     nodes = Nodes(opset=23)
     for (batch, heads, queries, size), keys in SHAPES:
         key = random(batch, heads, keys, size)
-        nodes.add("Attention", random(batch, heads, queries, size), key, key[:, :, ::-1, : size // 32 * 16 or 16].copy())
+        nodes.add(
+            "Attention",
+            random(batch, heads, queries, size),
+            key,
+            key[:, :, ::-1, : size // 32 * 16 or 16].copy(),
+        )
     mask = random(2, 1, 33, 40)
-    mask[..., 30:] = -np.inf
+    mask[..., 30:], mask[0, 0, 3] = -np.inf, -3.2e38
     key = random(2, 3, 40, 32)
     nodes.add("Attention", random(2, 3, 33, 32), key, key[:, :, ::-1].copy(), mask)
     assert [name for name, _ in kernels(nodes)] == ["attention"] * 5
