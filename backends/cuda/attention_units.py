@@ -12,6 +12,7 @@ from typing import Protocol
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, Local, const
+from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.cuda.attention_tiles import COLUMNS, DEPTH, ROW
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.instructions import (
@@ -68,7 +69,7 @@ class Warps:
         chunks = [tirx.op.bitwise_xor(odd + chunk, seventh) for chunk in range(0, min(size // 8, CHUNKS), 2)]
         return [self.k.bind(row + chunk * 8) for chunk in chunks]
 
-    def _load(self, form: object, places: list[Expr], start: Expr, number: int, rows: int) -> Local:
+    def _load(self, form: Inline, places: list[Expr], start: Expr, number: int, rows: int) -> Local:
         """Fragments of the two chunks of a number."""
         block, place = divmod(number, CHUNKS // 2)
         fragments = self.k.local(4, "uint32")

@@ -56,3 +56,18 @@ def test_floats(gpu: Target, monkeypatch: pytest.MonkeyPatch, rows: int) -> None
     nodes.add("Attention", random(2, 3, 33, 32), key, key[:, :, ::-1].copy(), mask)
     assert [name for name, _ in kernels(nodes)] == ["attention"] * 5
     nodes.check(gpu)
+
+
+@pytest.mark.parametrize(("size", "options"), [(24, {}), (144, {}), (16, {"is_causal": 1}), (16, {"softcap": 2.0})])
+def test_floats_of_other_kinds_go_elsewhere(gpu: Target, size: int, options: dict[str, float]) -> None:
+    nodes = Nodes(opset=23)
+    nodes.add("Attention", *[random(1, 2, 20, size)] * 3, **options)
+    assert "attention" not in [name for name, _ in kernels(nodes)]
+    nodes.check(gpu)
+
+
+def test_heads_that_share_keys_go_elsewhere(gpu: Target) -> None:
+    nodes = Nodes(opset=23)
+    nodes.add("Attention", random(1, 4, 20, 16), random(1, 2, 20, 16), random(1, 2, 20, 16))
+    assert "attention" not in [name for name, _ in kernels(nodes)]
+    nodes.check(gpu)
