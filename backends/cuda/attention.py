@@ -85,8 +85,7 @@ def suits_one_kernel(
 def _lower(ctx: Lowering, node: ir.Node) -> None:
     query, key, value = (_in_chunks(ctx, half_of(operand)) for operand in node.inputs[:OPERANDS])
     element = HALVES[query.dtype]
-    shape = _extents(query, key)
-    tile = choose_attention_tile(ctx.core, shape, query.shape[3], value.shape[3])
+    tile = choose_attention_tile(ctx.core, _extents(query, key), value.shape[3])
     _emit(ctx, node, (query, key, value), partial(TensorAttention, element, tile))
 
 

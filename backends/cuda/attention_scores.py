@@ -48,17 +48,18 @@ class Scores:
         """Below which no score is of a pair that attends; its exponent is finite where products are not masked."""
         return const(LOWEST if self.mask else LOWEST / max(LOG2_E * self.scale, 2.0), "float32")
 
-    def score(self, k: KernelBuilder, product: Expr, index: Sequence[Expr], is_beyond: bool) -> Expr:
-        """The score of a pair; its query, and its key where it `is_beyond`, may lie behind the last one."""
+    def score(
+        self, k: KernelBuilder, product: Expr, index: Sequence[Expr], is_behind: tuple[bool, bool]
+    ) -> Expr:
+        """The score of a pair, whose query and key may lie behind the last one where those say so."""
         n, head, query, key = index
         _, _, queries, keys = self.shape
         value = product if self.is_plain else product * const(self.scale, "float32")
         if self.mask is not None:
-            row, place = (
-                tirx.op.min(i, const(extent - 1, "int32")) for i, extent in ((query, queries), (key, keys))
-            )
-            value = value + self.mask(k, [n, head, k.bind(row), k.bind(place)])
-        return tirx.Select(key < keys, value, const(-np.inf, "float32")) if is_beyond else value
+            row = k.bind(tirx.op.min(query, const(queries - 1, "int32"))) if is_behind[0] else query
+            place = k.bind(tirx.op.min(key, const(keys - 1, "int32"))) if is_behind[1] else key
+            value = value + self.mask(k, [n, head, row, place])
+        return tirx.Select(key < keys, value, const(-np.inf, "float32")) if is_behind[1] else value
 
     def powers(self, k: KernelBuilder, scores: Sequence[Expr], best: Expr) -> list[Expr]:
         """Of the difference of scores from the largest one. Where all are as low as can be, each is one."""

@@ -15,11 +15,16 @@ ROWS, COLUMNS, DEPTH = 16, 8, 16
 ROW = 64
 """Halves of a row in shared memory."""
 
-LONGEST_STEP = 128
-"""Keys that a warp multiplies at a time."""
+MULTIPROCESSORS = 132
 
-FEW_TILES = 300
-"""Of 16 queries, for which there are more warps than that at a time."""
+MOST_SCORES = 272
+"""Keys of a step, and elements of a value, that a thread of a group has registers for."""
+
+STEP = 64
+"""Keys at a time where they are many."""
+
+PARTS = 4
+"""Of the keys where queries are few."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,21 @@ class AttentionTile:
         return self.parts * self.step
 
 
-def choose_attention_tile(core: Core, shape: Sequence[int], size: int, value_size: int) -> AttentionTile:
-    """For `shape` of batch, heads, queries and keys."""
+def choose_attention_tile(core: Core, shape: Sequence[int], value_size: int) -> AttentionTile:
+    """For `shape` of batch, heads, queries and keys: a warp for 16 queries and a quarter of the keys where they do not keep the chip
+    busy otherwise; on Hopper groups, with all keys at once where registers hold their scores."""
     batch, heads, queries, keys = shape
-    cuts = -(-keys // LONGEST_STEP)
-    step = -(-keys // (cuts * DEPTH)) * DEPTH
-    tiles = batch * heads * -(-queries // ROWS)
-    if tiles < FEW_TILES:
-        return AttentionTile(2, 4, -(-step // 64) * 16, min(2, cuts))
-    if core is GPU_HOPPER:
-        return AttentionTile(8 if queries > GROUP_ROWS else 4, 1, step, min(2, cuts), True)
-    return AttentionTile(4, 1, 64, min(2, -(-keys // 64)))
+    if batch * heads * -(-queries // ROWS) <= MULTIPROCESSORS:
+        step = min(_padded(-(-keys // PARTS)), STEP)
+        return AttentionTile(1, PARTS, step, min(2, -(-keys // (PARTS * step))))
+    if core is not GPU_HOPPER:
+        step = STEP if value_size <= ROW else STEP // 2
+        return AttentionTile(4, 1, min(_padded(keys), step), min(2, -(-keys // step)))
+    if _padded(keys) + value_size <= MOST_SCORES:
+        return AttentionTile(4, 1, _padded(keys), 1, True)
+    return AttentionTile(8 if queries > GROUP_ROWS else 4, 1, STEP, 2, True)
+
+
+def _padded(keys: int) -> int:
+    """In whole depths of an instruction."""
+    return -(-keys // DEPTH) * DEPTH

@@ -226,7 +226,8 @@ class _Team:
             for x in range(across):
                 key = k.bind(first + self.x + x * ACROSS)
                 index = [self.n, self.head, self.first + self.y + y * DOWN, key]
-                value = a.scores.score(k, scores[y * across + x], index, (x + 1) * ACROSS > rest)
+                is_behind = bool(a.shape[2] % (DOWN * self.rows)), (x + 1) * ACROSS > rest
+                value = a.scores.score(k, scores[y * across + x], index, is_behind)
                 k.assign(scores, y * across + x, value)
             self._weigh_row(scores, y, across)
 

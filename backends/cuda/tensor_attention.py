@@ -178,11 +178,16 @@ class _Team:
         """Scores become powers of two, of their difference from the largest one; what was added up so far is scaled to match."""
         k, a = self.k, self.attention
         last = (a.tile.parts - 1) * share
-        for i in range(share // 2):
+        for i in range(0, share // 2, 2):
             inner = i // 4 * COLUMNS
-            key = k.bind(first + self.column + (inner + i % 2))
-            index = [self.n, self.head, self.first + self.row + i % 4 // 2 * 8, key]
-            k.assign(scores, i, a.scores.score(k, scores[i], index, last + inner + COLUMNS > rest))
+            query = k.bind(self.first + self.row + i % 4 // 2 * 8)
+            is_behind = bool(a.shape[2] % a.tile.rows), last + inner + COLUMNS > rest
+            place = k.bind(first + self.column + inner)
+            if a.scores.is_plain and not is_behind[1]:
+                continue
+            with k.lanes(2) as lane:
+                index = [self.n, self.head, query, place + lane]
+                k.assign(scores, i + lane, a.scores.score(k, scores[i + lane], index, is_behind))
         for half in range(2):
             self._weigh_row(scores, [i for i in range(share // 2) if i % 4 // 2 == half], half)
 

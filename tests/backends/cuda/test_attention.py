@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from graphopt.backends.cuda import attention
-from graphopt.backends.cuda.attention_tiles import AttentionTile
+from graphopt.backends.cuda.attention_tiles import AttentionTile, choose_attention_tile
+from graphopt.backends.cuda.float_attention import choose_rows
+from graphopt.backends.kernels.core import GPU as CORE
+from graphopt.backends.kernels.core import GPU_HOPPER, Core
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_operators import random
 from tests.backends.cuda.test_tensor_cores import attend, halves, kernels
@@ -58,7 +61,9 @@ def test_floats(gpu: Target, monkeypatch: pytest.MonkeyPatch, rows: int) -> None
     nodes.check(gpu)
 
 
-@pytest.mark.parametrize(("size", "options"), [(24, {}), (144, {}), (16, {"is_causal": 1}), (16, {"softcap": 2.0})])
+@pytest.mark.parametrize(
+    ("size", "options"), [(24, {}), (144, {}), (16, {"is_causal": 1}), (16, {"softcap": 2.0})]
+)
 def test_floats_of_other_kinds_go_elsewhere(gpu: Target, size: int, options: dict[str, float]) -> None:
     nodes = Nodes(opset=23)
     nodes.add("Attention", *[random(1, 2, 20, size)] * 3, **options)
@@ -71,3 +76,18 @@ def test_heads_that_share_keys_go_elsewhere(gpu: Target) -> None:
     nodes.add("Attention", random(1, 4, 20, 16), random(1, 2, 20, 16), random(1, 2, 20, 16))
     assert "attention" not in [name for name, _ in kernels(nodes)]
     nodes.check(gpu)
+
+
+def test_tiles_follow_the_work() -> None:
+    def chosen(core: Core, *facts: int) -> AttentionTile:
+        return choose_attention_tile(core, facts[:4], facts[4])
+
+    assert chosen(GPU_HOPPER, 8, 12, 197, 197, 64) == AttentionTile(4, 1, 208, 1, True)
+    assert chosen(GPU_HOPPER, 1, 16, 2048, 2048, 64) == AttentionTile(8, 1, 64, 2, True)
+    assert chosen(GPU_HOPPER, 1, 12, 128, 128, 64) == AttentionTile(1, 4, 32, 1)
+    assert chosen(CORE, 8, 12, 197, 197, 64) == AttentionTile(4, 1, 64, 2)
+    assert chosen(CORE, 8, 12, 197, 197, 128) == AttentionTile(4, 1, 32, 2)
+
+
+def test_rows_of_floats_follow_the_work() -> None:
+    assert choose_rows((1, 12, 128, 128)) < choose_rows((8, 12, 128, 128)) < choose_rows((8, 12, 197, 197))
