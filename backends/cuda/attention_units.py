@@ -111,12 +111,16 @@ class Groups:
         self.query_at = k.bind(tirx.op.truncdiv(first_row, ROW) * (ROW * ROW))
 
     def scores(self, queries: Expr, keys: Expr, step: int) -> Local:
-        k, o = self.k, self.operands
-        scores = k.local(step // 2, "float32")
+        scores = self.k.local(step // 2, "float32")
+        self.compute(scores, queries, keys, step)
+        return scores
+
+    def compute(self, scores: Local, queries: Expr, keys: Expr, step: int) -> None:
+        """Put products with `step` keys into registers."""
+        o = self.operands
         left, right = pointer(o.memory, queries + self.query_at), pointer(o.memory, keys)
         blocks = [o.size // DEPTH, o.query_rows, o.key_rows]
-        k.invoke(multiply_rows(step, o.element), pointer(scores, 0), left, right, *blocks)
-        return scores
+        self.k.invoke(multiply_rows(step, o.element), pointer(scores, 0), left, right, *blocks)
 
     def add_values(self, sums: Local, weights: Local, values: Expr, step: int) -> None:
         k, o = self.k, self.operands
