@@ -29,7 +29,6 @@ OPERANDS, MASK = 3, 3
 HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 PLAIN = {
-    "is_causal": 0,
     "softcap": 0.0,
     "left_window_size": -1,
     "right_window_size": -1,
@@ -63,7 +62,7 @@ def half_of(value: ir.Value | None) -> ir.Value | None:
 def suits_one_kernel(
     node: ir.Node, operands: Sequence[ir.Value | None], dtypes: Sequence[ir.DataType], multiple: int
 ) -> bool:
-    """Whether operands of one of those types have four axes and rows of such multiples, and nothing but a mask is added to the scores."""
+    """Whether operands of one of those types have four axes and rows of such multiples, and nothing but masks are added to the scores."""
     found = [value for value in operands if value is not None and value.const_value is None]
     if len(found) < OPERANDS or len({value.dtype for value in found}) > 1 or found[0].dtype not in dtypes:
         return False
@@ -73,13 +72,18 @@ def suits_one_kernel(
         return False
     mask = node.inputs[MASK] if len(node.inputs) > MASK else None
     shapes = [shape_of(value) for value in found]
-    if any(len(shape) != 4 or 0 in shape for shape in shapes) or len({shape[:2] for shape in shapes}) > 1:
+    if any(len(shape) != 4 or 0 in shape for shape in shapes) or not _share_heads(*shapes):
         return False
     if mask is not None and (
         not dtype_of_value(mask).startswith("float") or shape_of(mask)[-1] not in (1, shapes[1][2])
     ):
         return False
     return all(shape[-1] % multiple == 0 and shape[-1] <= LARGEST for shape in shapes)
+
+
+def _share_heads(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> bool:
+    """Whether as many heads of queries belong to each head of keys and values."""
+    return query[0] == key[0] and key[:2] == value[:2] and query[1] % key[1] == 0
 
 
 def _lower(ctx: Lowering, node: ir.Node) -> None:
@@ -124,9 +128,15 @@ def _emit(
     scale = attribute(node, "scale", 0.0) or 1 / math.sqrt(size)
     kernel = make(
         *(storage_of(operand) for operand in operands),
-        Scores(_extents(query, key), scale, None if added is None else bias),
+        Scores(
+            _extents(query, key),
+            scale,
+            None if added is None else bias,
+            bool(attribute(node, "is_causal", 0)),
+        ),
         size,
         value.shape[3],
+        query.shape[1] // key.shape[1],
         store,
     )
     with ctx.kernel("attention") as k:

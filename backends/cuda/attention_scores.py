@@ -33,6 +33,13 @@ class Scores:
     shape: tuple[int, int, int, int]
     scale: float
     mask: Mask | None
+    is_causal: bool
+    """Whether a query attends to no keys beyond its own place."""
+
+    @property
+    def are_products(self) -> bool:
+        """Whether scores of pairs that exist are products as they are."""
+        return self.is_plain and not self.is_causal
 
     @property
     def is_plain(self) -> bool:
@@ -59,7 +66,9 @@ class Scores:
             row = k.bind(tirx.op.min(query, const(queries - 1, "int32"))) if is_behind[0] else query
             place = k.bind(tirx.op.min(key, const(keys - 1, "int32"))) if is_behind[1] else key
             value = value + self.mask(k, [n, head, row, place])
-        return tirx.Select(key < keys, value, const(-np.inf, "float32")) if is_behind[1] else value
+        tests = [key < keys] if is_behind[1] else []
+        tests += [key <= query] if self.is_causal else []
+        return tirx.Select(tirx.op.all(*tests), value, const(-np.inf, "float32")) if tests else value
 
     def powers(self, k: KernelBuilder, scores: Sequence[Expr], best: Expr) -> list[Expr]:
         """Of the difference of scores from the largest one. Where all are as low as can be, each is one."""

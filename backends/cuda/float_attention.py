@@ -73,6 +73,8 @@ class FloatAttention:
     scores: Scores
     size: int
     value_size: int
+    group: int
+    """Neighbouring heads of queries that share one of keys and values."""
     store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 
     @property
@@ -99,6 +101,7 @@ class _Team:
     def __init__(self, attention: FloatAttention, k: DeviceBuilder, n: Expr, head: Expr, first: Expr) -> None:
         self.attention, self.k, self.n, self.head, self.first = attention, k, n, head, first
         a, keys = attention, attention.shape[3]
+        self.shared_head = k.bind(tirx.op.truncdiv(head, a.group))
         self.thread = k.team(THREADS)
         self.x, self.y = (
             k.bind(tirx.op.truncmod(self.thread, ACROSS)),
@@ -118,8 +121,8 @@ class _Team:
     def attend(self) -> None:
         k, a = self.k, self.attention
         keys, rows = a.shape[3], DOWN * self.rows
-        self._copy(a.query, self.first, a.shape[2], 0, rows, a.size)
-        self._copy(a.key, const(0, "int32"), keys, self.keys_at, self.step, a.size)
+        self._copy(a.query, self.head, self.first, a.shape[2], 0, rows, a.size)
+        self._copy(a.key, self.shared_head, const(0, "int32"), keys, self.keys_at, self.step, a.size)
         k.invoke(COMMIT)
         self.sums, self.totals = zeros(k, self.rows * self.columns), zeros(k, self.rows)
         self.largest = k.local(self.rows, "float32")
@@ -138,7 +141,7 @@ class _Team:
         k, a = self.k, self.attention
         keys = a.shape[3]
         self._await()
-        self._copy(a.value, first, keys, self.values_at, count, a.value_size)
+        self._copy(a.value, self.shared_head, first, keys, self.values_at, count, a.value_size)
         k.invoke(COMMIT)
         scores = self._scores(count)
         self._weigh(scores, first, count, rest)
@@ -149,7 +152,7 @@ class _Team:
         self._await()
         later = k.bind(first + self.step)
         with k.when(later < keys):
-            self._copy(a.key, later, keys, self.keys_at, self.step, a.size)
+            self._copy(a.key, self.shared_head, later, keys, self.keys_at, self.step, a.size)
         k.invoke(COMMIT)
         self._add_values(count)
 
@@ -157,7 +160,9 @@ class _Team:
         self.k.invoke(await_copies(0))
         self.k.wait()
 
-    def _copy(self, source: Storage, first: Expr, extent: int, to: int, rows: int, width: int) -> None:
+    def _copy(
+        self, source: Storage, head: Expr, first: Expr, extent: int, to: int, rows: int, width: int
+    ) -> None:
         """Rows of an operand, zeros beyond its end."""
         k, chunks = self.k, width // CHUNK
         with k.loop(-(-rows * chunks // THREADS), "unroll", "copy") as number:
@@ -165,7 +170,7 @@ class _Team:
             row, chunk = k.bind(tirx.op.truncdiv(at, chunks)), k.bind(tirx.op.truncmod(at, chunks))
             place = k.bind(first + row)
             exists = k.bind(tirx.Cast("int32", place < extent))
-            position = source.layout.position([self.n, self.head, place * exists, chunk * CHUNK])
+            position = source.layout.position([self.n, head, place * exists, chunk * CHUNK])
             target = pointer(self.memory, to + row * (width + PADDING) + chunk * CHUNK)
             with k.when(True if rows * chunks % THREADS == 0 else at < rows * chunks):
                 k.invoke(COPY, target, k.address(source.buffer, position), exists)

@@ -49,6 +49,8 @@ class TensorAttention:
     scores: Scores
     size: int
     value_size: int
+    group: int
+    """Neighbouring heads of queries that share one of keys and values."""
     store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 
     @property
@@ -77,6 +79,7 @@ class _Team:
     ) -> None:
         self.attention, self.k, self.n, self.head, self.first = attention, k, n, head, first
         a, tile = attention, attention.tile
+        self.shared_head = k.bind(tirx.op.truncdiv(head, a.group))
         self.thread = k.team(tile.threads)
         lane, warp = (
             k.bind(tirx.op.truncmod(self.thread, WARP)),
@@ -108,7 +111,7 @@ class _Team:
         self.largest = k.local(2, "float32")
         for half in range(2):
             k.assign(self.largest, half, a.scores.lowest)
-        self._copy(a.query, self.first, a.shape[2], self.queries_at, tile.rows, a.size)
+        self._copy(a.query, self.head, self.first, a.shape[2], self.queries_at, tile.rows, a.size)
         if tile.alternates and not self.is_resident:
             self._alternate()
         else:
@@ -210,9 +213,11 @@ class _Team:
         k, tile, keys = self.k, self.attention.tile, self.attention.shape[3]
         start = k.bind(self._start(step) + to)
         with k.when(step < self.steps):
-            self._copy(source, k.bind(step * tile.keys), keys, start, tile.keys, width)
+            self._copy(source, self.shared_head, k.bind(step * tile.keys), keys, start, tile.keys, width)
 
-    def _copy(self, source: Storage, first: Expr, extent: int, to: Expr, rows: int, width: int) -> None:
+    def _copy(
+        self, source: Storage, head: Expr, first: Expr, extent: int, to: Expr, rows: int, width: int
+    ) -> None:
         """Rows of an operand, zeros beyond its end; chunks of neighbouring rows lie in different banks."""
         k, chunks, threads = self.k, width // CHUNK, self.attention.tile.threads
         with k.loop(-(-rows * chunks // threads), "unroll", "copy") as number:
@@ -220,7 +225,7 @@ class _Team:
             row, chunk = k.bind(tirx.op.truncdiv(at, chunks)), k.bind(tirx.op.truncmod(at, chunks))
             place = k.bind(first + row)
             exists = k.bind(tirx.Cast("int32", place < extent))
-            position = source.layout.position([self.n, self.head, place * exists, chunk * CHUNK])
+            position = source.layout.position([self.n, head, place * exists, chunk * CHUNK])
             block, inner = tirx.op.truncdiv(chunk, CHUNKS), tirx.op.truncmod(chunk, CHUNKS)
             mixed = tirx.op.bitwise_xor(inner, tirx.op.bitwise_and(row, const(CHUNKS - 1, "int32")))
             target = self.memory[to + (block * rows + row) * ROW + mixed * CHUNK]
@@ -236,7 +241,7 @@ class _Team:
             query = k.bind(self.first + self.row + i % 4 // 2 * 8)
             is_behind = bool(a.shape[2] % a.tile.rows), last + inner + COLUMNS > rest
             place = k.bind(first + self.column + inner)
-            if a.scores.is_plain and not is_behind[1]:
+            if a.scores.are_products and not is_behind[1]:
                 continue
             with k.lanes(2) as lane:
                 index = [self.n, self.head, query, place + lane]

@@ -1,6 +1,7 @@
 """Attention on tensor cores next to ONNX Runtime: shapes, masks, and every way to share out the work."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from graphopt.backends.cuda import attention
@@ -63,9 +64,7 @@ def test_floats(gpu: Target, monkeypatch: pytest.MonkeyPatch, rows: int) -> None
     nodes.check(gpu)
 
 
-@pytest.mark.parametrize(
-    ("size", "options"), [(24, {}), (144, {}), (16, {"is_causal": 1}), (16, {"softcap": 2.0})]
-)
+@pytest.mark.parametrize(("size", "options"), [(24, {}), (144, {}), (16, {"softcap": 2.0})])
 def test_floats_of_other_kinds_go_elsewhere(gpu: Target, size: int, options: dict[str, float]) -> None:
     nodes = Nodes(opset=23)
     nodes.add("Attention", *[random(1, 2, 20, size)] * 3, **options)
@@ -73,11 +72,30 @@ def test_floats_of_other_kinds_go_elsewhere(gpu: Target, size: int, options: dic
     nodes.check(gpu)
 
 
-def test_heads_that_share_keys_go_elsewhere(gpu: Target) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("tile", [AttentionTile(4, 1, 16, 3, True), AttentionTile(1, 2, 16, 2)], ids=str)
+def test_heads_that_share_keys_and_queries_that_look_back(
+    gpu: Target, monkeypatch: pytest.MonkeyPatch, tile: AttentionTile, dtype: str
+) -> None:
+    monkeypatch.setattr(attention, "choose_attention_tile", lambda *facts: tile)
     nodes = Nodes(opset=23)
-    nodes.add("Attention", random(1, 4, 20, 16), random(1, 2, 20, 16), random(1, 2, 20, 16))
-    assert "attention" not in [name for name, _ in kernels(nodes)]
+    key = random(1, 2, 70, 16, dtype=dtype)
+    value = key[:, :, ::-1].copy()
+    nodes.add("Attention", random(1, 6, 20, 16, dtype=dtype), key, value)
+    nodes.add("Attention", random(1, 2, 70, 16, dtype=dtype), key, value, is_causal=1)
+    mask = random(1, 1, 75, 70, dtype=dtype)
+    nodes.add("Attention", random(1, 4, 75, 16, dtype=dtype), key, value, mask, is_causal=1)
+    assert {name for name, _ in kernels(nodes)} == {"attention"}
     nodes.check(gpu)
+
+
+@pytest.mark.parametrize("shapes", [((1, 3, 20, 16), (1, 2, 20, 16)), ((2, 2, 20, 16), (2, 2, 0, 16))])
+def test_heads_that_do_not_fit_go_elsewhere(shapes: tuple[tuple[int, ...], ...]) -> None:
+    query, key = (
+        ir.Value(name="x", shape=ir.Shape(s), type=ir.TensorType(ir.DataType.FLOAT)) for s in shapes
+    )
+    node = ir.node("Attention", [query, key, key])
+    assert not attention.suits_one_kernel(node, [query, key, key], (ir.DataType.FLOAT,), 16)
 
 
 def test_tiles_follow_the_work() -> None:
