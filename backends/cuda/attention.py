@@ -89,13 +89,13 @@ def _share_heads(query: Sequence[int], key: Sequence[int], value: Sequence[int])
 def _lower(ctx: Lowering, node: ir.Node) -> None:
     query, key, value = (_in_chunks(ctx, half_of(operand)) for operand in node.inputs[:OPERANDS])
     element = HALVES[query.dtype]
-    tile = choose_attention_tile(ctx.core, _extents(query, key), value.shape[3])
+    tile = choose_attention_tile(ctx.core, _extents(query, key), query.shape[3], value.shape[3])
     _emit(ctx, node, (query, key, value), partial(TensorAttention, element, tile))
 
 
 def _lower_float(ctx: Lowering, node: ir.Node) -> None:
     query, key, value = (_in_chunks(ctx, operand) for operand in node.inputs[:OPERANDS])
-    rows = choose_rows(_extents(query, key))
+    rows = choose_rows(_extents(query, key), query.shape[3], value.shape[3])
     _emit(ctx, node, (query, key, value), partial(FloatAttention, rows))
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.cuda.accesses import READ
 from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
+from graphopt.backends.cuda.attention_tiles import MULTIPROCESSORS
 from graphopt.backends.cuda.attention_units import pointer, zeros
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.instructions import COMMIT, COPY, await_copies
+from graphopt.backends.cuda.tensor_tiles import AMPERE, FLOAT
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
@@ -36,8 +39,6 @@ MOST_KEYS = 4
 MOST_ROWS = 8
 """Queries of a thread."""
 
-MULTIPROCESSORS = 132
-
 CHUNK = 4
 """Elements that are copied and read at a time."""
 
@@ -51,11 +52,22 @@ APART = 16
 """Between rows of weights."""
 
 
-def choose_rows(shape: Sequence[int]) -> int:
+def choose_rows(shape: Sequence[int], size: int, value_size: int) -> int:
     """Queries of a thread for `shape` of batch, heads, queries and keys: those with the fewest rounds of work."""
     batch, heads, queries, _ = shape
-    teams = {rows: batch * heads * -(-queries // (DOWN * rows)) for rows in range(2, MOST_ROWS + 1)}
+    fitting = [
+        rows
+        for rows in range(1, MOST_ROWS + 1)
+        if FLOAT * sum(areas(rows, size, value_size)) <= AMPERE.shared
+    ]
+    teams = {rows: batch * heads * -(-queries // (DOWN * rows)) for rows in fitting}
     return min(teams, key=lambda rows: -(-teams[rows] // MULTIPROCESSORS) * (rows + 2))
+
+
+def areas(rows: int, size: int, value_size: int, step: int = ACROSS * MOST_KEYS) -> tuple[int, int, int, int]:
+    """Elements in shared memory: of queries, keys, values and weights."""
+    width, value_width = size + PADDING, value_size + PADDING
+    return DOWN * rows * width, step * width, step * value_width, DOWN * rows * (step + APART)
 
 
 @dataclass(frozen=True)
@@ -113,10 +125,10 @@ class _Team:
         """Neighbouring elements of a value."""
         self.width, self.value_width = a.size + PADDING, a.value_size + PADDING
         self.weight_width = self.step + APART
-        self.keys_at = DOWN * a.rows * self.width
-        self.values_at = self.keys_at + self.step * self.width
-        self.weights_at = self.values_at + self.step * self.value_width
-        self.memory = k.overlay(self.weights_at + DOWN * a.rows * self.weight_width, "float32")
+        self.keys_at, self.values_at, self.weights_at, end = accumulate(
+            areas(a.rows, a.size, a.value_size, self.step)
+        )
+        self.memory = k.overlay(end, "float32")
 
     def attend(self) -> None:
         k, a = self.k, self.attention

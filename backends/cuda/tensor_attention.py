@@ -15,7 +15,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
-from graphopt.backends.cuda.attention_tiles import COLUMNS, ROW, ROWS, AttentionTile
+from graphopt.backends.cuda.attention_tiles import COLUMNS, ROW, ROWS, AttentionTile, blocks_of
 from graphopt.backends.cuda.attention_units import AttentionUnits, Groups, Operands, Warps, zeros
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
@@ -91,10 +91,10 @@ class _Team:
             k.bind(own + tirx.op.truncdiv(lane, 4)),
             k.bind(tirx.op.truncmod(lane, 4) * 2),
         )
-        self.values_at = _blocks(a.size) * tile.keys * ROW
-        self.stage_size = self.values_at + _blocks(a.value_size) * tile.keys * ROW
+        self.values_at = blocks_of(a.size) * tile.keys * ROW
+        self.stage_size = self.values_at + blocks_of(a.value_size) * tile.keys * ROW
         self.queries_at = tile.stages * self.stage_size
-        self.memory = k.overlay(self.queries_at + _blocks(a.size) * tile.rows * ROW, a.element.dtype)
+        self.memory = k.overlay(self.queries_at + blocks_of(a.size) * tile.rows * ROW, a.element.dtype)
         operands = Operands(self.memory, a.element, a.size, a.value_size, tile.rows, tile.keys)
         self.units: AttentionUnits = (
             Groups(k, operands, own) if tile.by_groups else Warps(k, operands, self.thread, own)
@@ -333,8 +333,3 @@ class _Team:
             for part in range(1, tile.parts):
                 value = value + results[(row + part * tile.rows) * width + element]
             a.store(k, [self.n, self.head, query, element], value)
-
-
-def _blocks(size: int) -> int:
-    """Blocks of 64 halves in shared memory."""
-    return -(-size // ROW)

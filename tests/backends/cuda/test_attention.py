@@ -1,5 +1,7 @@
 """Attention on tensor cores next to ONNX Runtime: shapes, masks, and every way to share out the work."""
 
+from itertools import product
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from graphopt.backends.cuda import attention
 from graphopt.backends.cuda.attention_tiles import AttentionTile, choose_attention_tile
 from graphopt.backends.cuda.float_attention import choose_rows
+from graphopt.backends.cuda.tensor_tiles import AMPERE, HOPPER, Chip
 from graphopt.backends.kernels.core import GPU as CORE
 from graphopt.backends.kernels.core import GPU_HOPPER, Core
 from graphopt.backends.targets import Target
@@ -46,7 +49,7 @@ def test_every_tile(gpu: Target, monkeypatch: pytest.MonkeyPatch, tile: Attentio
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 8])
 def test_floats(gpu: Target, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(attention, "choose_rows", lambda shape: rows)
+    monkeypatch.setattr(attention, "choose_rows", lambda *facts: rows)
     nodes = Nodes(opset=23)
     for (batch, heads, queries, size), keys in SHAPES:
         key = random(batch, heads, keys, size)
@@ -99,15 +102,28 @@ def test_heads_that_do_not_fit_go_elsewhere(shapes: tuple[tuple[int, ...], ...])
 
 
 def test_tiles_follow_the_work() -> None:
-    def chosen(core: Core, *facts: int) -> AttentionTile:
-        return choose_attention_tile(core, facts[:4], facts[4])
+    def chosen(core: Core, *shape: int, size: int = 64) -> AttentionTile:
+        return choose_attention_tile(core, shape, size, size)
 
-    assert chosen(GPU_HOPPER, 8, 12, 197, 197, 64) == AttentionTile(4, 1, 208, 1, True)
-    assert chosen(GPU_HOPPER, 1, 16, 2048, 2048, 64) == AttentionTile(8, 1, 64, 2, True)
-    assert chosen(GPU_HOPPER, 1, 12, 128, 128, 64) == AttentionTile(1, 4, 32, 1)
-    assert chosen(CORE, 8, 12, 197, 197, 64) == AttentionTile(4, 1, 64, 2)
-    assert chosen(CORE, 8, 12, 197, 197, 128) == AttentionTile(4, 1, 32, 2)
+    assert chosen(GPU_HOPPER, 8, 12, 197, 197) == AttentionTile(4, 1, 208, 1, True)
+    assert chosen(GPU_HOPPER, 1, 16, 2048, 2048) == AttentionTile(8, 1, 64, 2, True)
+    assert chosen(GPU_HOPPER, 1, 12, 128, 128) == AttentionTile(1, 4, 32, 1)
+    assert chosen(CORE, 8, 12, 197, 197) == AttentionTile(4, 1, 64, 2)
+    assert chosen(CORE, 8, 12, 197, 197, size=128) == AttentionTile(4, 1, 32, 2)
+
+
+@pytest.mark.parametrize(("core", "chip"), [(CORE, AMPERE), (GPU_HOPPER, HOPPER)])
+def test_tiles_fit_the_chip(core: Core, chip: Chip) -> None:
+    for size, value_size in product((16, 64, 96, 128), repeat=2):
+        for queries, keys in product((1, 100, 3000), (7, 100, 208, 250, 600)):
+            tile = choose_attention_tile(core, (1, 4, queries, keys), size, value_size)
+            assert tile.shared(size, value_size) <= chip.shared
+            assert tile.threads <= 256
 
 
 def test_rows_of_floats_follow_the_work() -> None:
-    assert choose_rows((1, 12, 128, 128)) < choose_rows((8, 12, 128, 128)) < choose_rows((8, 12, 197, 197))
+    few, many, long = (
+        choose_rows((*heads, n, n), 64, 64) for heads, n in (((1, 12), 128), ((8, 12), 128), ((8, 12), 197))
+    )
+    assert few < many < long
+    assert choose_rows((8, 12, 197, 197), 128, 128) < long
