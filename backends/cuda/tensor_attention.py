@@ -132,23 +132,23 @@ class _Team:
     def _step(self, step: Expr, share: int, rest: int) -> None:
         """`share` keys of each part; `rest` tells how many there are of all."""
         k, tile = self.k, self.attention.tile
-        self._await(self.pending)
+        self._await()
         if not self.is_resident:
             self._copy_values(k.bind(step + (tile.stages - 1)))
         k.invoke(COMMIT)
         start = k.bind(self._start(step) + self.part * (share * ROW))
         scores = self.units.scores(const(self.queries_at, "int32"), start, share)
         self._weigh(scores, k.bind(step * tile.keys + self.part * share), share, rest)
-        self._await(self.pending)
+        self._await()
         if not self.is_resident:
             self._copy_keys(k.bind(step + tile.stages))
         k.invoke(COMMIT)
         self.units.add_values(self.sums, scores, k.bind(start + self.values_at), share)
 
-    def _await(self, pending: int) -> None:
-        """Until all but so many groups of copies are there, and all warps have come here."""
+    def _await(self) -> None:
+        """Until the oldest copies are there, and all warps have come here."""
         k = self.k
-        k.invoke(await_copies(pending))
+        k.invoke(await_copies(self.pending))
         if self.attention.tile.by_groups:
             k.invoke(FENCE)
         k.wait()
