@@ -68,6 +68,7 @@ class DeviceBuilder(KernelBuilder):
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
         self._rehearses = False
+        self._diverted: tuple[Buffer, Callable[[Expr], None]] | None = None
 
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
@@ -131,7 +132,7 @@ class DeviceBuilder(KernelBuilder):
             yield 0
             return
         assert self._lanes is None
-        self._lanes = Lanes(width, self._ranges, self._names)
+        self._lanes = Lanes(width, self._ranges, self._names, len(self._blocks))
         try:
             with self.fresh_values():
                 yield self._lanes.lane
@@ -248,17 +249,30 @@ class DeviceBuilder(KernelBuilder):
     def store(self, buffer: Buffer, offset: Expr, value: Expr) -> None:
         """Write one element; those of all lanes together where they are neighbours."""
         lanes = self._lanes
+        if self._diverted is not None and buffer is self._diverted[0]:
+            self._diverted[1](tirx.Cast("int8", value) if buffer.dtype == "bool" else value)
+            return
         if lanes is None or isinstance(offset, int) or not lanes.varies(offset):
             super().store(buffer, offset, value)
             return
         found = None if lanes.is_plain else lanes.first(offset)
         if found is None or not self._is_whole(buffer, *found):
-            lanes.scattered_writes += 1
+            lanes.note_scattered(buffer, offset, len(self._blocks))
             super().store(buffer, offset, value)
             return
         lanes.whole.append(buffer)
+        lanes.whole_writes += 1
         self.written.add(buffer)
         self._write(buffer, found[0], tirx.Cast("int8", value) if buffer.dtype == "bool" else value, lanes)
+
+    @contextmanager
+    def diverted(self, buffer: Buffer, take: Callable[[Expr], None]) -> Iterator[None]:
+        """What the body stores in a buffer is given to `take` instead."""
+        self._diverted = buffer, take
+        try:
+            yield
+        finally:
+            self._diverted = None
 
     def _write(self, buffer: Buffer, start: Expr, value: Expr, lanes: Lanes) -> None:
         each = access_bytes(lanes.width, element_size(buffer))
