@@ -112,6 +112,11 @@ class DeviceBuilder(KernelBuilder):
         assert self._team_size == threads
         return self._team
 
+    @property
+    def team_size(self) -> int:
+        """Threads of the team of the grid around; 0 while none was asked for."""
+        return self._team_size
+
     def _know(self, variable: Any, extent: int) -> None:
         self._ranges.append((variable, extent))
         if self._lanes is not None:
@@ -173,6 +178,8 @@ class DeviceBuilder(KernelBuilder):
         return 1
 
     def _rehearse_run(self, extent: int, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
+        if self._lanes is not None:
+            return None
         first = self.variable("run", extent // width) * width
         return self.rehearse(width, lambda lane: body(first + lane))
 
@@ -375,10 +382,10 @@ class DeviceBuilder(KernelBuilder):
         """Where an element of a buffer lies."""
         return tirx.op.address_of(tirx.BufferLoad(self._declare(buffer), [offset]))
 
-    def fold_warp(self, value: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
-        """The values of all threads of a warp folded into one that each of them has."""
+    def fold_warp(self, value: Expr, combine: Callable[[Expr, Expr], Expr], threads: int = WARP) -> Expr:
+        """The values of all threads of a warp, or of so many neighbours in it, folded into one that each of them has."""
         dtype = dtype_of(value)
-        distance = WARP // 2
+        distance = threads // 2
         while distance:
             value = self.bind(combine(value, tirx.Cast(dtype, self.exchange(value, distance))))
             distance //= 2

@@ -11,7 +11,7 @@ from tvm import ir, tirx
 from graphopt.backends.codegen.builder import INDEX, KernelBuilder
 from graphopt.backends.codegen.function import pointer
 from graphopt.backends.codegen.program import Launch
-from graphopt.backends.cuda.builder import DeviceBuilder, Grid
+from graphopt.backends.cuda.builder import WARP, DeviceBuilder, Grid
 from graphopt.backends.lower.machine import Function
 from graphopt.backends.lower.operator import Refused
 
@@ -53,6 +53,7 @@ def device_functions(builder: KernelBuilder) -> list[Function]:
 def _launch(grid: Grid) -> Launch:
     if grid.team is not None:
         teams = 1 if grid.is_apart or grid.extent < MANY else TEAMS
+        teams *= max(WARP // grid.threads, 1) if not grid.is_apart else 1
         return Launch(-(-grid.extent // teams), grid.threads * teams, grid.shared)
     threads = SMALL if grid.extent <= FEW else THREADS
     return Launch(-(-grid.extent // threads), threads)
@@ -65,6 +66,10 @@ def _body(grid: Grid) -> list[Any]:
     if grid.team is not None:
         teams, size = launch.threads // grid.threads, tirx.const(grid.threads, INDEX)
         number = block * teams + tirx.op.floordiv(thread, size)
+        if grid.threads < WARP and not grid.is_apart:
+            last = tirx.op.min(number, tirx.const(grid.extent - 1, INDEX))
+            numbers = [tirx.Bind(grid.variable, last), tirx.Bind(grid.team, tirx.op.floormod(thread, size))]
+            return [_bound(block, thread, launch, [*numbers, _sequence(grid.statements)])]
         numbers = [tirx.Bind(grid.variable, number), tirx.Bind(grid.team, tirx.op.floormod(thread, size))]
         return [_bound(block, thread, launch, [*numbers, _existing(grid, teams)])]
     number = tirx.Bind(grid.variable, block * launch.threads + thread)

@@ -116,8 +116,18 @@ _POWER = """__device__ __forceinline__ float graphopt_power(float x) {
 }
 """
 
+_RECIPROCAL = """__device__ __forceinline__ float graphopt_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+"""
+
 POWER = Inline("graphopt_power", _POWER)
 """`(x)`: 2**x, off by two units in the last place."""
+
+RECIPROCAL = Inline("graphopt_reciprocal", _RECIPROCAL)
+"""`(x)`: 1 / x, off by one unit in the last place."""
 
 BEGIN = Inline("graphopt_begin", _BEGIN)
 """`()`: waits until the kernel before this one has ended, then lets the next one be brought up."""

@@ -99,6 +99,7 @@ def _rows(
     kept = [x.shape[axis] for axis in range(x.rank) if axis not in axes]
     inner = [x.shape[axis] for axis in axes]
     extent, dtype = math.prod(inner), accumulator_dtype(x.dtype)
+    power = k.twin(mathematics.coarse_exp) if x.dtype in mathematics.HALF_PRECISION else mathematics.exp
     with k.loop(math.prod(kept), loop_kind(x.size, PARALLEL_ELEMENTS), "row") as number:
         outer = [k.bind(i) for i in unravel(number, kept)]
         row = k.twin(Row)(k, extent, dtype, lanes, scratch, number * padded(extent, lanes))
@@ -111,7 +112,7 @@ def _rows(
         peak = row.fold(MAXIMUM, lambda p: row[p])
 
         def exponential(value: Expr) -> Expr:
-            return mathematics.exp(k, value - peak)
+            return power(k, value - peak)
 
         if not logarithmic:
             row.replace(exponential)

@@ -100,6 +100,7 @@ static inline void graphopt_await6() {}
 static inline void graphopt_fence() {}
 static inline void graphopt_begin() {}
 static inline float graphopt_power(float x) { return std::exp2(x); }
+static inline float graphopt_reciprocal(float x) { return 1 / x; }
 // Elements of operands in memory, and as floats. Of tf32 the lower bits are not seen.
 struct f16 {
     half bits;
