@@ -129,6 +129,15 @@ POWER = Inline("graphopt_power", _POWER)
 RECIPROCAL = Inline("graphopt_reciprocal", _RECIPROCAL)
 """`(x)`: 1 / x, off by one unit in the last place."""
 
+_LARGER = """template <typename T> __device__ __forceinline__ T graphopt_larger_{name}(T x, T y) {{ return {function}(x, y); }}
+"""
+
+LARGER = {
+    dtype: Inline(f"graphopt_larger_{name}", _LARGER.format(name=name, function=function))
+    for dtype, name, function in (("float16", "f16", "__hmax"), ("float32", "f32", "fmaxf"))
+}
+"""`(x, y)`, by dtype: the larger of two; the other one where one is NaN."""
+
 BEGIN = Inline("graphopt_begin", _BEGIN)
 """`()`: waits until the kernel before this one has ended, then lets the next one be brought up."""
 

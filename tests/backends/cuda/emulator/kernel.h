@@ -100,6 +100,8 @@ static inline void graphopt_await6() {}
 static inline void graphopt_fence() {}
 static inline void graphopt_begin() {}
 static inline float graphopt_power(float x) { return std::exp2(x); }
+static inline float graphopt_larger_f32(float x, float y) { return std::fmax(x, y); }
+static inline half graphopt_larger_f16(half x, half y) { return (half)std::fmax((float)x, (float)y); }
 static inline float graphopt_reciprocal(float x) { return 1 / x; }
 // Elements of operands in memory, and as floats. Of tf32 the lower bits are not seen.
 struct f16 {
