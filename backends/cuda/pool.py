@@ -72,7 +72,7 @@ class DevicePool(GeneralPool):
                 return columns[step]
 
             for pixel in range(pixels):
-                values = [column(pixel * last.stride + tap) for tap in range(last.kernel)]
+                values = [column(pixel * last.stride + tap * last.dilation) for tap in range(last.kernel)]
                 store(k, [n, channel, *rows, block * pixels + pixel], self._largest_of(k, values))
 
         choose_runs(k, shape, self._size, element).store(k, element)
