@@ -32,6 +32,9 @@ LEAST_ACCESS = 4
 SMALLEST = 32
 """Bytes along either axis below which a tile does not pay."""
 
+MOST = 64
+"""Elements of a thread."""
+
 UNROLLED = 8
 """Rounds of stores that are written out one by one."""
 
@@ -256,7 +259,7 @@ def staged(
         own = target.each * size
         if min(extents[along] * size, extents[across] * own) < SMALLEST or LARGEST % own:
             return None
-        depth = 1 if target.each > 1 else LARGEST // size
+        depth = 1 if target.each > 1 else min(LARGEST // size, MOST // width)
         runs = math.prod(extents) // width
         while depth * own > LEAST_ACCESS and runs < least * depth:
             depth //= 2

@@ -245,9 +245,10 @@ def test_few_elements_have_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "graphopt_write" not in text(model_of("Relu", half(8, 64)))
 
 
-def test_neighbouring_threads_read_neighbours_of_transposed_tensors() -> None:
+def test_neighbouring_threads_read_neighbours_of_some_operands() -> None:
     """32 places of 8 runs a tile, so that 8 x 32 threads have the places of a tile next to each other."""
-    nodes = model_of("Transpose", half(2, 64, 8, 8), perm=[0, 2, 3, 1])
+    nodes = Nodes()
+    nodes.add("Add", nodes.add("Transpose", half(2, 64, 8, 8), perm=[0, 2, 3, 1]), half(2, 8, 8, 64))
     made = text(nodes)
     assert made.count(WRITE) == 1
     assert made.count("p0[") == 8
