@@ -251,6 +251,7 @@ class DeviceBuilder(KernelBuilder):
             else:
                 self.invoke(READ[each], to, source)
         value = registers[lanes.lane]
+        lanes.zero_elsewhere = value if conditions else None
         return tirx.NE(value, const(0, "int8")) if buffer.dtype == "bool" else value
 
     def store(self, buffer: Buffer, offset: Expr, value: Expr) -> None:
@@ -335,6 +336,13 @@ class DeviceBuilder(KernelBuilder):
             return super().guard(condition if same is None else same, make, otherwise)
         finally:
             lanes.conditions.pop()
+
+    def either(self, condition: Expr, value: Expr, otherwise: Expr) -> Expr:
+        """As on CPUs; the value alone where it has been read as zero if the condition does not hold."""
+        is_zero = isinstance(otherwise, tirx.FloatImm | tirx.IntImm) and float(otherwise.value) == 0
+        if is_zero and self._lanes is not None and value is self._lanes.zero_elsewhere:
+            return value
+        return super().either(condition, value, otherwise)
 
     def shared(self, size: int, dtype: str) -> Local:
         """Memory of a team, living until the innermost open block ends."""

@@ -23,7 +23,7 @@ FEW = 16384
 
 SMALL = 32
 
-TEAMS = 4
+TEAMS = 8
 """Of a warp each that a block has where they are `MANY`, so that a multiprocessor has more of them at a time."""
 
 MANY = 1024

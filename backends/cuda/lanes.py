@@ -60,6 +60,8 @@ class Lanes:
         """Whether statements are being collected that are written out for each lane together."""
         self.conditions: list[Expr | None] = []
         """Of guards around what is being built; None for those that differ between lanes."""
+        self.zero_elsewhere: Expr | None = None
+        """The last value read that is zero where the conditions do not hold."""
         self.whole: list[Any] = []
         """Buffers that are read or written in whole accesses."""
         self.scattered: list[tuple[Any, Expr]] = []
@@ -165,10 +167,10 @@ class Lanes:
             return None
         return tuple(map(int, found[:-1])), found[-1]
 
-    def is_same(self, a: Expr, b: Expr) -> bool:
-        """Whether two offsets are known to be equal."""
+    def difference(self, a: Expr, b: Expr) -> int | None:
+        """How far apart two offsets are; None where that is no number."""
         rest = self._analyzer.simplify(a - b)
-        return isinstance(rest, tirx.IntImm) and int(rest) == 0
+        return int(rest) if isinstance(rest, tirx.IntImm) else None
 
     def note_scattered(self, buffer: Any, offset: Expr, depth: int) -> None:
         """Each lane writes its own element of a buffer."""

@@ -1,4 +1,4 @@
-"""Pooling: every thread computes outputs that are neighbours in memory, of the largest a few pixels of a row, which share inputs."""
+"""Pooling: every thread computes outputs that are neighbours in memory, of the largest a few pixels, which share inputs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
 
-PIXELS = (4, 2)
-"""In a row, by one thread."""
+BLOCKS = ((4, 4), (2, 4), (2, 2), (1, 4), (1, 2))
+"""Rows, and pixels of each, by one thread."""
 
 ENOUGH = 65536
 """Threads that a GPU needs to have enough reads under way."""
@@ -48,35 +48,42 @@ class DevicePool(GeneralPool):
         assert isinstance(k, DeviceBuilder)
         if not self.input.is_blocked or not all(map(_clamps, self.axes)) or self.input.dtype not in LARGER:
             return False
-        if math.prod(axis.kernel for axis in self.axes) > MOST_TAPS:
+        if len(self.axes) > 2 or math.prod(axis.kernel for axis in self.axes) > MOST_TAPS:
             return False
-        pixels, *_ = [*(each for each in PIXELS if self._suits(each)), 1]
+        rows, pixels = next((each for each in BLOCKS if self._suits(*each)), (1, 1))
         *outer, last = self.axes
-        n, channels = self.input.shape[:2]
-        shape = [n, *(axis.output for axis in outer), last.output // pixels, channels]
+        spatial = [*(axis.output // rows for axis in outer), last.output // pixels]
 
         def element(k: DeviceBuilder, place: Sequence[Expr]) -> None:
-            n, *rows, block, channel = place
-            columns: dict[int, Expr] = {}
-
-            def column(step: int) -> Expr:
-                if step not in columns:
-                    at = _clamped(block * (pixels * last.stride) + (step - last.pad), last)
-                    taps = np.ndindex(*(axis.kernel for axis in outer))
-                    sources = (
-                        [_clamped(axis.source(i, t), axis) for axis, i, t in zip(outer, rows, each, strict=True)]
-                        for each in taps
-                    )
-                    values = [k.bind(self.input.reader(k, [n, channel, *source, at])) for source in sources]
-                    columns[step] = self._largest_of(k, values)
-                return columns[step]
-
+            n, *first, block, channel = place
+            columns: dict[int, list[Expr]] = {}
             for pixel in range(pixels):
-                values = [column(pixel * last.stride + tap * last.dilation) for tap in range(last.kernel)]
-                store(k, [n, channel, *rows, block * pixels + pixel], self._largest_of(k, values))
+                taps = [pixel * last.stride + tap * last.dilation for tap in range(last.kernel)]
+                for step in taps:
+                    if step not in columns:
+                        at = _clamped(block * (pixels * last.stride) + (step - last.pad), last)
+                        columns[step] = self._column(k, rows, [n, channel], [i * rows for i in first], at)
+                for row in range(rows):
+                    index = [i * rows + row if rows > 1 else i for i in first]
+                    value = self._largest_of(k, [columns[step][row] for step in taps])
+                    store(k, [n, channel, *index, block * pixels + pixel], value)
 
+        shape = [self.input.shape[0], *spatial, self.input.shape[1]]
         choose_runs(k, shape, self._size, element).store(k, element)
         return True
+
+    def _column(
+        self, k: DeviceBuilder, rows: int, channel: Sequence[Expr], first: Sequence[Expr], at: Expr
+    ) -> list[Expr]:
+        """The largest inputs of a column of pixels, for each of so many rows from the `first` one."""
+        if len(self.axes) == 1:
+            return [k.bind(self.input.reader(k, [*channel, at]))]
+        axis, inputs = self.axes[0], dict[int, Expr]()
+        windows = [[row * axis.stride + tap * axis.dilation for tap in range(axis.kernel)] for row in range(rows)]
+        for step in sorted({step for window in windows for step in window}):
+            source = _clamped(first[0] * axis.stride + (step - axis.pad), axis)
+            inputs[step] = k.bind(self.input.reader(k, [*channel, source, at]))
+        return [self._largest_of(k, [inputs[step] for step in window]) for window in windows]
 
     @property
     def _size(self) -> int:
@@ -86,10 +93,12 @@ class DevicePool(GeneralPool):
         function, dtype = LARGER[self.input.dtype], self.input.dtype
         return reduce(lambda a, b: k.bind(k.call(function, dtype, a, b)), values)
 
-    def _suits(self, pixels: int) -> bool:
-        """Whether rows are whole numbers of so many pixels, and enough threads are left."""
+    def _suits(self, rows: int, pixels: int) -> bool:
+        """Whether images are whole numbers of such blocks, and enough threads are left."""
+        *outer, last = self.axes
         results = math.prod(self.input.shape[:2]) * math.prod(axis.output for axis in self.axes)
-        return self.axes[-1].output % pixels == 0 and results >= ENOUGH * SHORTEST * pixels
+        whole = last.output % pixels == 0 and (rows == 1 or (bool(outer) and outer[0].output % rows == 0))
+        return whole and results >= ENOUGH * SHORTEST * rows * pixels
 
 
 def _clamps(axis: Axis) -> bool:

@@ -35,14 +35,17 @@ SMALLEST = 32
 MOST = 64
 """Elements of a thread."""
 
+SQUARE = 32
+"""Tiles along either side of what is computed at a time."""
+
 UNROLLED = 8
 """Rounds of stores that are written out one by one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where results go: element `j` along the axis of runs of the result, at place `i` along that of threads, lies at
-    `start + i * stride + j`, of which every place has `each`."""
+    """Where results go: those at place `i` along the axis of runs lie at `start + i * stride + r * row + j`, of which a place across has
+    `each` neighbours `j` in all `rows`."""
 
     buffer: Buffer
     start: Expr
@@ -50,6 +53,8 @@ class Target:
     """By group, the variables in `start`."""
     stride: int
     each: int
+    rows: int
+    row: int
     scattered: int
     """Reads that are not whole."""
     aligned: int
@@ -80,18 +85,20 @@ def target_of(
         return None
     variables = [lanes.lane, unit[along], unit[across]]
     found = [lanes.linear(write.offset, variables) for write in writes]
-    each, starts = len(writes), [rest for _, rest in filter(None, found)]
-    stride = found[0][0][0] if found[0] else 0
-    if stride < 1 or any(one is None or one[0] != (stride, stride * width, each) for one in found):
+    if found[0] is None:
         return None
-    if any(not lanes.is_same(rest, starts[0] + number) for number, rest in enumerate(starts)):
+    (stride, _, each), start = found[0]
+    if stride < 1 or each < 1 or any(one is None or one[0] != (stride, stride * width, each) for one in found):
         return None
-    whole = LARGEST // element_size(buffer)
-    aligned = math.gcd(stride, whole)
-    while aligned > 1 and not lanes.is_multiple(starts[0], aligned):
+    steps = [lanes.difference(one[1], start) for one in found if one is not None]
+    row = steps[each] if len(steps) > each else 0
+    if len(steps) % each or row is None or steps != [number // each * row + number % each for number in range(len(steps))]:
+        return None
+    aligned = math.gcd(stride, row, LARGEST // element_size(buffer))
+    while aligned > 1 and not lanes.is_multiple(start, aligned):
         aligned //= 2
     outer = {g: v for g, v in enumerate(unit) if g not in (along, across)}
-    return Target(buffer, starts[0], outer, stride, each, len(lanes.scattered), aligned)
+    return Target(buffer, start, outer, stride, each, len(steps) // each, row, len(lanes.scattered), aligned)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,11 @@ class Staged:
         return self.depth * self.target.each
 
     @property
+    def _rows(self) -> int:
+        """Rows of the tile of a thread."""
+        return self.width * self.target.rows
+
+    @property
     def _sides(self) -> tuple[int, int]:
         """Threads along and across."""
         shape = self.shape
@@ -133,18 +145,37 @@ class Staged:
 
     def store(self, k: DeviceBuilder, element: Element) -> None:
         """Let every team compute its tile."""
-        shape, (side, beside) = self.shape, self._sides
-        space = list(shape)
-        space[self.along], space[self.across] = -(-shape[self.along] // side), -(-shape[self.across] // beside)
-        with k.loop(math.prod(space), "independent", "tile") as number:
-            tile = [places.named(k, i) for i in unravel(number, space)]
+        side, beside = self._sides
+        with k.loop(math.prod(self._tiles), "independent", "tile") as number:
+            tile = self._tile(k, number)
             thread = k.team(side * beside)
             run, place = k.bind(tirx.op.truncmod(thread, side)), k.bind(tirx.op.truncdiv(thread, side))
             registers = self._compute(k, element, tile, run, place)
-            shared = k.shared(side * self.width * self._units * self._unit, registers.dtype)
+            shared = k.shared(side * self._rows * self._units * self._unit, registers.dtype)
             self._write(k, registers, shared, run, place)
             k.wait()
             self._move(k, shared, tile, thread)
+
+    @property
+    def _tiles(self) -> list[int]:
+        """Tiles along every group."""
+        side, beside = self._sides
+        tiles = list(self.shape)
+        tiles[self.along], tiles[self.across] = -(-tiles[self.along] // side), -(-tiles[self.across] // beside)
+        return tiles
+
+    def _tile(self, k: DeviceBuilder, number: Expr) -> list[Expr]:
+        """Which tile a team has along every group. Those that are computed at a time are a square, so that they are in few pages."""
+        tiles = self._tiles
+        square = [_divisor(tiles[group]) for group in (self.along, self.across)]
+        if min(tiles[self.along], tiles[self.across]) <= SQUARE:
+            return [places.named(k, i) for i in unravel(number, tiles)]
+        for group, extent in zip((self.along, self.across), square, strict=True):
+            tiles[group] //= extent
+        *place, i, j = unravel(number, [*tiles, *square])
+        for group, extent, within in zip((self.along, self.across), square, (i, j), strict=True):
+            place[group] = place[group] * extent + within
+        return [places.named(k, i) for i in place]
 
     def _compute(
         self, k: DeviceBuilder, element: Element, tile: Sequence[Expr], run: Expr, place: Expr
@@ -152,22 +183,24 @@ class Staged:
         """The results of a thread: those of each row next to each other."""
         shape, (side, beside) = self.shape, self._sides
         extent = math.prod(self.groups[self.across])
-        registers = k.local(self.width * self._columns, storage_dtype(self.target.buffer.dtype))
+        each, size = self.target.each, self.width * self.target.rows * self._columns
+        registers = k.local(size, storage_dtype(self.target.buffer.dtype))
         row = k.bind(tile[self.along] * side + run)
         first = k.bind((tile[self.across] * beside + place) * self.depth)
         exists = [row < shape[self.along]] if shape[self.along] % side else []
         for number in range(self.depth):
             at = k.bind(first + number) if number else first
             tests = [*exists, at < extent] if extent % (beside * self.depth) else exists
-            taken = iter(range(number * self.target.each, self._columns))
-
-            def take(value: Expr, lane: Expr) -> None:
-                k.assign(registers, lane * self._columns + next(taken), value)
-
+            columns = range(number * each, (number + 1) * each)
+            taken = iter(r * self._columns + column for r in range(self.target.rows) for column in columns)
             with k.when(tirx.op.all(*tests) if tests else True), k.lanes(self.width) as lane:
-                flat = list(tile)
+                flat, size = list(tile), self.target.rows * self._columns
                 flat[self.along], flat[self.across] = row * self.width + lane, at
-                with k.diverted(self.target.buffer, lambda value: take(value, lane)):
+
+                def take(value: Expr) -> None:
+                    k.assign(registers, lane * size + next(taken), value)
+
+                with k.diverted(self.target.buffer, take):
                     element(k, places.index(k, self.groups, flat))
         return registers
 
@@ -192,36 +225,40 @@ class Staged:
         """Write the rows of a thread to the tile."""
         count = self._columns
         each = access_bytes(count, self._size)
-        for lane in range(self.width):
-            start = k.bind(self._place(run * self.width + lane, run, place * count))
+        for row in range(self._rows):
+            start = k.bind(self._place(run * self._rows + row, run, place * count))
             if each == count * self._size:
-                source = tirx.op.address_of(registers[lane * count])
+                source = tirx.op.address_of(registers[row * count])
                 k.invoke(WRITE[each], tirx.op.address_of(shared[start]), source)
             else:
                 for column in range(count):
-                    k.assign(shared, start + column, registers[lane * count + column])
+                    k.assign(shared, start + column, registers[row * count + column])
 
     def _move(self, k: DeviceBuilder, shared: Local, tile: Sequence[Expr], thread: Expr) -> None:
         """Store the rows of the tile."""
         side, beside = self._sides
-        columns, rows = beside * self._columns, side * self.width
+        columns, rows = beside * self._columns, side * self._rows
         wanted = math.prod(self.groups[self.across]) * self.target.each
         width = math.gcd(self.target.aligned, columns, wanted)
         runs, threads = columns // width, side * beside
         values = {v: tile[group] for group, v in self.target.outer.items()}
-        first_row, first_column = tile[self.along] * rows, tile[self.across] * columns
-        start = k.bind(_replaced(self.target.start, values) + first_row * self.target.stride + first_column)
+        first, first_column = tile[self.along] * (side * self.width), tile[self.across] * columns
+        start = k.bind(_replaced(self.target.start, values) + first * self.target.stride + first_column)
         total = math.prod(self.groups[self.along])
         rounds = -(-rows * runs // threads)
         with k.loop(rounds, "unroll" if rounds <= UNROLLED else "serial", "round") as number:
             item = k.bind(number * threads + thread)
             row, column = k.bind(tirx.op.truncdiv(item, runs)), k.bind(tirx.op.truncmod(item, runs) * width)
             tests = [item < rows * runs] if rows * runs % threads else []
-            tests += [first_row + row < total] if total % rows else []
+            own, which = (row, 0) if self.target.rows == 1 else (
+                tirx.op.truncdiv(row, self.target.rows), tirx.op.truncmod(row, self.target.rows)
+            )
+            tests += [first + own < total] if total % (side * self.width) else []
             tests += [first_column + column < wanted] if wanted % columns else []
             with k.when(tirx.op.all(*tests) if tests else True):
-                at = k.bind(self._place(row, tirx.op.truncdiv(row, self.width), column))
-                self._store(k, shared, at, k.bind(start + row * self.target.stride + column), width)
+                at = k.bind(self._place(row, tirx.op.truncdiv(row, self._rows), column))
+                offset = start + own * self.target.stride + which * self.target.row + column
+                self._store(k, shared, at, k.bind(offset), width)
 
     def _store(self, k: DeviceBuilder, shared: Local, at: Expr, offset: Expr, width: int) -> None:
         """Store neighbours of a row."""
@@ -239,6 +276,11 @@ class Staged:
 def _balanced(count: int, most: int) -> int:
     """Of parts as equal as can be, each of at most so many."""
     return -(-count // -(-count // most))
+
+
+def _divisor(count: int) -> int:
+    """The largest one that is no larger than the side of a square."""
+    return next(each for each in range(SQUARE, 0, -1) if count % each == 0)
 
 
 def _replaced(expr: Expr, values: Mapping[Any, Expr]) -> Expr:

@@ -38,6 +38,15 @@ def test_elements_of_all_sizes(gpu: Target, dtype: str, shape: Sequence[int]) ->
     nodes.check(gpu)
 
 
+def test_squares_of_tiles(gpu: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "SQUARE", 2)
+    nodes = Nodes()
+    for shape in ((4 * 32, 6 * 32), (5 * 32, 9 * 32)):
+        nodes.add("Transpose", random(*shape))
+        nodes.add("Transpose", random(2, *shape), perm=[2, 1, 0])
+    nodes.check(gpu)
+
+
 def test_chains_with_operands_of_all_kinds(gpu: Target) -> None:
     nodes = Nodes()
     moved = nodes.add("Transpose", half(2, 40, 6, 36), perm=[0, 2, 3, 1])
@@ -100,7 +109,7 @@ def test_two_results_are_not_staged(gpu: Target) -> None:
 def test_no_bank_is_met_twice(dtype: str, width: int, depth: int) -> None:
     """By eight threads that write 16 bytes of their own rows, or the words of which so many are written at once; nor by those that
     read a row."""
-    target = Place(Buffer("out", 1 << 20, dtype), 0, {}, 1024, 1, 0, 1)
+    target = Place(Buffer("out", 1 << 20, dtype), 0, {}, 1024, 1, 1, 0, 0, 1)
     tile = Staged(((1024,), (1024,)), 0, 1, width, depth, target)
     analyzer, per = sym.Analyzer(), staging.LARGEST // np.dtype(dtype).itemsize
 
