@@ -167,9 +167,9 @@ class Staged:
     def _tile(self, k: DeviceBuilder, number: Expr) -> list[Expr]:
         """Which tile a team has along every group. Those that are computed at a time are a square, so that they are in few pages."""
         tiles = self._tiles
-        square = [_divisor(tiles[group]) for group in (self.along, self.across)]
         if min(tiles[self.along], tiles[self.across]) <= SQUARE:
             return [places.named(k, i) for i in unravel(number, tiles)]
+        square = [_divisor(tiles[group]) for group in (self.along, self.across)]
         for group, extent in zip((self.along, self.across), square, strict=True):
             tiles[group] //= extent
         *place, i, j = unravel(number, [*tiles, *square])
