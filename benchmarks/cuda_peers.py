@@ -1,10 +1,9 @@
 """Networks and products of matrices on an NVIDIA GPU, next to torch.
 
 `python benchmarks/cuda_peers.py build FOLDER [NAME...] [--precision fp16] [--batch 1]` compiles them, for which no GPU is needed, and
-`python benchmarks/cuda_peers.py measure FOLDER [NAME...] [--inductor]` runs them where there is one, with torch and graphopt-runtime alone.
-`warm` fills the cache of torch.compile, and can run for several networks at once.
-
-Kernels that wait for those before them count that time as theirs, so the two launches of a product in parts overlap.
+`python benchmarks/cuda_peers.py measure FOLDER [NAME...] [--inductor MODE...]` runs them where there is one, with torch and graphopt-runtime alone.
+`warm` fills the cache of torch.compile, and can run for several networks at once. Latencies are medians of three repetitions, in each of
+which they take turns; `ratio` is the median of ours over the fastest of torch's, and `spread` the largest distance of a repetition from its median.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from pathlib import Path
@@ -44,7 +43,12 @@ PRODUCT_TYPES = {
 BATCHES = (1, 8)
 TARGET = "cuda:sm_90"
 PREFIX = "product"
-PEERS = ("torch graph ms", "fused attention ms", "torch.compile ms")
+MODES = ("reduce-overhead", "max-autotune")
+"""Of torch.compile."""
+
+REPETITIONS = 3
+
+OURS = "graphopt ms"
 
 Run = Callable[[], Any]
 
@@ -151,7 +155,8 @@ def latency(run: Run, runs: int = 300) -> float:
 
 
 def kernels(run: Run, runs: int = 20) -> dict[str, float]:
-    """Microseconds a call of every kernel, by the profiler."""
+    """Microseconds a call of every kernel, by the profiler. Kernels of ours begin before those in front of them have ended, and wait: that
+    is not counted."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -159,10 +164,13 @@ def kernels(run: Run, runs: int = 20) -> dict[str, float]:
         for _ in range(runs):
             run()
         torch.cuda.synchronize()
+    on_gpu = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     found: dict[str, list[float]] = {}
-    for event in profile.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            found.setdefault(event.name, []).append(event.device_time)
+    before = 0.0
+    for event in sorted(on_gpu, key=lambda event: event.time_range.end):
+        start, end = max(event.time_range.start, before), event.time_range.end
+        found.setdefault(event.name, []).append(end - start)
+        before = end
     return {name: statistics.median(times) * len(times) / runs for name, times in found.items()}
 
 
@@ -182,10 +190,10 @@ def captured(model: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> 
 
 
 def ours(path: Path, inputs: Sequence[torch.Tensor], out: torch.Tensor) -> Run:
+    """A call on arrays that stay, as a captured graph is."""
     import graphopt_runtime
 
-    model = graphopt_runtime.load(path)
-    return lambda: model(*inputs, out=[out])
+    return graphopt_runtime.load(path).bind(*inputs, out=[out])
 
 
 def error(result: torch.Tensor, expected: torch.Tensor) -> float:
@@ -242,35 +250,52 @@ def peer(case: Case, x: torch.Tensor, fused: bool = False) -> tuple[nn.Module, t
     return tuple(each.to(dtype=case.dtype, memory_format=case.layout) for each in (model, x))
 
 
-def compiled_peer(case: Case, x: torch.Tensor) -> Run:
+def compiled_peer(case: Case, x: torch.Tensor, mode: str) -> Run:
+    torch._dynamo.reset()
     model, x = peer(case, x, case.name in FUSED)
-    compiled = torch.compile(model, mode="reduce-overhead")
+    compiled = torch.compile(model, mode=mode)
     return lambda: compiled(x)
 
 
-def measure_network(case: Case, path: Path, inductor: bool) -> dict[str, Any]:
+def measure_network(case: Case, path: Path, modes: Sequence[str]) -> dict[str, Any]:
     x = torch.randn(case.shape).cuda()
     case.allow()
     expected = network(case.name).cuda().double()(x.double())
     row: dict[str, Any] = {"model": case.name, "batch": case.batch, "precision": case.precision}
+    runs: dict[str, Run] = {}
     if path.exists():
         y = torch.full(expected.shape, float("nan"), device="cuda")
-        run = ours(path, [x], y)
-        row["graphopt ms"] = latency(run)
+        runs[OURS] = ours(path, [x], y)
+        runs[OURS]()
         row["error"] = error(y, expected)
     model, input = peer(case, x)
-    row["torch graph ms"], row["torch error"] = latency(captured(model, input)), error(model(input), expected)
+    row["torch error"] = error(model(input), expected)
+    runs["torch graph ms"] = captured(model, input)
     if case.name in FUSED:
-        row["fused attention ms"] = latency(captured(*peer(case, x, fused=True)))
-    if inductor:
-        row["torch.compile ms"] = latency(compiled_peer(case, x))
-    if "graphopt ms" in row:
-        row["ratio"] = row["graphopt ms"] / min(row[key] for key in PEERS if key in row)
-    return row
+        runs["fused attention ms"] = captured(*peer(case, x, fused=True))
+    repeated: list[dict[str, float]] = [{} for _ in range(REPETITIONS)]
+    for mode in modes or [""]:
+        turns = runs | ({f"{mode} ms": compiled_peer(case, x, mode)} if mode else {})
+        repeated = [each | latencies(turns) for each in repeated]
+    return row | summary(repeated)
+
+
+def latencies(runs: Mapping[str, Run]) -> dict[str, float]:
+    return {name: latency(run) for name, run in runs.items()}
+
+
+def summary(repeated: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Medians of repetitions, and how far they are from them."""
+    medians = {name: statistics.median(each[name] for each in repeated) for name in repeated[0]}
+    spread = max(abs(each[name] / medians[name] - 1) for each in repeated for name in medians)
+    if OURS not in medians:
+        return medians | {"spread": spread}
+    ratios = [each[OURS] / min(time for name, time in each.items() if name != OURS) for each in repeated]
+    return medians | {"spread": spread, "ratio": statistics.median(ratios)}
 
 
 def measure(
-    folder: Path, names: Sequence[str], cases: Sequence[Case], inductor: bool
+    folder: Path, names: Sequence[str], cases: Sequence[Case], modes: Sequence[str]
 ) -> list[dict[str, Any]]:
     torch.backends.cudnn.benchmark = True
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
@@ -281,22 +306,26 @@ def measure(
             if path.exists():
                 rows.append(show(measure_product(path)))
         for case in cases:
-            rows.append(show(measure_network(case, case.path(folder), inductor)))
-    for batch in sorted({case.batch for case in cases}):
-        ratios = [row["ratio"] for row in rows if row.get("batch") == batch and "ratio" in row]
-        if ratios:
-            print(
-                f"batch {batch}: geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.3f}"
-            )
+            rows.append(show(measure_network(case, case.path(folder), modes)))
+    for precision, batch in sorted({(case.precision, case.batch) for case in cases}):
+        tell_mean(precision, batch, rows)
     return rows
 
 
-def warm(cases: Sequence[Case]) -> None:
+def tell_mean(precision: str, batch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    alike = [row for row in rows if (row.get("precision"), row.get("batch")) == (precision, batch)]
+    ratios = [row["ratio"] for row in alike if "ratio" in row]
+    if ratios:
+        mean = statistics.geometric_mean(ratios)
+        print(f"{precision}, batch {batch}: geometric mean of {len(ratios)} ratios {mean:.3f}")
+
+
+def warm(cases: Sequence[Case], modes: Sequence[str]) -> None:
     """Run what torch.compile makes of every case once."""
     with torch.no_grad():
-        for case in cases:
+        for case, mode in product(cases, modes):
             case.allow()
-            compiled_peer(case, torch.randn(case.shape).cuda())()
+            compiled_peer(case, torch.randn(case.shape).cuda(), mode)()
 
 
 def show(row: dict[str, Any]) -> dict[str, Any]:
@@ -315,7 +344,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument(
-        "--inductor", action="store_true", help="torch.compile too, with mode reduce-overhead"
+        "--inductor", nargs="*", choices=MODES, default=[], help="torch.compile too, in these modes"
     )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
@@ -325,7 +354,7 @@ def main() -> None:
         build(chosen.folder, chosen.names, cases)
         return
     if chosen.task == "warm":
-        warm(cases)
+        warm(cases, chosen.inductor or MODES[:1])
         return
     rows = measure(chosen.folder, chosen.names, cases, chosen.inductor)
     if chosen.json:

@@ -149,18 +149,27 @@ class DeviceBuilder(KernelBuilder):
         if self._lanes is not None:
             self._lanes.know_flat(index, shape, position)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is built here is forgotten."""
+        functions, written = dict(self.functions), set(self.written)
+        try:
+            with self._block():
+                yield
+        finally:
+            self.functions, self.written = functions, written
+
     def rehearse(self, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
         """What would become of a body of lanes; None where it does not allow them."""
-        functions, written, lanes = dict(self.functions), set(self.written), None
-        self._rehearses = True
+        lanes, self._rehearses = None, True
         try:
-            with self._block(), self.lanes(width) as lane:
+            with self.aside(), self.lanes(width) as lane:
                 lanes = self._lanes
                 body(lane)
         except Unsuited:
             return None
         finally:
-            self.functions, self.written, self._rehearses = functions, written, False
+            self._rehearses = False
         return lanes
 
     def widest(self, extent: int, body: Callable[[Expr], Any], least: int = 1, all_reads: bool = True) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
@@ -14,6 +15,7 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
 from graphopt.backends.cuda.tensor_elements import widened
+from graphopt.backends.cuda.tensor_tiles import Chip, chip_of
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels.conv_rows import Geometry, Weight
 from graphopt.backends.kernels.window import split_index
@@ -50,7 +52,7 @@ class DeviceConvolutions(RowConvolutions):
                         value = value + cast(bias.reader(k, [channel]), accumulator)
                     after.store(k, out, [n, channel, *place(spatial)], cast(value, after.dtype))
 
-                convolution = _Convolution(geometry, x, weight, accumulator)
+                convolution = _Convolution(geometry, x, weight, accumulator, chip_of(ctx.core))
                 if not convolution.results:
                     continue
                 if geometry.filters <= FEW_FILTERS or not geometry.depth:
@@ -67,6 +69,7 @@ class _Convolution:
     input: Tensor
     weight: Weight
     accumulator: str
+    chip: Chip
 
     @property
     def results(self) -> int:
@@ -119,8 +122,8 @@ class _Convolution:
             )
             store(k, [n, k.bind(group * geometry.filters + row), *place], value)
 
-        tile = choose_tile(extents.batch, extents.rows, extents.columns, extents.depth)
-        return TiledProduct(extents, tile, self.accumulator, left, right, keep, memory)
+        tile, parts = choose_tile(self.chip, extents, np.dtype(self.accumulator).itemsize)
+        return TiledProduct(extents, tile, parts, self.accumulator, left, right, keep, memory)
 
     def _input(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.cuda.tensor_elements import Element
 
-_COPY = """__device__ __forceinline__ void graphopt_copy16(void *to, const void *from, int exists) {
+_COPY = """__device__ __forceinline__ void graphopt_copy{bytes}(void *to, const void *from, int exists) {{
   unsigned place = (unsigned)__cvta_generic_to_shared(to);
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(exists ? 16 : 0));
-}
+  asm volatile("cp.async.{cache}.shared.global [%0], [%1], {bytes}, %2;" ::"r"(place), "l"(from), "r"(exists ? {bytes} : 0));
+}}
 """
 
 _COMMIT = """__device__ __forceinline__ void graphopt_commit() { asm volatile("cp.async.commit_group;"); }
@@ -56,8 +56,13 @@ _AWAIT_GROUP = """__device__ __forceinline__ void graphopt_await_group{columns}_
 }}
 """
 
-COPY = Inline("graphopt_copy16", _COPY)
-"""`(shared, global, exists)`: 16 bytes to shared memory while the thread goes on; zeros where they do not exist."""
+COPIES = {
+    size: Inline(f"graphopt_copy{size}", _COPY.format(bytes=size, cache="cg" if size == 16 else "ca"))
+    for size in (4, 8, 16)
+}
+"""`(shared, global, exists)`, by bytes: they go to shared memory while the thread goes on; zeros where they do not exist."""
+
+COPY = COPIES[16]
 
 COMMIT = Inline("graphopt_commit", _COMMIT)
 """`()`: the copies since the last call become one group."""

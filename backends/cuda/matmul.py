@@ -16,6 +16,7 @@ from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
 from graphopt.backends.cuda.tensor_elements import BYTES, Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
+from graphopt.backends.cuda.tensor_tiles import chip_of
 from graphopt.backends.cuda.tiles import choose_tile
 from graphopt.backends.kernels import gemm
 from graphopt.backends.kernels.core import Core
@@ -175,10 +176,11 @@ def device_product(
         return widened(tensor.reader(k, [*prefix, *index]), accumulator)
 
     def make(store: gemm.Store) -> TiledProduct:
-        tile = choose_tile(extents.batch, rows, columns, extents.depth)
+        tile, parts = choose_tile(chip_of(core), extents, np.dtype(accumulator).itemsize)
         return TiledProduct(
             extents,
             tile,
+            parts,
             accumulator,
             lambda k, number, row, depth: element(left, number, [row, depth], k),
             lambda k, number, column, depth: element(right, number, [depth, column], k),

@@ -1,41 +1,35 @@
 """Products of float32, and convolutions as products whose right operand is gathered, on the multiply-add units of a GPU.
 
 A team computes a tile of the result. Step by step along the depth it brings both operands into shared memory, from where every
-thread multiplies a small tile of its own in registers. What the next step needs is asked for before one is multiplied, and goes to the
-other half of the memory. Where there are too few tiles for the multiprocessors, the depth is cut
-into parts whose sums are added by a second launch, in a fixed order.
+thread multiplies a small tile of its own in registers. What later steps need is asked for before one is multiplied. Where there are too
+few tiles for the multiprocessors, the depth is cut into parts whose sums are added by a second launch, in a fixed order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.extents import Extents, inside
+from graphopt.backends.cuda.instructions import COMMIT, await_copies
+from graphopt.backends.cuda.operands import Element, Part, Staged, Steps, stage_operand
 from graphopt.backends.cuda.parts import Store, in_parts
-from graphopt.backends.cuda.tiles import ProductTile, parts_of
+from graphopt.backends.cuda.tiles import ProductTile
 from graphopt.backends.kernels.window import split_index
-
-STAGES = 2
-"""Steps that lie in shared memory."""
-
-DEPTHS = 8
-"""Depths of a step that are written out in the code: what they read need not wait in registers for more."""
 
 TOGETHER = 4
 """Neighbouring columns of a thread, which it reads and stores together."""
 
-PADDING = 4
-"""Elements between rows of a tile in shared memory, so that its columns lie in different banks."""
-
-Element = Callable[[KernelBuilder, Expr, Expr, Expr], Expr]
-"""An operand's element: of a product of the batch, at a row or column, at a depth."""
+LANES_ACROSS = 8
+"""Threads of a warp that have different columns."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,7 @@ class TiledProduct:
 
     extents: Extents
     tile: ProductTile
+    parts: int
     dtype: str
     left: Element
     right: Element
@@ -58,16 +53,15 @@ class TiledProduct:
 
     def emit(self, k: KernelBuilder) -> None:
         assert isinstance(k, DeviceBuilder)
-        extents = self.extents
-        parts = parts_of(self.tile, extents.batch * extents.rows, extents.columns, extents.depth)
+        extents, parts = self.extents, self.parts
         if parts == 1:
-            self._tiles(k, 1, self.store)
+            self._tiles(k, self.store)
             return
         sums = self.partial(parts * extents.results)
-        in_parts(k, extents, parts, sums, self.store, lambda store: self._tiles(k, parts, store))
+        in_parts(k, extents, parts, sums, self.store, lambda store: self._tiles(k, store))
 
-    def _tiles(self, k: DeviceBuilder, parts: int, store: Store) -> None:
-        extents, tile = self.extents, self.tile
+    def _tiles(self, k: DeviceBuilder, store: Store) -> None:
+        extents, tile, parts = self.extents, self.tile, self.parts
         counts = [
             extents.batch * parts,
             -(-extents.rows // tile.rows),
@@ -75,17 +69,16 @@ class TiledProduct:
         ]
         with k.loop(math.prod(counts), "independent", "tile") as number:
             which, row, column = (k.bind(i) for i in split_index(number, counts))
-            _Team(self, k, parts, which, k.bind(row * tile.rows), k.bind(column * tile.columns)).run(store)
+            _Team(self, k, which, k.bind(row * tile.rows), k.bind(column * tile.columns)).run(store)
 
 
 class _Team:
     """The work of one team: a tile of the result from `row` and `column`, over one part of the depth."""
 
-    def __init__(
-        self, product: TiledProduct, k: DeviceBuilder, parts: int, which: Expr, row: Expr, column: Expr
-    ) -> None:
+    def __init__(self, product: TiledProduct, k: DeviceBuilder, which: Expr, row: Expr, column: Expr) -> None:
         self.product, self.k, self.which, self.row, self.column = product, k, which, row, column
-        self.tile = tile = product.tile
+        self.tile, parts = product.tile, product.parts
+        tile = self.tile
         self.thread = k.team(tile.threads)
         self.batch = which if parts == 1 else k.bind(tirx.op.floordiv(which, parts))
         steps = -(-product.extents.depth // tile.depth)
@@ -93,60 +86,88 @@ class _Team:
         part = 0 if parts == 1 else tirx.op.floormod(which, parts)
         self.first = k.bind(part * (self.steps * tile.depth)) if parts > 1 else 0
         self.across = tile.columns // tile.thread_columns
-        self.my_row = k.bind(tirx.op.floordiv(self.thread, self.across) * tile.thread_rows)
-        self.my_column = k.bind(tirx.op.floormod(self.thread, self.across) * TOGETHER)
-        extents = product.extents
-        self.left = _Operand(self, product.left, product.left_along_depth, tile.rows, self.row, extents.rows)
-        self.right = _Operand(
-            self, product.right, product.right_along_depth, tile.columns, self.column, extents.columns
+        down, across = self._place()
+        self.my_row, self.my_column = k.bind(down * tile.thread_rows), k.bind(across * TOGETHER)
+        self.operands = self.left, self.right = self._operands()
+
+    def _operands(self) -> tuple[Staged, Staged]:
+        product, tile, extents = self.product, self.tile, self.product.extents
+        steps = Steps(self.steps, tile.depth, self.first, extents.depth, tile.threads, tile.stages)
+        left = Part(product.left, self.batch, self.row, tile.rows, extents.rows, product.left_along_depth)
+        right = Part(
+            product.right, self.batch, self.column, tile.columns, extents.columns, product.right_along_depth
         )
+        make = partial(stage_operand, self.k, steps=steps, thread=self.thread, dtype=product.dtype)
+        return make(left), make(right)
+
+    def _place(self) -> tuple[Expr, Expr]:
+        """Where the thread is among all: those of a warp form a block, which reads the fewest rows and columns."""
+        warp, lane = (self.k.bind(each(self.thread, WARP)) for each in (tirx.op.floordiv, tirx.op.floormod))
+        lanes = min(self.across, LANES_ACROSS)
+        warps = self.across // lanes
+        down = tirx.op.floordiv(warp, warps) * (WARP // lanes) + tirx.op.floordiv(lane, lanes)
+        return down, tirx.op.floormod(warp, warps) * lanes + tirx.op.floormod(lane, lanes)
 
     def run(self, store: Store) -> None:
         k, tile, product = self.k, self.tile, self.product
         sums = k.local(tile.thread_rows * tile.thread_columns, product.dtype)
         with k.loop(tile.thread_rows * tile.thread_columns, "unroll", "s") as s:
             k.assign(sums, s, const(0, product.dtype))
-        self._fetch(const(0, "int32"))
-        self._keep(const(0, "int32"))
-        with k.loop(self.steps - 1, "serial", "step") as step:
-            later = k.bind(step + 1)
-            self._fetch(later)
-            self._multiply(k.bind(tirx.op.truncmod(step, STAGES)), sums)
-            self._keep(k.bind(tirx.op.truncmod(later, STAGES)))
-        self._multiply(const((self.steps - 1) % STAGES, "int32"), sums)
+        for step in range(min(tile.stages - 1, self.steps)):
+            self._begin(step)
+        with k.loop(self.steps, "serial", "step") as step:
+            k.invoke(await_copies(tile.stages - 2))
+            k.wait()
+            for operand in self.operands:
+                with self._later(step, operand) as later:
+                    operand.ask(later)
+            k.invoke(COMMIT)
+            self._multiply(self.left.stage(step), sums)
+            for operand in self.operands:
+                with self._later(step, operand) as later:
+                    operand.keep(later)
         self._finish(sums, store)
 
-    def _fetch(self, step: Expr) -> None:
-        """Ask for what a step multiplies."""
-        depth = self.k.bind(self.first + step * self.tile.depth)
-        self.left.fetch(depth)
-        self.right.fetch(depth)
+    def _begin(self, step: int) -> None:
+        """Ask for what is needed before the first step."""
+        for operand in self.operands:
+            if step < operand.ahead:
+                operand.ask(const(step, "int32"))
+                operand.keep(const(step, "int32"))
+        self.k.invoke(COMMIT)
 
-    def _keep(self, stage: Expr) -> None:
-        """Put what was asked for into shared memory, where all can read it then."""
-        self.left.keep(stage)
-        self.right.keep(stage)
-        self.k.wait()
+    @contextmanager
+    def _later(self, step: Expr, operand: Staged) -> Iterator[Expr]:
+        """The step that an operand is ahead by, if there is one."""
+        later = self.k.bind(step + operand.ahead)
+        with self.k.when(later < self.steps):
+            yield later
 
     def _multiply(self, stage: Expr, sums: Local) -> None:
+        """Add a step. What the next depth needs is read while one is multiplied."""
         k, tile = self.k, self.tile
-        with (
-            k.loop(tile.depth // DEPTHS, "serial", "depths") as some,
-            k.loop(DEPTHS, "unroll", "depth") as one,
-        ):
-            depth = some * DEPTHS + one
-            a = k.local(tile.thread_rows, self.product.dtype)
-            b = k.local(tile.thread_columns, self.product.dtype)
-            with k.loop(tile.thread_rows, "unroll", "y") as y:
-                k.assign(a, y, self.left.read(stage, depth, self.my_row + y))
-            with k.loop(tile.thread_columns, "unroll", "x") as x:
-                k.assign(b, x, self.right.read(stage, depth, self._column(x)))
+        a = k.local(2 * tile.thread_rows, self.product.dtype)
+        b = k.local(2 * tile.thread_columns, self.product.dtype)
+        self._read(stage, const(0, "int32"), a, b)
+        with k.loop(tile.depth, "unroll", "depth") as depth:
+            with k.when(depth + 1 < tile.depth):
+                self._read(stage, depth + 1, a, b)
+            half = tirx.op.truncmod(depth, 2)
             with (
                 k.loop(tile.thread_rows, "unroll", "y") as y,
                 k.loop(tile.thread_columns, "unroll", "x") as x,
             ):
                 at = y * tile.thread_columns + x
-                k.assign(sums, at, sums[at] + a[y] * b[x])
+                product = a[half * tile.thread_rows + y] * b[half * tile.thread_columns + x]
+                k.assign(sums, at, sums[at] + product)
+
+    def _read(self, stage: Expr, depth: Expr, a: Local, b: Local) -> None:
+        """The rows and columns of the thread at a depth, into one half of its registers for them."""
+        k, tile, half = self.k, self.tile, tirx.op.truncmod(depth, 2)
+        with k.loop(tile.thread_rows, "unroll", "y") as y:
+            k.assign(a, half * tile.thread_rows + y, self.left.read(stage, depth, self.my_row + y))
+        with k.loop(tile.thread_columns, "unroll", "x") as x:
+            k.assign(b, half * tile.thread_columns + x, self.right.read(stage, depth, self._column(x)))
 
     def _column(self, x: Expr) -> Expr:
         """The place in the tile of a column of the thread: a few neighbours, then those behind all others' first ones."""
@@ -171,71 +192,3 @@ class _Team:
         exists = inside([(row, extents.rows, tile.rows), (column, extents.columns, tile.columns)])
         with k.when(True if exists is None else exists):
             store(k, self.which, row, column, value)
-
-
-class _Operand:
-    """`size` rows or columns of an operand from `start`, of `extent` that it has: what a thread brings of each step into shared memory,
-    where they lie as rows of one depth each, with zeros beyond their ends."""
-
-    def __init__(
-        self, team: _Team, element: Element, along: bool, size: int, start: Expr, extent: int
-    ) -> None:
-        self.team, self.element, self.along = team, element, along
-        self.size, self.start, self.extent = size, start, extent
-        self.width = size + PADDING
-        k, tile, dtype = team.k, team.tile, team.product.dtype
-        self.count = size * tile.depth // tile.threads
-        self.memory = k.shared(STAGES * tile.depth * self.width, dtype)
-        self.registers = k.local(self.count, dtype)
-        self.run = self._run()
-
-    def read(self, stage: Expr, depth: Expr, place: Expr) -> Expr:
-        """An element in shared memory."""
-        return self.memory[stage * (self.team.tile.depth * self.width) + depth * self.width + place]
-
-    def fetch(self, depth: Expr) -> None:
-        """Ask for the elements of the step at a depth."""
-        k = self.team.k
-        with k.loop(self.count // self.run, "unroll", "load") as load:
-            first = k.bind((load * self.team.tile.threads + self.team.thread) * self.run)
-            with k.lanes(self.run) as lane:
-                k.assign(self.registers, load * self.run + lane, self._element(first + lane, depth))
-
-    def keep(self, stage: Expr) -> None:
-        """Put them where the team finds them."""
-        k, tile = self.team.k, self.team.tile
-        with k.loop(self.count, "unroll", "load") as load:
-            number = tirx.op.floordiv(load, self.run) * tile.threads + self.team.thread
-            place, at = self._place(number * self.run + tirx.op.floormod(load, self.run))
-            position = stage * (tile.depth * self.width) + at * self.width + place
-            k.assign(self.memory, position, self.registers[load])
-
-    def _run(self) -> int:
-        """Neighbours in memory that a thread asks for together."""
-        k, tile = self.team.k, self.team.tile
-        depth = self.team.first + k.variable("step", self.team.steps) * tile.depth
-
-        def bring(position: Expr) -> None:
-            k.assign(self.registers, 0, self._element(position, depth))
-
-        return k.widest(self.size * tile.depth, bring, tile.threads)
-
-    def _place(self, position: Expr) -> tuple[Expr, Expr]:
-        """The row or column, and the depth, of a position in the order of the operand's memory."""
-        k, depth = self.team.k, self.team.tile.depth
-        inner = depth if self.along else self.size
-        outer, at = k.bind(tirx.op.floordiv(position, inner)), k.bind(tirx.op.floormod(position, inner))
-        return (outer, at) if self.along else (at, outer)
-
-    def _element(self, position: Expr, depth: Expr) -> Expr:
-        """The element at a position of the step at a depth; zero beyond the ends."""
-        team, product = self.team, self.team.product
-        place, at = self._place(position)
-        where, deep = team.k.bind(self.start + place), team.k.bind(depth + at)
-        depths = team.tile.depth * team.steps
-        exists = inside([(where, self.extent, self.size), (deep, product.extents.depth, depths)])
-        if exists is None:
-            return self.element(team.k, team.batch, where, deep)
-        return team.k.guard(
-            exists, lambda: self.element(team.k, team.batch, where, deep), const(0, product.dtype)
-        )

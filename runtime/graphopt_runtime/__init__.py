@@ -6,6 +6,7 @@ with graphopt_runtime.load("model.gopt") as model:
     (scores,) = model(image)
 """
 
+from graphopt_runtime.calls import BoundCall
 from graphopt_runtime.device_arrays import GpuArray
 from graphopt_runtime.errors import ArtifactError, GraphoptError, InputError
 from graphopt_runtime.model import CompiledModel, load
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "BoundCall",
     "CompiledModel",
     "GpuArray",
     "GraphoptError",

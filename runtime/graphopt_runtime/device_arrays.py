@@ -190,6 +190,8 @@ def _check_dense(
     """Steps along axes of one element, and those of empty arrays, do not matter."""
     if strides is None or 0 in shape:
         return
-    dense = [math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
-    if any(size > 1 and step != wanted for size, step, wanted in zip(shape, strides, dense, strict=True)):
-        raise InputError(f"{name!r} is not contiguous on the GPU; make it so first")
+    wanted = dtype.itemsize
+    for size, step in zip(reversed(shape), reversed(strides), strict=True):
+        if size > 1 and step != wanted:
+            raise InputError(f"{name!r} is not contiguous on the GPU; make it so first")
+        wanted *= size

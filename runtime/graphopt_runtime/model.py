@@ -1,20 +1,19 @@
 """A compiled model that is ready to run: numpy arrays in, numpy arrays out."""
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from graphopt_runtime import cpu, gpu
 from graphopt_runtime.artifact import Artifact, open_artifact
-from graphopt_runtime.device_arrays import LEGACY, DeviceArray, GpuArray, stream_number
-from graphopt_runtime.driver import Event
+from graphopt_runtime.calls import BoundCall, Call
+from graphopt_runtime.device_arrays import LEGACY, stream_number
 from graphopt_runtime.errors import GraphoptError, InputError
-from graphopt_runtime.library import Handle, Library, Pointers
+from graphopt_runtime.library import Handle, Library
 from graphopt_runtime.selection import suitable_build
 from graphopt_runtime.signature import Outputs, Signature
 from graphopt_runtime.tensors import (
@@ -71,6 +70,24 @@ class CompiledModel:
         results = self._run(self._signature.ordered(feeds), out, stream)
         return dict(zip(self._signature.output_names, results, strict=True))
 
+    def bind(self, *arrays: Any, out: Outputs | None = None, stream: Any = None, **named: Any) -> BoundCall:
+        """A call that is prepared once, for loops: it takes what a call takes, reads the same arrays each time and writes the same
+        results, which it allocates where none are lent.
+
+        Its `results` are as a call returns them. Without a `stream`, values of arrays on a GPU must be there, or come by the default
+        stream. It keeps the model open. Raises InputError where a feed does not fit, or is not an array that can be read where it lies.
+        """
+        feeds = _named_feeds(arrays, named)
+        ordered = self._signature.positional(arrays) if feeds is None else self._signature.ordered(feeds)
+        call = self._prepare(ordered, out, None if stream is None else self._stream(stream))
+        for name, given, taken in zip(self._signature.input_names, ordered, call.inputs, strict=True):
+            if isinstance(taken, np.ndarray) and taken is not given:
+                raise InputError(
+                    f"{name!r} would be copied now, not in each call; give a C-contiguous numpy array"
+                )
+        names = None if feeds is None else self._signature.output_names
+        return BoundCall(call, names)
+
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
         """Like ONNX Runtime's InferenceSession.run: the named outputs, or all of them for None."""
         wanted = None if output_names is None else self._signature.output_indices(output_names)
@@ -81,12 +98,7 @@ class CompiledModel:
         """Runs the model `repeats` times without Python in between and returns the seconds of all runs together."""
         if repeats < 1:
             raise InputError(f"repeats is {repeats}, it must be at least 1")
-        call = self._prepare(self._signature.ordered(feeds), None)
-        arguments = call.handle.address, call.variant, call.input_table, call.output_table
-        seconds: float = call.handle.library.time(*arguments, repeats)
-        if seconds < 0:
-            _raise_run_error(call.handle, -int(seconds))
-        return seconds
+        return self._prepare(self._signature.ordered(feeds), None).time(repeats)
 
     def layer_times(self, feeds: Mapping[str, Any], repeats: int = 1) -> list[float]:
         """Seconds that each kernel took in `repeats` runs, in the order of the manifest's `kernels`.
@@ -148,15 +160,7 @@ class CompiledModel:
         return f"<CompiledModel {self.name!r}: {self._signature}; {state}>"
 
     def _run(self, feeds: Sequence[Any], out: Outputs | None, stream: Any = None) -> list[Any]:
-        number = None if stream is None else self._stream(stream)
-        call = self._prepare(feeds, out, number)
-        status = call.on(number)
-        if status != 0:
-            _raise_run_error(call.handle, status)
-        results = [array.owner if isinstance(array, DeviceArray) else array for array in call.outputs]
-        if number is not None:
-            _complete(results, number)
-        return results
+        return self._prepare(feeds, out, None if stream is None else self._stream(stream)).run()
 
     def _stream(self, stream: Any) -> int:
         if not self._on_gpu:
@@ -165,7 +169,7 @@ class CompiledModel:
             raise InputError(f"{self._path} was compiled before models ran on streams; compile it again")
         return stream_number(stream)
 
-    def _prepare(self, feeds: Sequence[Any], out: Outputs | None, stream: int | None = None) -> "_Call":
+    def _prepare(self, feeds: Sequence[Any], out: Outputs | None, stream: int | None = None) -> Call:
         handle = self._open_handle()
         signature, user = self._signature, stream or LEGACY
         as_operand: Callable[..., Memory] = partial(as_memory, stream=user) if self._on_gpu else as_input
@@ -177,40 +181,13 @@ class CompiledModel:
         else:
             outputs = signature.lent(variant, out, inputs, user if self._on_gpu else None)
             addresses = [address(array) for array in outputs]
-        tables = _table([address(array) for array in inputs]), _table(addresses)
-        return _Call(handle, variant.index, inputs, outputs, *tables)
+        return Call(handle, variant.index, inputs, outputs, addresses, stream)
 
     def _open_handle(self) -> Handle:
         handle = self._handle
         if handle is None:
             raise GraphoptError(f"the model {self.name!r} is closed; load {self._path} again")
         return handle
-
-
-class _Call(NamedTuple):
-    """Everything one call needs, kept alive until it returns."""
-
-    handle: Handle
-    variant: int
-    inputs: Sequence[Memory]
-    outputs: Sequence[Memory]
-    input_table: Pointers
-    output_table: Pointers
-
-    def on(self, stream: int | None) -> int:
-        """Runs on a stream, or on one of the model's own; the status."""
-        library = self.handle.library
-        arguments = self.handle.address, self.variant, self.input_table, self.output_table
-        status: int = library.run(*arguments) if stream is None else library.run_on(*arguments, stream)
-        return status
-
-
-def _complete(results: list[Any], stream: int) -> None:
-    """Tells our own arrays when their values are there."""
-    if own := [array for array in results if isinstance(array, GpuArray)]:
-        event = Event(stream)
-        for array in own:
-            array.complete_at(event)
 
 
 def _named_feeds(arrays: tuple[Any, ...], named: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -235,12 +212,3 @@ def _check_threads(count: int) -> int:
     if count < 1:
         raise InputError(f"threads is {count}, it must be at least 1")
     return count
-
-
-def _table(addresses: Sequence[int]) -> Pointers:
-    return (ctypes.c_void_p * len(addresses))(*addresses)
-
-
-def _raise_run_error(handle: Handle, status: int) -> None:
-    sentence: bytes = handle.library.error_string(status)
-    raise GraphoptError(f"the model failed: {sentence.decode()}")

@@ -78,6 +78,38 @@ def test_lent_arrays_take_the_outputs(model: CompiledModel) -> None:
     check((y, z), feed(start=2))
 
 
+def test_a_bound_call_reads_and_writes_the_same_arrays(model: CompiledModel) -> None:
+    x = feed()
+    bound, named = (
+        model.bind(x),
+        model.bind(x=x, out={"y": np.empty(64, np.float32), "z": np.empty(64, np.float32)}),
+    )
+    y, z = bound.results
+    for start in (0.5, 3):
+        x[:] = feed(start=start)
+        bound()
+        named()
+        check((y, z), x)
+        check((named.results["y"], named.results["z"]), x)
+    assert bound.results[0] is y
+
+
+def test_bound_calls_refuse_what_would_be_copied(model: CompiledModel) -> None:
+    with pytest.raises(InputError, match="C-contiguous numpy array"):
+        model.bind(feed(128)[::2])
+    with pytest.raises(InputError, match="not compiled for the shapes"):
+        model.bind(feed(3))
+
+
+def test_a_bound_call_keeps_the_model_open(model: CompiledModel) -> None:
+    bound = model.bind(feed())
+    model.close()
+    bound()
+    check(bound.results, feed())
+    with pytest.raises(GraphoptError, match="closed"):
+        model.bind(feed())
+
+
 def test_nan_and_infinity_pass_through(model: CompiledModel) -> None:
     x = feed()
     x[[3, 5, 7]] = np.nan, np.inf, -np.inf

@@ -109,6 +109,28 @@ def test_lent_arrays_take_results_on_a_stream(model: CompiledModel) -> None:
     np.testing.assert_array_equal(host, expected)
 
 
+def test_bound_calls_run_where_the_arrays_lie(model: CompiledModel) -> None:
+    x, other, stream = feed(model), feed(model, 1), Stream()
+    given = GpuArray(x.shape, x.dtype)
+    lent = ByDlpack(np.zeros_like(model(x)[0]))
+    waiting, onward, own = (
+        model.bind(given, out=[lent]),
+        model.bind(given, out=[lent], stream=stream),
+        model.bind(given, stream=stream),
+    )
+    for values in (x, other):
+        stream.fill(given, values)
+        (expected,) = model(values)
+        own()
+        np.testing.assert_array_equal(own.results[0].numpy(), expected)
+        waiting()
+        np.testing.assert_array_equal(lent.numpy(), expected)
+        stream.fill(given, values)
+        onward()
+        ctypes.CDLL("libcuda.so.1").cuStreamSynchronize(stream.handle)
+        np.testing.assert_array_equal(lent.numpy(), expected)
+
+
 def test_several_models_streams_and_threads(paths: list[Path]) -> None:
     models = [graphopt.load(path) for path in paths]
     feeds = [[feed(model, seed) for seed in range(6)] for model in models]

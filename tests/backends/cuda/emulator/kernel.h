@@ -85,10 +85,12 @@ static inline const void *emulated_aligned(const void *address, uintptr_t bytes)
     }
 ACCESS(4) ACCESS(8) ACCESS(16)
 
-static inline void graphopt_copy16(void *to, const void *from, int exists) {
-    std::memset(to, 0, 16);
-    if (exists) std::memcpy(to, from, 16);
-}
+#define COPY(bytes)                                                                                                   \
+    static inline void graphopt_copy##bytes(void *to, const void *from, int exists) {                                 \
+        std::memset((void *)emulated_aligned(to, bytes), 0, bytes);                                                   \
+        if (exists) std::memcpy(to, emulated_aligned(from, bytes), bytes);                                            \
+    }
+COPY(4) COPY(8) COPY(16)
 static inline void graphopt_commit() {}
 static inline void graphopt_await0() {}
 static inline void graphopt_await1() {}
