@@ -4,15 +4,13 @@
 `python benchmarks/cuda_memory.py measure FOLDER [NAME...] [--inductor]` runs them where there is one, with torch and graphopt-runtime alone.
 
 Every case touches more than 128 MB, so that the L2 does not hold it. Bytes are those of operands and results, once each. `roofline` is the
-bandwidth of torch's copy of as many bytes in the same run, and `share` ours over it, kernels alone by the profiler: each since the one
-before it had ended.
+bandwidth of torch's copy of as many bytes in the same run, and `share` ours over it, kernels alone by the profiler.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -218,29 +216,6 @@ def bandwidth(count: int, dtype: torch.dtype) -> float:
     return megabytes / sum(kernels(lambda: y.copy_(x)).values())
 
 
-def alone(run: Run, runs: int = 20) -> dict[str, float]:
-    """Microseconds a call of every kernel, by the profiler, since the one before it had ended: those that are brought up while it runs
-    wait for it."""
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(runs):
-            run()
-        torch.cuda.synchronize()
-    ranges = sorted(
-        (event.time_range.start, event.time_range.end, event.name)
-        for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
-    )
-    found: dict[str, list[float]] = {}
-    before = 0.0
-    for start, end, name in ranges:
-        found.setdefault(name, []).append(end - max(start, before))
-        before = max(before, end)
-    return {name: statistics.median(times) * len(times) / runs for name, times in found.items()}
-
-
 def operands(case: Case, dtype: torch.dtype) -> list[Tensor]:
     generator = torch.Generator("cuda").manual_seed(3)
     return [
@@ -253,7 +228,7 @@ def measure_case(case: Case, kind: str, folder: Path, inductor: bool) -> dict[st
     inputs, size = operands(case, dtype), dtype.itemsize
     known = [weight(shape, dtype).cuda() for shape in (case.weights or {}).values()]
     out = torch.full(case.out, float("nan"), device="cuda", dtype=dtype)
-    times = alone(ours(path_of(folder, case, kind), inputs, out))
+    times = kernels(ours(path_of(folder, case, kind), inputs, out))
     own = sum(time for name, time in times.items() if case.kernel in name)
     megabytes, roofline = 1e-6 * case.elements() * size, bandwidth(case.elements(), dtype)
     given = [x.to(memory_format=torch.channels_last) if case.channels_last else x for x in inputs]

@@ -17,7 +17,6 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const, 
 from graphopt.backends.codegen.mathematics import HALF_PRECISION, polynomial
 from graphopt.backends.cuda.attention import HALF_TYPES
 from graphopt.backends.cuda.instructions import POWER, RECIPROCAL
-from graphopt.backends.lower.elements import Compute
 from graphopt.backends.lower.operator import Operator, Pointwise, attribute
 from graphopt.backends.lower.table import OPERATORS as STANDARD
 

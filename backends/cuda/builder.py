@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from graphopt.backends.codegen.builder import (
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.accesses import LARGEST, READ, READ_WHERE, WRITE, access_bytes
+from graphopt.backends.cuda.grid import Grid
 from graphopt.backends.cuda.lanes import LaneLocal, Lanes, Unsuited
 
 WARP = 32
@@ -37,21 +37,6 @@ WIDTHS = (16, 8, 4, 2)
 """Of runs of neighbouring elements."""
 
 ALL_LANES = 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class Grid:
-    """An outermost loop of independent iterations. With a `team`, the variable of its threads, blocks of `threads` share each, and
-    `shared` bytes of memory."""
-
-    variable: Any
-    extent: int
-    statements: list[Any]
-    team: Any
-    threads: int
-    shared: int = 0
-    is_apart: bool = True
-    """Whether threads of a team meet in shared memory or at barriers, so that a block is one team."""
 
 
 class DeviceBuilder(KernelBuilder):

@@ -89,14 +89,19 @@ class Columns:
         with k.loop(math.prod(shape), "independent", "tile") as number:
             *place, block = (i if isinstance(i, int) else k.bind(i) for i in unravel(number, shape))
             thread = k.team(WARP * WARPS)
-            warp, own = k.bind(tirx.op.truncdiv(thread, WARP)), k.bind(tirx.op.truncmod(thread, WARP) * self.width)
+            warp, own = (
+                k.bind(tirx.op.truncdiv(thread, WARP)),
+                k.bind(tirx.op.truncmod(thread, WARP) * self.width),
+            )
             first = k.bind(block * tile + own)
             partial, totals = k.local(self.width, self.dtype), k.shared(WARPS * tile, self.dtype)
             for lane in range(self.width):
                 k.assign(partial, lane, const(self.fold.initial(self.dtype), self.dtype))
             with k.when(first < self.columns if self.columns % tile else True):
                 start = k.bind(place[-1] * rows + warp)
-                self._fold_rows(k, start, rows, partial, lambda row, lane: read(place[:-1], row, first + lane))
+                self._fold_rows(
+                    k, start, rows, partial, lambda row, lane: read(place[:-1], row, first + lane)
+                )
             for lane in range(self.width):
                 k.assign(totals, warp * tile + own + lane, partial[lane])
             k.wait()

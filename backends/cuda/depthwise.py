@@ -85,7 +85,9 @@ class _Block:
         for each in range(self.rows * self.pixels):
             k.assign(totals, each, const(0, self.dtype))
         for steps, users in self._source_rows().items():
-            rows = [i * axis.stride + (step - axis.pad) for axis, i, step in zip(outer, first, steps, strict=True)]
+            rows = [
+                i * axis.stride + (step - axis.pad) for axis, i, step in zip(outer, first, steps, strict=True)
+            ]
             inputs: dict[int, Expr] = {}
             for step in self._source_columns():
                 at = block * (self.pixels * last.stride) + (step - last.pad)
@@ -98,7 +100,12 @@ class _Block:
                         at = row * self.pixels + pixel
                         k.assign(totals, at, totals[at] + factor * value)
         for row, pixel in np.ndindex(self.rows, self.pixels):
-            index = [n, channel, *(i + row if self.rows > 1 else i for i in first), block * self.pixels + pixel]
+            index = [
+                n,
+                channel,
+                *(i + row if self.rows > 1 else i for i in first),
+                block * self.pixels + pixel,
+            ]
             self.store(k, index, totals[row * self.pixels + pixel])
 
     def _factor(
@@ -116,7 +123,9 @@ class _Block:
         found: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         for row in range(self.rows):
             for taps in np.ndindex(*(axis.kernel for axis in outer)):
-                steps = tuple(row * axis.stride + t * axis.dilation for axis, t in zip(outer, taps, strict=True))
+                steps = tuple(
+                    row * axis.stride + t * axis.dilation for axis, t in zip(outer, taps, strict=True)
+                )
                 found.setdefault(steps, []).append((row, taps))
         return dict(sorted(found.items()))
 

@@ -11,7 +11,8 @@ from tvm import ir, tirx
 from graphopt.backends.codegen.builder import INDEX, KernelBuilder
 from graphopt.backends.codegen.function import pointer
 from graphopt.backends.codegen.program import Launch
-from graphopt.backends.cuda.builder import WARP, DeviceBuilder, Grid
+from graphopt.backends.cuda.builder import WARP, DeviceBuilder
+from graphopt.backends.cuda.grid import Grid
 from graphopt.backends.lower.machine import Function
 from graphopt.backends.lower.operator import Refused
 

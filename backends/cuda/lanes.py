@@ -157,9 +157,7 @@ class Lanes:
         found = self._linear(self._spelled_out(self.of_lane(self.inlined(offset), 0)), variable)
         return None if found is None else found[1]
 
-    def linear(
-        self, offset: Expr, variables: Sequence[Any]
-    ) -> tuple[tuple[int, ...], Expr] | None:
+    def linear(self, offset: Expr, variables: Sequence[Any]) -> tuple[tuple[int, ...], Expr] | None:
         """The coefficients of variables in an offset, and the rest of it; None where it is no such sum."""
         spelled = self._spelled_out(self.inlined(self._flattened(offset)))
         found = sym.detect_linear_equation(self._analyzer.simplify(spelled), list(variables))

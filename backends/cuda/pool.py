@@ -79,7 +79,9 @@ class DevicePool(GeneralPool):
         if len(self.axes) == 1:
             return [k.bind(self.input.reader(k, [*channel, at]))]
         axis, inputs = self.axes[0], dict[int, Expr]()
-        windows = [[row * axis.stride + tap * axis.dilation for tap in range(axis.kernel)] for row in range(rows)]
+        windows = [
+            [row * axis.stride + tap * axis.dilation for tap in range(axis.kernel)] for row in range(rows)
+        ]
         for step in sorted({step for window in windows for step in window}):
             source = _clamped(first[0] * axis.stride + (step - axis.pad), axis)
             inputs[step] = k.bind(self.input.reader(k, [*channel, source, at]))

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const, storage_dtype
 from graphopt.backends.cuda import places

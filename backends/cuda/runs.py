@@ -106,11 +106,9 @@ def choose_runs(k: DeviceBuilder, shape: Sequence[int], size: int, element: Elem
     return _stored_elsewhere(k, shape, size, element) or Runs((tuple(shape),), 1)
 
 
-def _stored_elsewhere(
-    k: DeviceBuilder, shape: Sequence[int], size: int, element: Element
-) -> Staged | None:
+def _stored_elsewhere(k: DeviceBuilder, shape: Sequence[int], size: int, element: Element) -> Staged | None:
     """Tiles of results that lie along another axis than the last one of `shape`."""
-    groups = tuple((extent,) for extent in shape)
+    groups: Groups = tuple((extent,) for extent in shape)
     every = list(widths(math.prod(shape), size))
     found: Staged | None = None
     for across in reversed(range(len(groups) - 1)):

@@ -8,7 +8,7 @@ Units of 16 bytes of a row are shuffled by the number of the run that the row is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +88,19 @@ def target_of(
     if found[0] is None:
         return None
     (stride, _, each), start = found[0]
-    if stride < 1 or each < 1 or any(one is None or one[0] != (stride, stride * width, each) for one in found):
+    if (
+        stride < 1
+        or each < 1
+        or any(one is None or one[0] != (stride, stride * width, each) for one in found)
+    ):
         return None
     steps = [lanes.difference(one[1], start) for one in found if one is not None]
     row = steps[each] if len(steps) > each else 0
-    if len(steps) % each or row is None or steps != [number // each * row + number % each for number in range(len(steps))]:
+    if (
+        len(steps) % each
+        or row is None
+        or steps != [number // each * row + number % each for number in range(len(steps))]
+    ):
         return None
     aligned = math.gcd(stride, row, LARGEST // element_size(buffer))
     while aligned > 1 and not lanes.is_multiple(start, aligned):
@@ -161,7 +169,10 @@ class Staged:
         """Tiles along every group."""
         side, beside = self._sides
         tiles = list(self.shape)
-        tiles[self.along], tiles[self.across] = -(-tiles[self.along] // side), -(-tiles[self.across] // beside)
+        tiles[self.along], tiles[self.across] = (
+            -(-tiles[self.along] // side),
+            -(-tiles[self.across] // beside),
+        )
         return tiles
 
     def _tile(self, k: DeviceBuilder, number: Expr) -> list[Expr]:
@@ -183,26 +194,26 @@ class Staged:
         """The results of a thread: those of each row next to each other."""
         shape, (side, beside) = self.shape, self._sides
         extent = math.prod(self.groups[self.across])
-        each, size = self.target.each, self.width * self.target.rows * self._columns
-        registers = k.local(size, storage_dtype(self.target.buffer.dtype))
+        registers = k.local(self._rows * self._columns, storage_dtype(self.target.buffer.dtype))
         row = k.bind(tile[self.along] * side + run)
         first = k.bind((tile[self.across] * beside + place) * self.depth)
         exists = [row < shape[self.along]] if shape[self.along] % side else []
         for number in range(self.depth):
             at = k.bind(first + number) if number else first
             tests = [*exists, at < extent] if extent % (beside * self.depth) else exists
-            columns = range(number * each, (number + 1) * each)
-            taken = iter(r * self._columns + column for r in range(self.target.rows) for column in columns)
             with k.when(tirx.op.all(*tests) if tests else True), k.lanes(self.width) as lane:
-                flat, size = list(tile), self.target.rows * self._columns
+                flat = list(tile)
                 flat[self.along], flat[self.across] = row * self.width + lane, at
-
-                def take(value: Expr) -> None:
-                    k.assign(registers, lane * size + next(taken), value)
-
-                with k.diverted(self.target.buffer, take):
+                with k.diverted(self.target.buffer, self._keep(k, registers, number, lane)):
                     element(k, places.index(k, self.groups, flat))
         return registers
+
+    def _keep(self, k: DeviceBuilder, registers: Local, number: int, lane: Expr) -> Callable[[Expr], None]:
+        """What takes the results of a lane at one of the places, in the order in which they are stored."""
+        columns = range(number * self.target.each, (number + 1) * self.target.each)
+        free = iter(row * self._columns + column for row in range(self.target.rows) for column in columns)
+        size = self.target.rows * self._columns
+        return lambda value: k.assign(registers, lane * size + next(free), value)
 
     @property
     def _unit(self) -> int:
@@ -250,8 +261,10 @@ class Staged:
             item = k.bind(number * threads + thread)
             row, column = k.bind(tirx.op.truncdiv(item, runs)), k.bind(tirx.op.truncmod(item, runs) * width)
             tests = [item < rows * runs] if rows * runs % threads else []
-            own, which = (row, 0) if self.target.rows == 1 else (
-                tirx.op.truncdiv(row, self.target.rows), tirx.op.truncmod(row, self.target.rows)
+            own, which = (
+                (row, 0)
+                if self.target.rows == 1
+                else (tirx.op.truncdiv(row, self.target.rows), tirx.op.truncmod(row, self.target.rows))
             )
             tests += [first + own < total] if total % (side * self.width) else []
             tests += [first_column + column < wanted] if wanted % columns else []
@@ -290,7 +303,13 @@ def _replaced(expr: Expr, values: Mapping[Any, Expr]) -> Expr:
 
 
 def staged(
-    k: DeviceBuilder, groups: Groups, along: int, across: int, widths: Sequence[int], element: Element, least: int
+    k: DeviceBuilder,
+    groups: Groups,
+    along: int,
+    across: int,
+    widths: Sequence[int],
+    element: Element,
+    least: int,
 ) -> Staged | None:
     """Tiles with the longest runs along a group of which all operands come with whole accesses, if they pay."""
     for width in widths:
