@@ -11,7 +11,7 @@ import pytest
 
 from graphopt import model as models
 from graphopt.backends.codegen.llvm import distinct_kernels
-from graphopt.backends.cuda import depthwise, reduce, runs
+from graphopt.backends.cuda import columns, depthwise, reduce, runs
 from graphopt.backends.cuda.machine import GPU
 from graphopt.backends.cuda.source import cuda_source
 from graphopt.backends.kernels.core import GPU as CORE
@@ -147,6 +147,27 @@ def test_columns(gpu: Target, monkeypatch: pytest.MonkeyPatch, few: int) -> None
         nodes.add("ReduceMax", (random(*shape) * 99).astype("int32"), axes)
         nodes.add("ReduceLogSumExp", random(*shape), axes)
     nodes.check(gpu)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_columns_in_parts(gpu: Target, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """Parts of as many rows, a shorter last one, and rows that are read one at a time."""
+    monkeypatch.setattr(reduce, "LARGE", 1)
+    for name, value in (("TEAMS", 12), ("LEAST_ROWS", 2)):
+        monkeypatch.setattr(columns, name, value)
+    nodes = Nodes()
+    for shape in ((256, 256), (160, 33), (3, 101, 72)):
+        for op in ("ReduceSum", "ReduceMean", "ReduceMax"):
+            nodes.add(op, random(*shape, dtype=dtype), fixed(np.array([len(shape) - 2])))
+    nodes.check(gpu)
+
+
+def test_columns_of_large_tensors_are_folded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    shapes = {rows: random(rows, 512) for rows in (4096, 64)}
+    many, few = (launches(model_of("ReduceSum", x, fixed(np.array([0])))) for x in shapes.values())
+    assert len(many) == 2
+    assert len(few) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
