@@ -24,10 +24,8 @@ FEW = 16384
 
 SMALL = 32
 
-TEAMS = 8
-"""Of a warp each that a block has where they are `MANY`, so that a multiprocessor has more of them at a time."""
-
-MANY = 1024
+WARPS = ((16384, 8), (1024, 4))
+"""Warps of a block that has several teams, by the least number of teams: more of them are on a multiprocessor at a time."""
 
 MOST_ARGUMENTS = 256
 """Of a kernel, and tensors of a model: as many as the runtime has room for."""
@@ -53,11 +51,15 @@ def device_functions(builder: KernelBuilder) -> list[Function]:
 
 def _launch(grid: Grid) -> Launch:
     if grid.team is not None:
-        teams = 1 if grid.is_apart or grid.extent < MANY else TEAMS
-        teams *= max(WARP // grid.threads, 1) if not grid.is_apart else 1
+        teams = 1 if grid.is_apart else _warps(grid.extent) * max(WARP // grid.threads, 1)
         return Launch(-(-grid.extent // teams), grid.threads * teams, grid.shared)
     threads = SMALL if grid.extent <= FEW else THREADS
     return Launch(-(-grid.extent // threads), threads)
+
+
+def _warps(teams: int) -> int:
+    """How many a block has whose teams are a warp each, or less."""
+    return next((warps for least, warps in WARPS if teams >= least), 1)
 
 
 def _body(grid: Grid) -> list[Any]:

@@ -192,9 +192,9 @@ def test_rows_that_are_too_long_for_registers(gpu: Target) -> None:
 
 
 def test_short_rows_share_a_block_where_they_are_many() -> None:
-    many, few = (launches(model_of("Softmax", random(rows, 64)))[0] for rows in (4097, 100))
-    assert many == ("softmax", 257, 256)
-    assert few == ("softmax", 50, 32)
+    """Two rows of 64 a warp."""
+    blocks = [launches(model_of("Softmax", random(rows, 64)))[0] for rows in (20481, 4097, 100)]
+    assert blocks == [("softmax", 1281, 256), ("softmax", 513, 128), ("softmax", 50, 32)]
 
 
 WHOLE = [
