@@ -22,6 +22,9 @@ ENOUGH = 65536
 SHORTEST = 8
 """Channels of a run, where those are counted that are left."""
 
+FEW_TAPS, FEW_PIXELS = 9, 4
+"""Windows of more taps leave registers for so many pixels."""
+
 Read = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 
 
@@ -50,7 +53,9 @@ def _suits(geometry: Geometry, rows: int, pixels: int) -> bool:
     *outer, last = geometry.axes
     results = geometry.batch * geometry.groups * math.prod(axis.output for axis in geometry.axes)
     whole = last.output % pixels == 0 and (rows == 1 or (len(outer) == 1 and outer[0].output % rows == 0))
-    return whole and results >= ENOUGH * SHORTEST * rows * pixels
+    taps = math.prod(axis.kernel for axis in geometry.axes)
+    fits = taps <= FEW_TAPS or rows * pixels <= FEW_PIXELS
+    return whole and fits and results >= ENOUGH * SHORTEST * rows * pixels
 
 
 @dataclass(frozen=True)
