@@ -13,17 +13,17 @@ from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.conv_rows import Geometry
 
-BLOCKS = ((2, 4), (2, 2), (1, 4), (1, 2))
+BLOCKS = ((1, 4), (1, 2))
 """Rows, and pixels of each, by one thread."""
+
+STRIDED = ((1, 2),)
+"""Where windows are strided, which share fewer inputs."""
 
 ENOUGH = 65536
 """Threads that a GPU needs to have enough reads under way."""
 
 SHORTEST = 8
 """Channels of a run, where those are counted that are left."""
-
-FEW_TAPS, FEW_PIXELS = 9, 4
-"""Windows of more taps leave registers for so many pixels."""
 
 Read = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 
@@ -40,7 +40,8 @@ def emit_depthwise(
     """`read` takes `[n, channel, place...]` in the input, which may be outside of it; `weight` takes `[tap, channel]`; `store` takes the
     builder, an index of the result, whose elements have `size` bytes, and a sum of `dtype`."""
     assert isinstance(k, DeviceBuilder)
-    for rows, pixels in [*(each for each in BLOCKS if _suits(geometry, *each)), (1, 1)]:
+    blocks = BLOCKS if geometry.axes[-1].stride == 1 else STRIDED
+    for rows, pixels in [*(each for each in blocks if _suits(geometry, *each)), (1, 1)]:
         kernel = _Block(geometry, rows, pixels, dtype, read, weight, store)
         runs = choose_runs(k, kernel.shape, size, kernel.element)
         if runs.width > 1:
@@ -53,9 +54,7 @@ def _suits(geometry: Geometry, rows: int, pixels: int) -> bool:
     *outer, last = geometry.axes
     results = geometry.batch * geometry.groups * math.prod(axis.output for axis in geometry.axes)
     whole = last.output % pixels == 0 and (rows == 1 or (len(outer) == 1 and outer[0].output % rows == 0))
-    taps = math.prod(axis.kernel for axis in geometry.axes)
-    fits = taps <= FEW_TAPS or rows * pixels <= FEW_PIXELS
-    return whole and fits and results >= ENOUGH * SHORTEST * rows * pixels
+    return whole and results >= ENOUGH * SHORTEST * rows * pixels
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
 
-BLOCKS = ((4, 4), (2, 4), (2, 2), (1, 4), (1, 2))
+BLOCKS = ((1, 8), (1, 4), (1, 2))
 """Rows, and pixels of each, by one thread."""
+
+STRIDED = ((1, 2),)
+"""Where windows are strided, which share fewer inputs."""
 
 ENOUGH = 65536
 """Threads that a GPU needs to have enough reads under way."""
@@ -50,7 +53,8 @@ class DevicePool(GeneralPool):
             return False
         if len(self.axes) > 2 or math.prod(axis.kernel for axis in self.axes) > MOST_TAPS:
             return False
-        rows, pixels = next((each for each in BLOCKS if self._suits(*each)), (1, 1))
+        blocks = BLOCKS if self.axes[-1].stride == 1 else STRIDED
+        rows, pixels = next((each for each in blocks if self._suits(*each)), (1, 1))
         *outer, last = self.axes
         spatial = [*(axis.output // rows for axis in outer), last.output // pixels]
 

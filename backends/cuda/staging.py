@@ -35,9 +35,6 @@ SMALLEST = 32
 MOST = 64
 """Elements of a thread."""
 
-SQUARE = 32
-"""Tiles along either side of what is computed at a time."""
-
 UNROLLED = 8
 """Rounds of stores that are written out one by one."""
 
@@ -155,7 +152,7 @@ class Staged:
         """Let every team compute its tile."""
         side, beside = self._sides
         with k.loop(math.prod(self._tiles), "independent", "tile") as number:
-            tile = self._tile(k, number)
+            tile = [places.named(k, i) for i in unravel(number, self._tiles)]
             thread = k.team(side * beside)
             run, place = k.bind(tirx.op.truncmod(thread, side)), k.bind(tirx.op.truncdiv(thread, side))
             registers = self._compute(k, element, tile, run, place)
@@ -174,19 +171,6 @@ class Staged:
             -(-tiles[self.across] // beside),
         )
         return tiles
-
-    def _tile(self, k: DeviceBuilder, number: Expr) -> list[Expr]:
-        """Which tile a team has along every group. Those that are computed at a time are a square, so that they are in few pages."""
-        tiles = self._tiles
-        if min(tiles[self.along], tiles[self.across]) <= SQUARE:
-            return [places.named(k, i) for i in unravel(number, tiles)]
-        square = [_divisor(tiles[group]) for group in (self.along, self.across)]
-        for group, extent in zip((self.along, self.across), square, strict=True):
-            tiles[group] //= extent
-        *place, i, j = unravel(number, [*tiles, *square])
-        for group, extent, within in zip((self.along, self.across), square, (i, j), strict=True):
-            place[group] = place[group] * extent + within
-        return [places.named(k, i) for i in place]
 
     def _compute(
         self, k: DeviceBuilder, element: Element, tile: Sequence[Expr], run: Expr, place: Expr
@@ -289,11 +273,6 @@ class Staged:
 def _balanced(count: int, most: int) -> int:
     """Of parts as equal as can be, each of at most so many."""
     return -(-count // -(-count // most))
-
-
-def _divisor(count: int) -> int:
-    """The largest one that is no larger than the side of a square."""
-    return next(each for each in range(SQUARE, 0, -1) if count % each == 0)
 
 
 def _replaced(expr: Expr, values: Mapping[Any, Expr]) -> Expr:

@@ -37,11 +37,16 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize("enough", [1, 1 << 30])
+@pytest.mark.parametrize("blocks", [(1, 4), (2, 2)])
 @pytest.mark.parametrize("size", [8, 13])
-def test_largest_inputs(gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int, size: int) -> None:
+def test_largest_inputs(
+    gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int, blocks: tuple[int, int], size: int
+) -> None:
     """By threads of several pixels, and of one."""
     for module in (pool, depthwise):
         monkeypatch.setattr(module, "ENOUGH", enough)
+        for name in ("BLOCKS", "STRIDED"):
+            monkeypatch.setattr(module, name, (blocks, *getattr(module, name)))
     for window in WINDOWS:
         pooled(size, **window).check(gpu)
 
@@ -49,6 +54,7 @@ def test_largest_inputs(gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: in
 def test_neighbours_share_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 4 x 4 results of windows of 3 x 3 a thread reads 6 x 6 pixels."""
     monkeypatch.setattr(pool, "ENOUGH", 1)
+    monkeypatch.setattr(pool, "BLOCKS", ((4, 4),))
     made = text(pooled(16, 64, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
     made = made[made.rindex("graphopt_pool") :]
     made = made[: made.index("\n}")]

@@ -7,7 +7,7 @@ import pytest
 from tvm import sym
 
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.cuda import depthwise, pool, runs, staging
+from graphopt.backends.cuda import depthwise, runs, staging
 from graphopt.backends.cuda.staging import Staged
 from graphopt.backends.cuda.staging import Target as Place
 from graphopt.backends.targets import Target
@@ -38,15 +38,6 @@ def test_elements_of_all_sizes(gpu: Target, dtype: str, shape: Sequence[int]) ->
     nodes.check(gpu)
 
 
-def test_squares_of_tiles(gpu: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "SQUARE", 2)
-    nodes = Nodes()
-    for shape in ((4 * 32, 6 * 32), (5 * 32, 9 * 32)):
-        nodes.add("Transpose", random(*shape))
-        nodes.add("Transpose", random(2, *shape), perm=[2, 1, 0])
-    nodes.check(gpu)
-
-
 def test_chains_with_operands_of_all_kinds(gpu: Target) -> None:
     nodes = Nodes()
     moved = nodes.add("Transpose", half(2, 40, 6, 36), perm=[0, 2, 3, 1])
@@ -56,10 +47,13 @@ def test_chains_with_operands_of_all_kinds(gpu: Target) -> None:
     nodes.check(gpu)
 
 
+@pytest.mark.parametrize("blocks", [depthwise.BLOCKS, ((2, 4), (2, 2))])
 @pytest.mark.parametrize("size", [7, 8, 12])
-def test_images_that_end_channel_by_channel(gpu: Target, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for module in (depthwise, pool):
-        monkeypatch.setattr(module, "ENOUGH", 1)
+def test_images_that_end_channel_by_channel(
+    gpu: Target, monkeypatch: pytest.MonkeyPatch, size: int, blocks: Sequence[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(depthwise, "ENOUGH", 1)
+    monkeypatch.setattr(depthwise, "BLOCKS", blocks)
     nodes = Nodes()
     for channels in (16, 72):
         x, weights = half(2, channels, size, size), fixed(half(channels, 1, 3, 3))
