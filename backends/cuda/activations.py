@@ -16,7 +16,7 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const, dtype_of
 from graphopt.backends.codegen.mathematics import HALF_PRECISION, polynomial
 from graphopt.backends.cuda.attention import HALF_TYPES
-from graphopt.backends.cuda.instructions import POWER, RECIPROCAL
+from graphopt.backends.cuda.instructions import INVERSE, POWER
 from graphopt.backends.lower.operator import Operator, Pointwise, attribute
 from graphopt.backends.lower.table import OPERATORS as STANDARD
 
@@ -59,7 +59,7 @@ def _sigmoid(k: KernelBuilder, node: ir.Node, x: Expr) -> Expr:
 def _logistic(k: KernelBuilder, x: Expr, factor: float = 1.0) -> Expr:
     """1 / (1 + e**-x), of x times a factor."""
     power = k.call(POWER, FLOAT, x * _f(-LOG2E * factor))
-    return k.call(RECIPROCAL, FLOAT, _f(1.0) + power)
+    return k.call(INVERSE, FLOAT, _f(1.0) + power)
 
 
 def coarse_exp(k: KernelBuilder, x: Expr) -> Expr:

@@ -121,27 +121,64 @@ _POWER = """__device__ __forceinline__ float graphopt_power(float x) {
 }
 """
 
-_RECIPROCAL = """__device__ __forceinline__ float graphopt_reciprocal(float x) {
+POWER = Inline("graphopt_power", _POWER)
+"""`(x)`: 2**x, off by two units in the last place."""
+
+_TILE = """__device__ __forceinline__ unsigned long long graphopt_{kind}_tile{columns}_{name}(const void *first, unsigned long long across) {{
+  return (((unsigned)__cvta_generic_to_shared(first) & 0x3FFFF) >> 4) | across << 16 | 64ull << 32 | 1ull << 62;
+}}
+"""
+
+_MULTIPLY_ROWS = """__device__ __forceinline__ void graphopt_rows{columns}_{name}({c_type} *c, const void *left, const void *right,
+                                                               int steps, int left_rows, int right_rows) {{
+  unsigned long long a = graphopt_rows_tile{columns}_{name}(left, 1), b = graphopt_rows_tile{columns}_{name}(right, 1);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int k = 0; k < steps; k++)
+    asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{p}, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.{sum}.{operands} {{{places}}}, %{a}, %{b}, p, 1, 1, 0, 0; }}"
+                 : {sums} : "l"(a + k / 4 * left_rows * 8 + k % 4 * 2), "l"(b + k / 4 * right_rows * 8 + k % 4 * 2), "r"(k));
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {sums} :: "memory");
+}}
+"""
+
+_MULTIPLY_WEIGHTS = """__device__ __forceinline__ void graphopt_weights{columns}_{name}({c_type} *c, const unsigned *left, const void *right,
+                                                                  int steps, int rows) {{
+  unsigned long long b = graphopt_weights_tile{columns}_{name}(right, rows * 8);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int k = 0; k < steps; k++)
+    asm volatile("{{ .reg .pred p; setp.ne.b32 p, 1, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.{sum}.{operands} {{{places}}}, "
+                 "{{%{a}, %{a1}, %{a2}, %{a3}}}, %{b}, p, 1, 1, 1; }}"
+                 : {sums} : "r"(left[k * 4]), "r"(left[k * 4 + 1]), "r"(left[k * 4 + 2]), "r"(left[k * 4 + 3]), "l"(b + k * 128));
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {sums} :: "memory");
+}}
+"""
+
+_LARGER = """__device__ __forceinline__ float graphopt_larger(float x, float y) { return fmaxf(x, y); }
+"""
+
+LARGER = Inline("graphopt_larger", _LARGER)
+"""`(x, y)`: the larger one; of a NaN and a number the number."""
+
+_LARGER_HALF = """template <typename T> __device__ __forceinline__ T graphopt_larger_half(T x, T y) { return __hmax(x, y); }
+"""
+
+LARGER_OF = {"float16": Inline("graphopt_larger_half", _LARGER_HALF), "float32": LARGER}
+"""The same by dtype."""
+
+_INVERSE = """__device__ __forceinline__ float graphopt_inverse(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 """
 
-POWER = Inline("graphopt_power", _POWER)
-"""`(x)`: 2**x, off by two units in the last place."""
-
-RECIPROCAL = Inline("graphopt_reciprocal", _RECIPROCAL)
+INVERSE = Inline("graphopt_inverse", _INVERSE)
 """`(x)`: 1 / x, off by one unit in the last place."""
-
-_LARGER = """template <typename T> __device__ __forceinline__ T graphopt_larger_{name}(T x, T y) {{ return {function}(x, y); }}
-"""
-
-LARGER = {
-    dtype: Inline(f"graphopt_larger_{name}", _LARGER.format(name=name, function=function))
-    for dtype, name, function in (("float16", "f16", "__hmax"), ("float32", "f32", "fmaxf"))
-}
-"""`(x, y)`, by dtype: the larger of two; the other one where one is NaN."""
 
 BEGIN = Inline("graphopt_begin", _BEGIN)
 """`()`: waits until the kernel before this one has ended, then lets the next one be brought up."""
@@ -168,12 +205,35 @@ def multiply_group(columns: int, element: Element) -> Inline:
     text = _GROUP.format(
         columns=columns,
         options=OPTIONS[element.size],
-        places=", ".join(f"%{i}" for i in range(count)),
+        places=_places(count),
         a=count,
         b=count + 1,
         **_names(element, count),
     )
     return Inline(f"graphopt_group{columns}_{element.name}", text)
+
+
+def multiply_rows(columns: int, element: Element) -> Inline:
+    """`(sums, left, right, steps, left_rows, right_rows)`: 64 x `columns` sums of four warps are the product of 64 rows and `columns`
+    columns of halves, `steps` times 16 of the depth, along which both lie in shared memory in blocks of so many rows of 128 bytes."""
+    count = columns // 2
+    facts = {"columns": columns, "kind": "rows", "places": _places(count), **_names(element, count)}
+    text = (_TILE + _MULTIPLY_ROWS).format(a=count, b=count + 1, p=count + 2, **facts)
+    return Inline(f"graphopt_rows{columns}_{element.name}", text)
+
+
+def multiply_weights(columns: int, element: Element) -> Inline:
+    """`(sums, left, right, steps, rows)`: 64 x `columns` sums of four warps plus the product of fragments in registers and rows of
+    halves in shared memory, in blocks of `rows` rows of 128 bytes, `steps` times 16 of them."""
+    count = columns // 2
+    registers = {"a": count, "a1": count + 1, "a2": count + 2, "a3": count + 3, "b": count + 4}
+    facts = {"columns": columns, "kind": "weights", "places": _places(count), **_names(element, count)}
+    text = (_TILE + _MULTIPLY_WEIGHTS).format(**registers, **facts)
+    return Inline(f"graphopt_weights{columns}_{element.name}", text)
+
+
+def _places(count: int) -> str:
+    return ", ".join(f"%{i}" for i in range(count))
 
 
 def await_group(columns: int, element: Element) -> Inline:

@@ -11,7 +11,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
-from graphopt.backends.cuda.instructions import LARGER
+from graphopt.backends.cuda.instructions import LARGER_OF
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
@@ -49,7 +49,7 @@ class DevicePool(GeneralPool):
     def largest(self, k: KernelBuilder, store: Store) -> bool:
         """Windows are written out where channels lie together: the largest of each column, then those of each row."""
         assert isinstance(k, DeviceBuilder)
-        if not self.input.is_blocked or not all(map(_clamps, self.axes)) or self.input.dtype not in LARGER:
+        if not self.input.is_blocked or not all(map(_clamps, self.axes)) or self.input.dtype not in LARGER_OF:
             return False
         if len(self.axes) > 2 or math.prod(axis.kernel for axis in self.axes) > MOST_TAPS:
             return False
@@ -96,7 +96,7 @@ class DevicePool(GeneralPool):
         return np.dtype(self.input.dtype).itemsize
 
     def _largest_of(self, k: DeviceBuilder, values: Sequence[Expr]) -> Expr:
-        function, dtype = LARGER[self.input.dtype], self.input.dtype
+        function, dtype = LARGER_OF[self.input.dtype], self.input.dtype
         return reduce(lambda a, b: k.bind(k.call(function, dtype, a, b)), values)
 
     def _suits(self, rows: int, pixels: int) -> bool:

@@ -1,7 +1,8 @@
 """Attention of halves on tensor cores, in one kernel that never writes the scores.
 
-A warp has 16 queries. Keys and values come to shared memory block by block; of the scores of a block it keeps the largest and the sum
-of exponentials so far, and scales what it has added up whenever a larger one comes (FlashAttention-2, arXiv:2307.08691).
+A warp has 16 queries, and some or all keys. Keys and values come to shared memory step by step; of the scores of a step it keeps the
+largest and the sum of exponentials so far, and scales what it has added up whenever a larger one comes (FlashAttention-2,
+arXiv:2307.08691). Warps that share the keys of a query add up what they have in shared memory, from where results are stored in rows.
 """
 
 from __future__ import annotations
@@ -10,77 +11,60 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
+from graphopt.backends.cuda.attention_tiles import COLUMNS, ROW, ROWS, AttentionTile, blocks_of
+from graphopt.backends.cuda.attention_units import AttentionUnits, Groups, Operands, Warps, zeros
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
-from graphopt.backends.cuda.instructions import (
-    COMMIT,
-    COPY,
-    LOAD,
-    LOAD_TRANSPOSED,
-    POWER,
-    await_copies,
-    multiply,
-    pack,
-)
-from graphopt.backends.cuda.tensor_elements import Element
+from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
+from graphopt.backends.cuda.tensor_elements import CHUNKS, Element
+from graphopt.backends.cuda.tensor_tiles import GROUP, PADDING
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
-ROWS, COLUMNS, DEPTH = 16, 8, 16
-"""Of one instruction."""
-
-BLOCK = 64
-"""Keys in a step."""
-
 CHUNK = 8
-
-STAGES = 2
 
 LARGEST = 128
 """Elements of a query or a value that a warp has registers for."""
 
-LOG2_E = 1 / math.log(2)
-
-LOWEST = -3.0e38
-"""Below all scores of pairs that attend, so that differences from it are finite."""
-
-ENOUGH = 100
-"""Teams that keep most multiprocessors busy."""
-
-Mask = Callable[[KernelBuilder, Sequence[Expr]], Expr]
+LONGEST = 8
+"""Results of a run."""
 
 
 @dataclass(frozen=True)
 class TensorAttention:
     """Emits the kernel of `query [batch, heads, queries, size]`, `key` and `value [batch, heads, keys, value_size]`.
 
-    `mask` gives what is added to a score, and `store` takes results, both at an index `[batch, head, query, key or element]`.
+    `store` takes results at an index `[batch, head, query, element]`.
     """
 
     element: Element
     """Of two bytes."""
+    tile: AttentionTile
     query: Storage
     key: Storage
     value: Storage
-    shape: tuple[int, int, int, int]
-    """Batch, heads, queries, keys."""
+    scores: Scores
     size: int
     value_size: int
-    scale: float
-    mask: Mask | None
+    group: int
+    """Neighbouring heads of queries that share one of keys and values."""
     store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, heads, queries, keys."""
+        return self.scores.shape
 
     def emit(self, k: KernelBuilder) -> None:
         assert isinstance(k, DeviceBuilder)
         batch, heads, queries, _ = self.shape
-        warps = next((w for w in (4, 2) if batch * heads * -(-queries // (w * ROWS)) >= ENOUGH), 2)
-        counts = [batch, heads, -(-queries // (warps * ROWS))]
+        counts = [batch, heads, -(-queries // self.tile.rows)]
         with k.loop(math.prod(counts), "independent", "team") as number:
             n, head, first = (k.bind(i) for i in split_index(number, counts))
-            _Team(self, k, warps, n, head, k.bind(first * (warps * ROWS))).run()
+            _Team(self, k, n, head, k.bind(first * self.tile.rows)).run()
 
     @property
     def macs(self) -> int:
@@ -88,172 +72,264 @@ class TensorAttention:
 
 
 class _Team:
-    """The work of one team: `warps` times 16 queries of a head."""
+    """The work of one team: some queries of a head."""
 
     def __init__(
-        self, attention: TensorAttention, k: DeviceBuilder, warps: int, n: Expr, head: Expr, first: Expr
+        self, attention: TensorAttention, k: DeviceBuilder, n: Expr, head: Expr, first: Expr
     ) -> None:
         self.attention, self.k, self.n, self.head, self.first = attention, k, n, head, first
-        self.warps, self.threads = warps, warps * WARP
-        self.multiply = multiply(attention.element)
-        self.thread = k.team(self.threads)
-        self.lane = k.bind(tirx.op.truncmod(self.thread, WARP))
-        self.own = k.bind(tirx.op.truncdiv(self.thread, WARP) * ROWS)
-        self.low, self.high = (
-            k.bind(tirx.op.truncmod(self.lane, 16)),
-            k.bind(tirx.op.truncdiv(self.lane, 16) * 8),
+        a, tile = attention, attention.tile
+        self.shared_head = k.bind(tirx.op.truncdiv(head, a.group))
+        self.thread = k.team(tile.threads)
+        lane, warp = (
+            k.bind(tirx.op.truncmod(self.thread, WARP)),
+            k.bind(tirx.op.truncdiv(self.thread, WARP)),
         )
-        self.row = k.bind(first + self.own + tirx.op.truncdiv(self.lane, 4))
-        self.column = k.bind(tirx.op.truncmod(self.lane, 4) * 2)
-        self.key_row, self.value_row = attention.size + CHUNK, attention.value_size + CHUNK
-        self.values_at = BLOCK * self.key_row
-        self.stage_size = self.values_at + BLOCK * self.value_row
-        self.queries_at = STAGES * self.stage_size
-        self.memory = k.overlay(self.queries_at + warps * ROWS * self.key_row, attention.element.dtype)
-
-    @property
-    def steps(self) -> int:
-        return -(-self.attention.shape[3] // BLOCK)
+        self.part = k.bind(tirx.op.truncdiv(warp, tile.warps)) if tile.parts > 1 else const(0, "int32")
+        own = k.bind(tirx.op.truncmod(warp, tile.warps) * ROWS)
+        self.row, self.column = (
+            k.bind(own + tirx.op.truncdiv(lane, 4)),
+            k.bind(tirx.op.truncmod(lane, 4) * 2),
+        )
+        self.values_at = blocks_of(a.size) * tile.keys * ROW
+        self.stage_size = self.values_at + blocks_of(a.value_size) * tile.keys * ROW
+        self.queries_at = tile.stages * self.stage_size
+        self.memory = k.overlay(self.queries_at + blocks_of(a.size) * tile.rows * ROW, a.element.dtype)
+        operands = Operands(self.memory, a.element, a.size, a.value_size, tile.rows, tile.keys)
+        self.units: AttentionUnits = (
+            Groups(k, operands, own) if tile.by_groups else Warps(k, operands, self.thread, own)
+        )
+        self.steps, self.whole = -(-a.shape[3] // tile.keys), a.shape[3] // tile.keys
+        self.is_resident = self.steps <= tile.stages
+        """Whether all keys and values fit, so that nothing is copied later on."""
+        self.pending = 2 * tile.stages - (1 if self.is_resident else 2)
 
     def run(self) -> None:
-        k, a = self.k, self.attention
-        queries, keys = a.shape[2], a.shape[3]
-        rows = self.warps * ROWS
-        self._copy(a.query, self.first, queries, self.queries_at, rows, a.size)
-        self._copy_step(const(0, "int32"), const(0, "int32"))
-        self.sums = self._filled(a.value_size // 2, 0.0)
-        self.largest, self.totals = self._filled(2, LOWEST), self._filled(2, 0.0)
-        fragments = k.local(a.size // DEPTH * 4, "uint32")
-        with k.loop(self.steps, "serial", "step") as step:
-            later = k.bind(step + 1)
-            self._copy_step(later, k.bind(tirx.op.truncmod(later, STAGES)))
-            k.invoke(await_copies(1))
-            k.wait()
-            start = k.bind(tirx.op.truncmod(step, STAGES) * self.stage_size)
-            self._load_queries(fragments)
-            scores = self._scores(fragments, start)
-            self._weigh(scores, k.bind(step * BLOCK), keys)
-            self._add_values(scores, start)
-            k.wait()
-        self._finish(queries)
+        k, a, tile = self.k, self.attention, self.attention.tile
+        self.sums = zeros(k, a.value_size // 2)
+        self.totals = zeros(k, 2)
+        self.largest = k.local(2, "float32")
+        for half in range(2):
+            k.assign(self.largest, half, a.scores.lowest)
+        self._copy(a.query, self.head, self.first, a.shape[2], self.queries_at, tile.rows, a.size)
+        if tile.alternates and not self.is_resident:
+            self._alternate()
+        else:
+            self._in_step()
+        self._finish()
 
-    def _filled(self, size: int, value: float) -> Local:
-        local = self.k.local(size, "float32")
-        for i in range(size):
-            self.k.assign(local, i, const(value, "float32"))
-        return local
+    def _in_step(self) -> None:
+        """All warps multiply, and weigh scores, at about the same time."""
+        k, a, tile = self.k, self.attention, self.attention.tile
+        for step in range(tile.stages):
+            self._copy_keys(const(step, "int32"))
+            k.invoke(COMMIT)
+            if self.is_resident or step < tile.stages - 1:
+                self._copy_values(const(step, "int32"))
+                k.invoke(COMMIT)
+        with k.loop(self.whole, "serial", "step") as step:
+            self._step(step, tile.step, tile.keys)
+        if self.whole < self.steps:
+            rest = a.shape[3] - self.whole * tile.keys
+            share = -(-rest // (tile.parts * ROWS)) * ROWS
+            self._step(const(self.whole, "int32"), share, rest)
 
-    def _copy_step(self, step: Expr, stage: Expr) -> None:
-        k, a = self.k, self.attention
-        start = k.bind(stage * self.stage_size)
-        with k.when(step < self.steps):
-            first = k.bind(step * BLOCK)
-            self._copy(a.key, first, a.shape[3], start, BLOCK, a.size)
-            self._copy(a.value, first, a.shape[3], start + self.values_at, BLOCK, a.value_size)
+    def _alternate(self) -> None:
+        """One group multiplies while the other one weighs scores: it begins with those of a step that it has computed in the step
+        before. So three steps of keys are in use or on their way."""
+        k, a, tile, last = self.k, self.attention, self.attention.tile, self.steps - 1
+        for step in range(2):
+            self._copy_keys(const(step, "int32"))
+            if step == 0:
+                self._copy_values(const(step, "int32"))
+            k.invoke(COMMIT)
+        scores = k.local(tile.step // 2, "float32")
+        is_first, is_second = self.thread < GROUP, self.thread >= GROUP
+        self._await(1)
+        with k.when(is_second):
+            self._compute(scores, const(0, "int32"))
+        with k.loop(last, "serial", "step") as step:
+            self._await(0)
+            self._copy_values(k.bind(step + 1))
+            self._copy_keys(k.bind(step + 2))
+            k.invoke(COMMIT)
+            with k.when(is_first):
+                self._compute(scores, step)
+                self._use(scores, step, tile.keys)
+            with k.when(is_second):
+                self._use(scores, step, tile.keys)
+                self._compute(scores, k.bind(step + 1))
+        self._await(0)
+        with k.when(is_first):
+            self._compute(scores, const(last, "int32"))
+        self._use(scores, const(last, "int32"), a.shape[3] - last * tile.keys)
+
+    def _compute(self, scores: Local, step: Expr) -> None:
+        assert isinstance(self.units, Groups)
+        self.units.compute(
+            scores, const(self.queries_at, "int32"), self._start(step), self.attention.tile.step
+        )
+
+    def _use(self, scores: Local, step: Expr, rest: int) -> None:
+        """Add the values of a step."""
+        share = self.attention.tile.step
+        self._weigh(scores, self.k.bind(step * self.attention.tile.keys), share, rest)
+        self.units.add_values(self.sums, scores, self.k.bind(self._start(step) + self.values_at), share)
+
+    def _start(self, step: Expr) -> Expr:
+        return self.k.bind(tirx.op.truncmod(step, self.attention.tile.stages) * self.stage_size)
+
+    def _step(self, step: Expr, share: int, rest: int) -> None:
+        """`share` keys of each part; `rest` tells how many there are of all."""
+        k, tile = self.k, self.attention.tile
+        self._await(self.pending)
+        if not self.is_resident:
+            self._copy_values(k.bind(step + (tile.stages - 1)))
         k.invoke(COMMIT)
+        start = k.bind(self._start(step) + self.part * (share * ROW))
+        scores = self.units.scores(const(self.queries_at, "int32"), start, share)
+        self._weigh(scores, k.bind(step * tile.keys + self.part * share), share, rest)
+        self._await(self.pending)
+        if not self.is_resident:
+            self._copy_keys(k.bind(step + tile.stages))
+        k.invoke(COMMIT)
+        self.units.add_values(self.sums, scores, k.bind(start + self.values_at), share)
 
-    def _copy(self, source: Storage, first: Expr, extent: int, to: Expr, rows: int, width: int) -> None:
-        """Rows of an operand, zeros beyond its end, with gaps that keep neighbours in different banks."""
-        k, chunks = self.k, width // CHUNK
-        count = -(-rows * chunks // self.threads)
-        with k.loop(count, "unroll", "copy") as number:
-            at = k.bind(number * self.threads + self.thread)
+    def _await(self, pending: int) -> None:
+        """Until all but so many groups of copies are there, and all warps have come here."""
+        k = self.k
+        k.invoke(await_copies(pending))
+        if self.attention.tile.by_groups:
+            k.invoke(FENCE)
+        k.wait()
+
+    def _copy_keys(self, step: Expr) -> None:
+        self._copy_step(self.attention.key, step, 0, self.attention.size)
+
+    def _copy_values(self, step: Expr) -> None:
+        self._copy_step(self.attention.value, step, self.values_at, self.attention.value_size)
+
+    def _copy_step(self, source: Storage, step: Expr, to: int, width: int) -> None:
+        k, tile, keys = self.k, self.attention.tile, self.attention.shape[3]
+        start = k.bind(self._start(step) + to)
+        with k.when(step < self.steps):
+            self._copy(source, self.shared_head, k.bind(step * tile.keys), keys, start, tile.keys, width)
+
+    def _copy(
+        self, source: Storage, head: Expr, first: Expr, extent: int, to: Expr, rows: int, width: int
+    ) -> None:
+        """Rows of an operand, zeros beyond its end; chunks of neighbouring rows lie in different banks."""
+        k, chunks, threads = self.k, width // CHUNK, self.attention.tile.threads
+        with k.loop(-(-rows * chunks // threads), "unroll", "copy") as number:
+            at = k.bind(number * threads + self.thread)
             row, chunk = k.bind(tirx.op.truncdiv(at, chunks)), k.bind(tirx.op.truncmod(at, chunks))
             place = k.bind(first + row)
             exists = k.bind(tirx.Cast("int32", place < extent))
-            position = source.layout.position([self.n, self.head, place * exists, chunk * CHUNK])
-            target = tirx.op.address_of(self.memory[to + row * (width + CHUNK) + chunk * CHUNK])
-            with k.when(True if rows * chunks % self.threads == 0 else at < rows * chunks):
-                k.invoke(COPY, target, k.address(source.buffer, position), exists)
+            position = source.layout.position([self.n, head, place * exists, chunk * CHUNK])
+            block, inner = tirx.op.truncdiv(chunk, CHUNKS), tirx.op.truncmod(chunk, CHUNKS)
+            mixed = tirx.op.bitwise_xor(inner, tirx.op.bitwise_and(row, const(CHUNKS - 1, "int32")))
+            target = self.memory[to + (block * rows + row) * ROW + mixed * CHUNK]
+            with k.when(True if rows * chunks % threads == 0 else at < rows * chunks):
+                k.invoke(COPY, tirx.op.address_of(target), k.address(source.buffer, position), exists)
 
-    def _load_queries(self, fragments: Local) -> None:
-        for depth in range(self.attention.size // DEPTH):
-            at = self.queries_at + (self.own + self.low) * self.key_row + self.high + depth * DEPTH
-            self.k.invoke(LOAD, _pointer(fragments, depth * 4), _pointer(self.memory, at))
-
-    def _scores(self, fragments: Local, start: Expr) -> Local:
-        """Sums of 16 queries and the keys of a block."""
-        k, scores = self.k, self._filled(BLOCK // COLUMNS * 4, 0.0)
-        for depth in range(self.attention.size // DEPTH):
-            for pair in range(BLOCK // (2 * COLUMNS)):
-                right = k.local(4, "uint32")
-                row = pair * (2 * COLUMNS) + tirx.op.truncmod(self.low, 8) + self.high
-                inner = tirx.op.truncdiv(self.low, 8) * 8 + depth * DEPTH
-                k.invoke(LOAD, _pointer(right, 0), _pointer(self.memory, start + row * self.key_row + inner))
-                for x in range(2):
-                    at = _pointer(scores, (pair * 2 + x) * 4)
-                    k.invoke(self.multiply, at, _pointer(fragments, depth * 4), _pointer(right, x * 2))
-        return scores
-
-    def _weigh(self, scores: Local, first: Expr, keys: int) -> None:
+    def _weigh(self, scores: Local, first: Expr, share: int, rest: int) -> None:
         """Scores become powers of two, of their difference from the largest one; what was added up so far is scaled to match."""
         k, a = self.k, self.attention
-        for i in range(BLOCK // COLUMNS * 4):
-            key = k.bind(first + self.column + (i // 4 * COLUMNS + i % 2))
-            value = scores[i] * const(a.scale * LOG2_E, "float32")
-            row = k.bind(tirx.op.min(self.row + i % 4 // 2 * 8, const(a.shape[2] - 1, "int32")))
-            if a.mask is not None:
-                place = k.bind(tirx.op.min(key, const(keys - 1, "int32")))
-                value = value + a.mask(k, [self.n, self.head, row, place]) * const(LOG2_E, "float32")
-            if keys % BLOCK:
-                value = tirx.Select(key < keys, value, const(-np.inf, "float32"))
-            k.assign(scores, i, value)
+        last = (a.tile.parts - 1) * share
+        for i in range(0, share // 2, 2):
+            inner = i // 4 * COLUMNS
+            query = k.bind(self.first + self.row + i % 4 // 2 * 8)
+            is_behind = bool(a.shape[2] % a.tile.rows), last + inner + COLUMNS > rest
+            place = k.bind(first + self.column + inner)
+            if a.scores.are_products and not is_behind[1]:
+                continue
+            with k.lanes(2) as lane:
+                index = [self.n, self.head, query, place + lane]
+                k.assign(scores, i + lane, a.scores.score(k, scores[i + lane], index, is_behind))
         for half in range(2):
-            self._weigh_row(scores, half)
+            self._weigh_row(scores, [i for i in range(share // 2) if i % 4 // 2 == half], half)
 
-    def _weigh_row(self, scores: Local, half: int) -> None:
-        k = self.k
-        places = [i for i in range(BLOCK // COLUMNS * 4) if i % 4 // 2 == half]
-        best = k.local(1, "float32")
-        k.assign(best, 0, self.largest[half])
-        for i in places:
-            k.assign(best, 0, tirx.op.max(best[0], scores[i]))
+    def _weigh_row(self, scores: Local, places: list[int], half: int) -> None:
+        k, how = self.k, self.attention.scores
+        best = larger(k, folded(k, [scores[i] for i in places], larger), self.largest[half])
         for distance in (1, 2):
-            k.assign(best, 0, tirx.op.max(best[0], k.exchange(best[0], distance)))
-        shrink = k.bind(k.call(POWER, "float32", self.largest[half] - best[0]))
-        k.assign(self.largest, half, best[0])
-        k.assign(self.totals, half, self.totals[half] * shrink)
-        for i in places:
-            k.assign(scores, i, k.call(POWER, "float32", scores[i] - best[0]))
-            k.assign(self.totals, half, self.totals[half] + scores[i])
+            best = larger(k, best, k.exchange(best, distance))
+        if self.steps > 1:
+            self._shrink(k.bind(how.power(k, self.largest[half] - best)), half)
+        k.assign(self.largest, half, best)
+        for i, power in zip(places, how.powers(k, [scores[i] for i in places], best), strict=True):
+            k.assign(scores, i, power)
+        k.assign(self.totals, half, self.totals[half] + folded(k, [scores[i] for i in places], added))
+
+    def _shrink(self, factor: Expr, half: int) -> None:
+        """Of what was added up so far."""
+        k = self.k
+        k.assign(self.totals, half, self.totals[half] * factor)
         for i in range(self.attention.value_size // 2):
             if i % 4 // 2 == half:
-                k.assign(self.sums, i, self.sums[i] * shrink)
+                k.assign(self.sums, i, self.sums[i] * factor)
 
-    def _add_values(self, weights: Local, start: Expr) -> None:
-        k = self.k
-        for depth in range(BLOCK // DEPTH):
-            left = k.local(4, "uint32")
-            for i in range(4):
-                at = depth * 8 + i // 2 * 4 + i % 2 * 2
-                k.invoke(pack(self.attention.element), _pointer(left, i), weights[at], weights[at + 1])
-            for pair in range(self.attention.value_size // (2 * COLUMNS)):
-                right = k.local(4, "uint32")
-                place = (depth * DEPTH + self.low) * self.value_row + pair * (2 * COLUMNS) + self.high
-                source = _pointer(self.memory, start + self.values_at + place)
-                k.invoke(LOAD_TRANSPOSED, _pointer(right, 0), source)
-                for x in range(2):
-                    at = _pointer(self.sums, (pair * 2 + x) * 4)
-                    k.invoke(self.multiply, at, _pointer(left, 0), _pointer(right, x * 2))
+    def _finish(self) -> None:
+        """Results go through shared memory, so that neighbouring threads store neighbouring elements."""
+        k, a, tile = self.k, self.attention, self.attention.tile
+        width, rows = a.value_size + PADDING, tile.parts * tile.rows
+        results = k.overlay(rows * width + (2 * rows if tile.parts > 1 else 0), "float32")
+        k.wait()
+        shares = self._shares(results, rows * width)
+        row = k.bind(self.part * tile.rows + self.row)
+        for i in range(a.value_size // 2):
+            half = i % 4 // 2
+            at = (row + half * 8) * width + self.column + (i // 4 * COLUMNS + i % 2)
+            k.assign(results, at, self.sums[i] * shares[half])
+        k.wait()
+        self._store(results, width)
 
-    def _finish(self, queries: int) -> None:
-        """Divide by the sums of exponentials; a query that attends to nothing gives zeros."""
-        k = self.k
-        for half in range(2):
-            total = k.local(1, "float32")
-            k.assign(total, 0, self.totals[half])
-            for distance in (1, 2):
-                k.assign(total, 0, total[0] + k.exchange(total[0], distance))
-            share = tirx.Select(
-                total[0] > const(0.0, "float32"), const(1.0, "float32") / total[0], const(0.0, "float32")
-            )
-            share, row = k.bind(share), k.bind(self.row + half * 8)
-            with k.when(row < queries):
-                for i in range(self.attention.value_size // 2):
-                    if i % 4 // 2 == half:
-                        element = k.bind(self.column + (i // 4 * COLUMNS + i % 2))
-                        self.attention.store(k, [self.n, self.head, row, element], self.sums[i] * share)
+    def _shares(self, memory: Local, start: int) -> list[Expr]:
+        """By which a thread multiplies what it has added up for both of its rows; what parts know of them lies from `start`."""
+        k, tile = self.k, self.attention.tile
+        totals = [k.bind(self._all_keys(self.totals[half])) for half in range(2)]
+        if tile.parts == 1:
+            return [inverse(k, total) for total in totals]
+        places = [k.bind(start + (self.row + half * 8) * 2) for half in range(2)]
+        for half, place in enumerate(places):
+            k.assign(memory, place + self.part * (2 * tile.rows), self.largest[half])
+            k.assign(memory, place + self.part * (2 * tile.rows) + 1, totals[half])
+        k.wait()
+        return [self._share(memory, place, self.largest[half]) for half, place in enumerate(places)]
 
+    def _share(self, memory: Local, place: Expr, own: Expr) -> Expr:
+        k, how, distance = self.k, self.attention.scores, 2 * self.attention.tile.rows
+        parts = range(self.attention.tile.parts)
+        largest = [memory[place + part * distance] for part in parts]
+        best = folded(k, largest, larger)
+        totals = [memory[place + part * distance + 1] * how.power(k, largest[part] - best) for part in parts]
+        return k.bind(inverse(k, folded(k, totals, added)) * how.power(k, own - best))
 
-def _pointer(memory: Local, index: Expr) -> Expr:
-    return tirx.op.address_of(memory[index])
+    def _all_keys(self, total: Expr) -> Expr:
+        for distance in (1, 2):
+            total = self.k.bind(total + self.k.exchange(total, distance))
+        return total
+
+    def _store(self, results: Local, width: int) -> None:
+        k, a, tile = self.k, self.attention, self.attention.tile
+        count = tile.rows * a.value_size
+        least = tile.threads * max(count // tile.threads // LONGEST, 1)
+        run = k.widest(count, lambda position: self._store_one(results, width, position), least, False)
+        with k.loop(-(-count // (tile.threads * run)), "unroll", "result") as number:
+            at = k.bind(number * tile.threads + self.thread)
+            with (
+                k.when(True if count % (tile.threads * run) == 0 else at < count // run),
+                k.lanes(run) as lane,
+            ):
+                self._store_one(results, width, at * run + lane if run > 1 else at)
+
+    def _store_one(self, results: Local, width: int, position: Expr) -> None:
+        k, a, tile = self.k, self.attention, self.attention.tile
+        row = k.bind(tirx.op.truncdiv(position, a.value_size))
+        element = k.bind(tirx.op.truncmod(position, a.value_size))
+        query = k.bind(self.first + row)
+        with k.when(True if a.shape[2] % tile.rows == 0 else query < a.shape[2]):
+            value = results[row * width + element]
+            for part in range(1, tile.parts):
+                value = value + results[(row + part * tile.rows) * width + element]
+            a.store(k, [self.n, self.head, query, element], value)

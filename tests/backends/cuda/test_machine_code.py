@@ -64,7 +64,9 @@ def source(arch: str) -> str:
         nodes.add("MatMul", half(rows, depth), fixed(half(depth, columns)))
     nodes.add("Conv", half(1, 64, 28, 28), fixed(half(64, 64, 3, 3)), pads=[1, 1, 1, 1])
     nodes.add("Conv", half(1, 64, 28, 28), fixed(half(64, 1, 3, 3)), group=64)
-    nodes.add("Attention", *[half(1, 4, 128, 64)] * 3)
+    for shape in ((1, 4, 128, 64), (8, 12, 197, 64), (1, 16, 600, 64)):
+        nodes.add("Attention", *[half(*shape)] * 3)
+    nodes.add("Attention", *[random(8, 12, 197, 64)] * 3)
     nodes.add("Softmax", random(5, 700))
     nodes.add("ReduceMean", random(5, 700))
     model = ir.from_proto(nodes.proto())

@@ -10,7 +10,7 @@ from graphopt.backends.targets import Target
 from tests.backends.cuda.test_runs import half, text
 from tests.backends.lower.harness import Nodes, fixed
 
-LARGER = "graphopt_larger_f16("
+LARGER = "graphopt_larger_half("
 
 
 @pytest.fixture(autouse=True)

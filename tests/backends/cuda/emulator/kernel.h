@@ -101,10 +101,10 @@ static inline void graphopt_await5() {}
 static inline void graphopt_await6() {}
 static inline void graphopt_fence() {}
 static inline void graphopt_begin() {}
+static inline float graphopt_inverse(float x) { return 1 / x; }
+static inline float graphopt_larger(float x, float y) { return std::fmax(x, y); }
 static inline float graphopt_power(float x) { return std::exp2(x); }
-static inline float graphopt_larger_f32(float x, float y) { return std::fmax(x, y); }
-static inline half graphopt_larger_f16(half x, half y) { return (half)std::fmax((float)x, (float)y); }
-static inline float graphopt_reciprocal(float x) { return 1 / x; }
+static inline half graphopt_larger_half(half x, half y) { return (half)std::fmax((float)x, (float)y); }
 // Elements of operands in memory, and as floats. Of tf32 the lower bits are not seen.
 struct f16 {
     half bits;
@@ -195,6 +195,46 @@ template <typename T, typename U, typename S> void multiply_group(int columns, S
             c[i] += (S)shuffled<T>(left, row, k) * (S)shuffled<U>(right, column, k);
     }
 }
+// Attention: rows of halves in blocks of 64, and values whose rows lie along the depth, by fragments of weights.
+template <typename T>
+void multiply_rows(int columns, float *c, const void *left, const void *right, int steps, int left_rows, int right_rows) {
+    int lane = (int)emulated_thread.x % 32, warp = (int)emulated_thread.x / 32 % 4;
+    for (int i = 0; i < columns / 2; i++) {
+        int row = warp * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        c[i] = 0;
+        for (int k = 0; k < steps * 16; k++)
+            c[i] += shuffled<T>(left, row + k / 64 * left_rows, k % 64) * shuffled<T>(right, column + k / 64 * right_rows, k % 64);
+    }
+}
+template <typename T> void multiply_weights(int columns, float *c, const unsigned *left, const void *right, int steps, int rows) {
+    int thread = (int)emulated_thread.x, lane = thread % 32, warp = thread - lane;
+    *emulated_exchange(thread) = (uint64_t)left;
+    emulated_barrier(0);
+    for (int i = 0; i < columns / 2; i++) {
+        int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        for (int k = 0; k < steps * 16; k++) {
+            auto weights = (const T *)emulated_pointer(warp + lane / 4 * 4 + k / 2 % 4);
+            int at = k / 16 * 8 + k / 8 % 2 * 4 + i / 2 % 2 * 2 + k % 2;
+            c[i] += weights[at] * shuffled<T>(right, k + column / 64 * rows, column % 64);
+        }
+    }
+    emulated_barrier(0);
+}
+#define ATTENTION(columns, name)                                                                                         \
+    static inline void graphopt_rows##columns##_##name(float *c, const void *left, const void *right, int steps,         \
+                                                       int left_rows, int right_rows) {                                  \
+        multiply_rows<name>(columns, c, left, right, steps, left_rows, right_rows);                                      \
+    }                                                                                                                    \
+    static inline void graphopt_weights##columns##_##name(float *c, const unsigned *left, const void *right, int steps,  \
+                                                          int rows) {                                                    \
+        multiply_weights<name>(columns, c, left, right, steps, rows);                                                    \
+    }
+#define ATTENTION_EIGHT(name, a, b, c, d, e, f, g, h)                                                                    \
+    ATTENTION(a, name) ATTENTION(b, name) ATTENTION(c, name) ATTENTION(d, name)                                          \
+    ATTENTION(e, name) ATTENTION(f, name) ATTENTION(g, name) ATTENTION(h, name)
+#define ATTENTION_ALL(name)                                                                                              \
+    ATTENTION_EIGHT(name, 16, 32, 48, 64, 80, 96, 112, 128) ATTENTION_EIGHT(name, 144, 160, 176, 192, 208, 224, 240, 256)
+ATTENTION_ALL(f16) ATTENTION_ALL(bf16)
 typedef int8_t s8;
 typedef uint8_t u8;
 #define GROUP(columns, name, right, sum)                                                                       \
