@@ -97,12 +97,23 @@ def _transposed(name: str, shape: tuple[int, ...], order: tuple[int, ...]) -> Ca
     )
 
 
-def _depthwise_case(channels: int, size: int, stride: int, batch: int) -> Case:
+def _depthwise_cases(channels: int, size: int, stride: int, batch: int) -> list[Case]:
+    """Results channel by channel, and pixel by pixel as what follows in a network takes them."""
     shape, out = (batch, channels, size, size), (batch, channels, size // stride, size // stride)
-    text = f"z = Conv<group={channels}, pads=[1,1,1,1], strides=[{stride},{stride}]>(x, w)"
+    text = f"t = Conv<group={channels}, pads=[1,1,1,1], strides=[{stride},{stride}]>(x, w)"
     weights, moved = {"w": (channels, 1, 3, 3)}, torch.Size(shape).numel() + torch.Size(out).numel()
-    name = f"depthwise 3x3/{stride} {channels}"
-    return Case(name, (shape,), out, text, _depthwise(stride), "depthwise", True, weights, moved, HALF)
+    name, peer = f"depthwise 3x3/{stride} {channels}", _depthwise(stride)
+
+    def reference(x: Tensor, w: Tensor) -> Tensor:
+        return peer(x, w).permute(0, 2, 3, 1)
+
+    last = (out[0], *out[2:], out[1])
+    pixels = f"{text} z = Transpose<perm=[0, 2, 3, 1]>(t)"
+    facts = ("depthwise", True, weights, moved, HALF)
+    return [
+        Case(f"{name} NCHW", (shape,), out, text.replace("t =", "z ="), peer, *facts),
+        Case(f"{name} NHWC", (shape,), last, pixels, peer, *facts, reference),
+    ]
 
 
 FLAT = rows(4096)
@@ -139,9 +150,9 @@ CASES = (
     ),
     Case("row sums 768", (rows(768),), (rows(768)[0], 1), "z = ReduceSum(x, last)", lambda x: x.sum(-1, True)),
     Case("column sums", (rows(4096),), (1, 4096), "z = ReduceSum(x, first)", lambda x: x.sum(0, True)),
-    _depthwise_case(96, 112, 1, 64),
-    _depthwise_case(96, 112, 2, 64),
-    _depthwise_case(576, 28, 1, 160),
+    *_depthwise_cases(96, 112, 1, 64),
+    *_depthwise_cases(96, 112, 2, 64),
+    *_depthwise_cases(576, 28, 1, 160),
     _images(
         "max pool 3x3/2", "pool", (64, 64, 112, 112),
         "MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(t)", (64, 64, 56, 56),

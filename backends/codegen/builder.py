@@ -168,6 +168,10 @@ class KernelBuilder:
             value = make()
         finally:
             self._guard_depth -= 1
+        return self.either(condition, value, otherwise)
+
+    def either(self, condition: Expr, value: Expr, otherwise: Expr) -> Expr:
+        """A value that was made under a condition, or another one."""
         return tirx.op.if_then_else(condition, value, otherwise)
 
     @contextmanager

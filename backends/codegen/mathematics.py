@@ -259,6 +259,12 @@ softplus = by_precision(_softplus, _softplus_double)
 tanh = by_precision(_tanh, tirx.op.tanh)
 erf = by_precision(_erf, tirx.op.erf)
 
+
+def coarse_exp(k: KernelBuilder, x: Expr) -> Expr:
+    """e**x of a float32 from which halves are computed."""
+    return exp(k, x)
+
+
 FUNCTIONS: dict[str, Function] = {
     "Erf": erf,
     "Exp": exp,

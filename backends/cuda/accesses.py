@@ -1,4 +1,7 @@
-"""Accesses of 4 to 16 bytes, as functions of CUDA C which kernels call: what neighbouring elements take together."""
+"""Accesses of 4 to 16 bytes, as functions of CUDA C which kernels call: what neighbouring elements take together.
+
+Those under conditions are single instructions, so that no branch keeps a thread from having many under way.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ _READ = """__device__ __forceinline__ void graphopt_read{bytes}(void *to, const 
 """
 
 _READ_WHERE = """__device__ __forceinline__ void graphopt_read{bytes}_where(void *to, const void *from, bool exists) {{
-  {word} value = {{}};
-  if (exists) value = *(const {word} *)from;
-  memcpy(to, &value, {bytes});
+  unsigned value[{words}];
+  asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{exists}, 0; {zeros} @p ld.global.{form} {places}, [%{words}]; }}"
+               : {outputs} : "l"(from), "r"((int)exists));
+  memcpy(to, value, {bytes});
 }}
 """
 
@@ -33,8 +37,21 @@ _WRITE = """__device__ __forceinline__ void graphopt_write{bytes}(void *to, cons
 
 def _functions(name: str, text: str) -> dict[int, Inline]:
     return {
-        size: Inline(name.format(bytes=size), text.format(bytes=size, word=word))
+        size: Inline(name.format(bytes=size), text.format(bytes=size, word=word, **_words(size // 4)))
         for size, word in _WORDS.items()
+    }
+
+
+def _words(count: int) -> dict[str, int | str]:
+    """What PTX says of an access of so many words, which are its first operands."""
+    places = [f"%{i}" for i in range(count)]
+    return {
+        "words": count,
+        "exists": count + 1,
+        "zeros": " ".join(f"mov.b32 {place}, 0;" for place in places),
+        "form": {1: "u32", 2: "v2.u32", 4: "v4.u32"}[count],
+        "places": places[0] if count == 1 else f"{{{', '.join(places)}}}",
+        "outputs": ", ".join(f'"=r"(value[{i}])' for i in range(count)),
     }
 
 

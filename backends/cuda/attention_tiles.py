@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphopt.backends.cuda.builder import WARP
-from graphopt.backends.cuda.tensor_tiles import AMPERE, FLOAT, GROUP, GROUP_ROWS, PADDING
+from graphopt.backends.cuda.tensor_tiles import AMPERE, FLOAT, GROUP_ROWS, PADDING
 from graphopt.backends.kernels.core import GPU_HOPPER, Core
 
 ROWS, COLUMNS, DEPTH = 16, 8, 16
@@ -43,11 +43,6 @@ class AttentionTile:
     @property
     def threads(self) -> int:
         return self.warps * self.parts * WARP
-
-    @property
-    def alternates(self) -> bool:
-        """Whether one of two groups multiplies while the other does not."""
-        return self.by_groups and (self.threads, self.stages) == (2 * GROUP, 3) and self.parts == 1
 
     @property
     def rows(self) -> int:

@@ -111,16 +111,12 @@ class Groups:
         self.query_at = k.bind(tirx.op.truncdiv(first_row, ROW) * (ROW * ROW))
 
     def scores(self, queries: Expr, keys: Expr, step: int) -> Local:
-        scores = self.k.local(step // 2, "float32")
-        self.compute(scores, queries, keys, step)
-        return scores
-
-    def compute(self, scores: Local, queries: Expr, keys: Expr, step: int) -> None:
-        """Put products with `step` keys into registers."""
-        o = self.operands
+        k, o = self.k, self.operands
+        scores = k.local(step // 2, "float32")
         left, right = pointer(o.memory, queries + self.query_at), pointer(o.memory, keys)
         blocks = [o.size // DEPTH, o.query_rows, o.key_rows]
-        self.k.invoke(multiply_rows(step, o.element), pointer(scores, 0), left, right, *blocks)
+        k.invoke(multiply_rows(step, o.element), pointer(scores, 0), left, right, *blocks)
+        return scores
 
     def add_values(self, sums: Local, weights: Local, values: Expr, step: int) -> None:
         k, o = self.k, self.operands

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from graphopt.backends.codegen.builder import (
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.accesses import LARGEST, READ, READ_WHERE, WRITE, access_bytes
+from graphopt.backends.cuda.grid import Grid
 from graphopt.backends.cuda.lanes import LaneLocal, Lanes, Unsuited
 
 WARP = 32
@@ -37,23 +37,6 @@ WIDTHS = (16, 8, 4, 2)
 """Of runs of neighbouring elements."""
 
 ALL_LANES = 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class Grid:
-    """An outermost loop of independent iterations. With a `team`, the variable of its threads, blocks of `threads` share each, and
-    `shared` bytes of memory."""
-
-    variable: Any
-    extent: int
-    statements: list[Any]
-    team: Any
-    threads: int
-    shared: int = 0
-    is_apart: bool = True
-    """Whether threads of a team meet in shared memory or at barriers, so that a block is one team."""
-    cluster: int = 1
-    """Neighbouring blocks that see each other's shared memory."""
 
 
 class DeviceBuilder(KernelBuilder):
@@ -71,6 +54,7 @@ class DeviceBuilder(KernelBuilder):
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
         self._rehearses = False
+        self._diverted: tuple[Buffer, Callable[[Expr], None]] | None = None
 
     def twin(self, family: Family) -> Family:
         found: Family = self.twins.get(family, family)
@@ -115,6 +99,11 @@ class DeviceBuilder(KernelBuilder):
         assert self._team_size == threads
         return self._team
 
+    @property
+    def team_size(self) -> int:
+        """Threads of the team of the grid around; 0 while none was asked for."""
+        return self._team_size
+
     def _know(self, variable: Any, extent: int) -> None:
         self._ranges.append((variable, extent))
         if self._lanes is not None:
@@ -135,7 +124,7 @@ class DeviceBuilder(KernelBuilder):
             yield 0
             return
         assert self._lanes is None
-        self._lanes = Lanes(width, self._ranges, self._names)
+        self._lanes = Lanes(width, self._ranges, self._names, len(self._blocks))
         try:
             with self.fresh_values():
                 yield self._lanes.lane
@@ -185,6 +174,8 @@ class DeviceBuilder(KernelBuilder):
         return 1
 
     def _rehearse_run(self, extent: int, width: int, body: Callable[[Expr], Any]) -> Lanes | None:
+        if self._lanes is not None:
+            return None
         first = self.variable("run", extent // width) * width
         return self.rehearse(width, lambda lane: body(first + lane))
 
@@ -256,22 +247,36 @@ class DeviceBuilder(KernelBuilder):
             else:
                 self.invoke(READ[each], to, source)
         value = registers[lanes.lane]
+        lanes.zero_elsewhere = value if conditions else None
         return tirx.NE(value, const(0, "int8")) if buffer.dtype == "bool" else value
 
     def store(self, buffer: Buffer, offset: Expr, value: Expr) -> None:
         """Write one element; those of all lanes together where they are neighbours."""
         lanes = self._lanes
+        if self._diverted is not None and buffer is self._diverted[0]:
+            self._diverted[1](tirx.Cast("int8", value) if buffer.dtype == "bool" else value)
+            return
         if lanes is None or isinstance(offset, int) or not lanes.varies(offset):
             super().store(buffer, offset, value)
             return
         found = None if lanes.is_plain else lanes.first(offset)
         if found is None or not self._is_whole(buffer, *found):
-            lanes.scattered_writes += 1
+            lanes.note_scattered(buffer, offset, len(self._blocks))
             super().store(buffer, offset, value)
             return
         lanes.whole.append(buffer)
+        lanes.whole_writes += 1
         self.written.add(buffer)
         self._write(buffer, found[0], tirx.Cast("int8", value) if buffer.dtype == "bool" else value, lanes)
+
+    @contextmanager
+    def diverted(self, buffer: Buffer, take: Callable[[Expr], None]) -> Iterator[None]:
+        """What the body stores in a buffer is given to `take` instead."""
+        self._diverted = buffer, take
+        try:
+            yield
+        finally:
+            self._diverted = None
 
     def _write(self, buffer: Buffer, start: Expr, value: Expr, lanes: Lanes) -> None:
         each = access_bytes(lanes.width, element_size(buffer))
@@ -328,6 +333,13 @@ class DeviceBuilder(KernelBuilder):
         finally:
             lanes.conditions.pop()
 
+    def either(self, condition: Expr, value: Expr, otherwise: Expr) -> Expr:
+        """As on CPUs; the value alone where it has been read as zero if the condition does not hold."""
+        is_zero = isinstance(otherwise, tirx.FloatImm | tirx.IntImm) and float(otherwise.value) == 0
+        if is_zero and self._lanes is not None and value is self._lanes.zero_elsewhere:
+            return value
+        return super().either(condition, value, otherwise)
+
     def shared(self, size: int, dtype: str) -> Local:
         """Memory of a team, living until the innermost open block ends."""
         self._meets = True
@@ -378,10 +390,10 @@ class DeviceBuilder(KernelBuilder):
         """Where an element of a buffer lies."""
         return tirx.op.address_of(tirx.BufferLoad(self._declare(buffer), [offset]))
 
-    def fold_warp(self, value: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
-        """The values of all threads of a warp folded into one that each of them has."""
+    def fold_warp(self, value: Expr, combine: Callable[[Expr, Expr], Expr], threads: int = WARP) -> Expr:
+        """The values of all threads of a warp, or of so many neighbours in it, folded into one that each of them has."""
         dtype = dtype_of(value)
-        distance = WARP // 2
+        distance = threads // 2
         while distance:
             value = self.bind(combine(value, tirx.Cast(dtype, self.exchange(value, distance))))
             distance //= 2

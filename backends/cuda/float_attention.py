@@ -36,7 +36,7 @@ NEIGHBOURS = (1, 2, 4, 8)
 MOST_KEYS = 4
 """Of a query, a thread and a step."""
 
-MOST_ROWS = 8
+FEWEST_ROWS, MOST_ROWS = 2, 8
 """Queries of a thread."""
 
 CHUNK = 4
@@ -57,7 +57,7 @@ def choose_rows(shape: Sequence[int], size: int, value_size: int) -> int:
     batch, heads, queries, _ = shape
     fitting = [
         rows
-        for rows in range(1, MOST_ROWS + 1)
+        for rows in range(FEWEST_ROWS, MOST_ROWS + 1)
         if FLOAT * sum(areas(rows, size, value_size)) <= AMPERE.shared
     ]
     teams = {rows: batch * heads * -(-queries // (DOWN * rows)) for rows in fitting}

@@ -11,7 +11,8 @@ from tvm import ir, tirx
 from graphopt.backends.codegen.builder import INDEX, KernelBuilder
 from graphopt.backends.codegen.function import pointer
 from graphopt.backends.codegen.program import Launch
-from graphopt.backends.cuda.builder import DeviceBuilder, Grid
+from graphopt.backends.cuda.builder import WARP, DeviceBuilder
+from graphopt.backends.cuda.grid import Grid
 from graphopt.backends.lower.machine import Function
 from graphopt.backends.lower.operator import Refused
 
@@ -23,10 +24,8 @@ FEW = 16384
 
 SMALL = 32
 
-TEAMS = 4
-"""Of a warp each that a block has where they are `MANY`, so that a multiprocessor has more of them at a time."""
-
-MANY = 1024
+WARPS = ((16384, 8), (1024, 4))
+"""Warps of a block that has several teams, by the least number of teams: more of them are on a multiprocessor at a time."""
 
 MOST_ARGUMENTS = 256
 """Of a kernel, and tensors of a model: as many as the runtime has room for."""
@@ -55,10 +54,15 @@ def device_functions(builder: KernelBuilder) -> list[Function]:
 
 def _launch(grid: Grid) -> Launch:
     if grid.team is not None:
-        teams = 1 if grid.is_apart or grid.extent < MANY else TEAMS
+        teams = 1 if grid.is_apart else _warps(grid.extent) * max(WARP // grid.threads, 1)
         return Launch(-(-grid.extent // teams), grid.threads * teams, grid.shared)
     threads = SMALL if grid.extent <= FEW else THREADS
     return Launch(-(-grid.extent // threads), threads)
+
+
+def _warps(teams: int) -> int:
+    """How many a block has whose teams are a warp each, or less."""
+    return next((warps for least, warps in WARPS if teams >= least), 1)
 
 
 def _body(grid: Grid) -> list[Any]:
@@ -68,6 +72,10 @@ def _body(grid: Grid) -> list[Any]:
     if grid.team is not None:
         teams, size = launch.threads // grid.threads, tirx.const(grid.threads, INDEX)
         number = block * teams + tirx.op.floordiv(thread, size)
+        if grid.threads < WARP and not grid.is_apart:
+            last = tirx.op.min(number, tirx.const(grid.extent - 1, INDEX))
+            numbers = [tirx.Bind(grid.variable, last), tirx.Bind(grid.team, tirx.op.floormod(thread, size))]
+            return [_bound(block, thread, launch, [*numbers, _sequence(grid.statements)])]
         numbers = [tirx.Bind(grid.variable, number), tirx.Bind(grid.team, tirx.op.floormod(thread, size))]
         return [_bound(block, thread, launch, [*numbers, _existing(grid, teams)])]
     number = tirx.Bind(grid.variable, block * launch.threads + thread)

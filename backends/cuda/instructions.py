@@ -189,6 +189,12 @@ _LARGER = """__device__ __forceinline__ float graphopt_larger(float x, float y) 
 LARGER = Inline("graphopt_larger", _LARGER)
 """`(x, y)`: the larger one; of a NaN and a number the number."""
 
+_LARGER_HALF = """template <typename T> __device__ __forceinline__ T graphopt_larger_half(T x, T y) { return __hmax(x, y); }
+"""
+
+LARGER_OF = {"float16": Inline("graphopt_larger_half", _LARGER_HALF), "float32": LARGER}
+"""The same by dtype."""
+
 _INVERSE = """__device__ __forceinline__ float graphopt_inverse(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

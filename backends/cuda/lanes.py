@@ -8,6 +8,7 @@ conditions around them must not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import ir, sym, tirx
@@ -36,21 +37,37 @@ class LaneLocal(Local):
         return tirx.BufferLoad(self.storage, [self.place(index)])
 
 
-class Lanes:
-    """What is known of a body while it is built. `facts` are ranges of variables around it, `names` what integers stand for."""
+@dataclass(frozen=True)
+class Write:
+    """An element of every lane on its own, which `is_certain` if it stands under no condition and in no loop."""
 
-    def __init__(self, width: int, facts: Iterable[tuple[Any, int]], names: dict[Any, Expr]) -> None:
+    buffer: Any
+    offset: Expr
+    is_certain: bool
+
+
+class Lanes:
+    """What is known of a body while it is built. `facts` are ranges of variables around it, `names` what integers stand for, `depth` the
+    number of blocks that it stands in."""
+
+    def __init__(
+        self, width: int, facts: Iterable[tuple[Any, int]], names: dict[Any, Expr], depth: int
+    ) -> None:
+        self.depth = depth
         self.width, self.lane = width, tirx.Var("lane", INDEX)
         self.names = names
         self.is_plain = False
         """Whether statements are being collected that are written out for each lane together."""
         self.conditions: list[Expr | None] = []
         """Of guards around what is being built; None for those that differ between lanes."""
+        self.zero_elsewhere: Expr | None = None
+        """The last value read that is zero where the conditions do not hold."""
         self.whole: list[Any] = []
         """Buffers that are read or written in whole accesses."""
         self.scattered: list[tuple[Any, Expr]] = []
         """Reads that are not, with their offsets."""
-        self.scattered_writes = 0
+        self.whole_writes = 0
+        self.scattered_writes: list[Write] = []
         self._flat: list[tuple[list[tuple[Any, int]], Expr]] = []
         self._own: dict[Any, list[Any]] = {self.lane: [tirx.const(i, INDEX) for i in range(width)]}
         self._meaning: dict[Any, Expr] = {}
@@ -139,6 +156,24 @@ class Lanes:
         """How far on an offset is, in the first lane, for each next value of a variable; None where there is no such number."""
         found = self._linear(self._spelled_out(self.of_lane(self.inlined(offset), 0)), variable)
         return None if found is None else found[1]
+
+    def linear(self, offset: Expr, variables: Sequence[Any]) -> tuple[tuple[int, ...], Expr] | None:
+        """The coefficients of variables in an offset, and the rest of it; None where it is no such sum."""
+        spelled = self._spelled_out(self.inlined(self._flattened(offset)))
+        found = sym.detect_linear_equation(self._analyzer.simplify(spelled), list(variables))
+        if len(found) != len(variables) + 1 or not all(isinstance(each, tirx.IntImm) for each in found[:-1]):
+            return None
+        return tuple(map(int, found[:-1])), found[-1]
+
+    def difference(self, a: Expr, b: Expr) -> int | None:
+        """How far apart two offsets are; None where that is no number."""
+        rest = self._analyzer.simplify(a - b)
+        return int(rest) if isinstance(rest, tirx.IntImm) else None
+
+    def note_scattered(self, buffer: Any, offset: Expr, depth: int) -> None:
+        """Each lane writes its own element of a buffer."""
+        certain = depth <= self.depth and not self.is_plain
+        self.scattered_writes.append(Write(buffer, offset, certain))
 
     def _linear(self, offset: Expr, variable: Any) -> tuple[Expr, int] | None:
         """An offset where a variable is 0, and its coefficient."""

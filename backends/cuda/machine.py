@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from graphopt.backends.codegen.mathematics import coarse_exp
+from graphopt.backends.cuda import activations, softmax
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.byte_convolution import lower_byte_convolution
 from graphopt.backends.cuda.convolution import DeviceConvolutions
@@ -30,10 +32,14 @@ from graphopt.backends.lower.machine import Machine
 from graphopt.backends.lower.matmul import kernel_of
 from graphopt.backends.lower.operator import Lowered, Operator, Refused, Varying
 from graphopt.backends.lower.row_convolutions import RowConvolutions
+from graphopt.backends.lower.softmax import for_columns, store_columns
 from graphopt.backends.lower.table import OPERATORS
 
 TWINS: dict[Any, Any] = {
     Blocked: ChannelsLast.whole,
+    coarse_exp: activations.coarse_exp,
+    for_columns: softmax.for_columns,
+    store_columns: softmax.store_columns,
     GeneralPool: DevicePool,
     ReduceKernel: DeviceReduce,
     Row: TeamRow,
@@ -60,7 +66,8 @@ STEERING = ("If", "Loop", "Scan")
 def _own(operators: dict[str, Operator | Varying]) -> dict[str, Operator | Varying]:
     """The operators of a domain, those in place of which a GPU has others replaced."""
     steering = {name: Lowered(_steered_by_the_host) for name in STEERING if name in operators}
-    return operators | steering | {name: HALVES[name] for name in HALVES if name in operators}
+    own = HALVES | activations.OPERATORS
+    return operators | steering | {name: own[name] for name in own if name in operators}
 
 
 GPU = Machine(

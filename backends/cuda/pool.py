@@ -1,15 +1,35 @@
-"""Pooling: every thread computes outputs that are neighbours in memory."""
+"""Pooling: every thread computes outputs that are neighbours in memory, of the largest a few pixels, which share inputs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
+from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
+from graphopt.backends.cuda.instructions import LARGER_OF
 from graphopt.backends.cuda.runs import choose_runs
-from graphopt.backends.kernels.pool_general import GeneralPool, Output
+from graphopt.backends.kernels.geometry import Axis
+from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
+
+BLOCKS = ((1, 8), (1, 4), (1, 2))
+"""Rows, and pixels of each, by one thread."""
+
+STRIDED = ((1, 2),)
+"""Where windows are strided, which share fewer inputs."""
+
+ENOUGH = 65536
+"""Threads that a GPU needs to have enough reads under way."""
+
+SHORTEST = 8
+"""Channels of a run, where those are counted that are left."""
+
+MOST_TAPS = 64
+"""Of a window that is written out."""
 
 
 class DevicePool(GeneralPool):
@@ -24,4 +44,78 @@ class DevicePool(GeneralPool):
         def element(k: DeviceBuilder, place: Sequence[Expr]) -> None:
             body(k, [place[0], place[-1], *place[1:-1]] if blocked else place)
 
-        choose_runs(k, shape, np.dtype(self.input.dtype).itemsize, element).store(k, element)
+        choose_runs(k, shape, self._size, element).store(k, element)
+
+    def largest(self, k: KernelBuilder, store: Store) -> bool:
+        """Windows are written out where channels lie together: the largest of each column, then those of each row."""
+        assert isinstance(k, DeviceBuilder)
+        if not self.input.is_blocked or not all(map(_clamps, self.axes)) or self.input.dtype not in LARGER_OF:
+            return False
+        if len(self.axes) > 2 or math.prod(axis.kernel for axis in self.axes) > MOST_TAPS:
+            return False
+        blocks = BLOCKS if self.axes[-1].stride == 1 else STRIDED
+        rows, pixels = next((each for each in blocks if self._suits(*each)), (1, 1))
+        *outer, last = self.axes
+        spatial = [*(axis.output // rows for axis in outer), last.output // pixels]
+
+        def element(k: DeviceBuilder, place: Sequence[Expr]) -> None:
+            n, *first, block, channel = place
+            columns: dict[int, list[Expr]] = {}
+            for pixel in range(pixels):
+                taps = [pixel * last.stride + tap * last.dilation for tap in range(last.kernel)]
+                for step in taps:
+                    if step not in columns:
+                        at = _clamped(block * (pixels * last.stride) + (step - last.pad), last)
+                        columns[step] = self._column(k, rows, [n, channel], [i * rows for i in first], at)
+                for row in range(rows):
+                    index = [i * rows + row if rows > 1 else i for i in first]
+                    value = self._largest_of(k, [columns[step][row] for step in taps])
+                    store(k, [n, channel, *index, block * pixels + pixel], value)
+
+        shape = [self.input.shape[0], *spatial, self.input.shape[1]]
+        choose_runs(k, shape, self._size, element).store(k, element)
+        return True
+
+    def _column(
+        self, k: DeviceBuilder, rows: int, channel: Sequence[Expr], first: Sequence[Expr], at: Expr
+    ) -> list[Expr]:
+        """The largest inputs of a column of pixels, for each of so many rows from the `first` one."""
+        if len(self.axes) == 1:
+            return [k.bind(self.input.reader(k, [*channel, at]))]
+        axis, inputs = self.axes[0], dict[int, Expr]()
+        windows = [
+            [row * axis.stride + tap * axis.dilation for tap in range(axis.kernel)] for row in range(rows)
+        ]
+        for step in sorted({step for window in windows for step in window}):
+            source = _clamped(first[0] * axis.stride + (step - axis.pad), axis)
+            inputs[step] = k.bind(self.input.reader(k, [*channel, source, at]))
+        return [self._largest_of(k, [inputs[step] for step in window]) for window in windows]
+
+    @property
+    def _size(self) -> int:
+        return np.dtype(self.input.dtype).itemsize
+
+    def _largest_of(self, k: DeviceBuilder, values: Sequence[Expr]) -> Expr:
+        function, dtype = LARGER_OF[self.input.dtype], self.input.dtype
+        return reduce(lambda a, b: k.bind(k.call(function, dtype, a, b)), values)
+
+    def _suits(self, rows: int, pixels: int) -> bool:
+        """Whether images are whole numbers of such blocks, and enough threads are left."""
+        *outer, last = self.axes
+        results = math.prod(self.input.shape[:2]) * math.prod(axis.output for axis in self.axes)
+        whole = last.output % pixels == 0 and (rows == 1 or (bool(outer) and outer[0].output % rows == 0))
+        return whole and results >= ENOUGH * SHORTEST * rows * pixels
+
+
+def _clamps(axis: Axis) -> bool:
+    """Whether a window has the input nearest to every tap of it that does not exist."""
+    last = (axis.output - 1) * axis.stride - axis.pad
+    return axis.is_inside or (axis.dilation == 1 and 0 <= axis.pad < axis.kernel and last < axis.input)
+
+
+def _clamped(i: Expr, axis: Axis) -> Expr:
+    """The nearest input that exists."""
+    if axis.is_inside or isinstance(i, int):
+        return i if axis.is_inside else min(max(i, 0), axis.input - 1)
+    bound = const(axis.input - 1, "int32")
+    return tirx.op.max(const(0, "int32"), tirx.op.min(bound, i))

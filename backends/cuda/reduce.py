@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const, storage_dtype
+from graphopt.backends.codegen.builder import Expr, KernelBuilder, const, storage_dtype
+from graphopt.backends.cuda import places
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
+from graphopt.backends.cuda.columns import WARPS, Columns
 from graphopt.backends.cuda.rows import fold_team
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.cuda.tiles import MULTIPROCESSORS
@@ -20,10 +21,10 @@ from graphopt.backends.kernels.reduce import ReduceKernel, accumulator_dtype
 from graphopt.backends.kernels.rows import MAXIMUM, Fold
 from graphopt.backends.tensor import unravel
 
-WARPS = 8
-"""Of a team that shares out what is folded into a tile of columns."""
-
 NARROWEST = 2
+
+LARGE = 1 << 21
+"""Elements from which it pays to fold columns in parts."""
 
 FEW = 65536
 """Threads that a GPU needs to have enough reads under way."""
@@ -65,60 +66,30 @@ class DeviceReduce(ReduceKernel):
         return self.count >= WARPS and self.x.shape[kept[-1]] >= WARP
 
     def _columns_in_teams(self, k: DeviceBuilder, kept: Sequence[int]) -> None:
-        """A team for a tile of columns, of which each warp folds every eighth row."""
         *outer, axis = kept
-        columns, dtype = self.x.shape[axis], accumulator_dtype(self.x.dtype)
-        width = self._width(k, kept)
-        tile = WARP * width
-        shape = [*(self.x.shape[a] for a in outer), -(-columns // tile)]
-        with k.loop(math.prod(shape), "independent", "tile") as number:
-            *place, block = (i if isinstance(i, int) else k.bind(i) for i in unravel(number, shape))
-            index, thread = dict(zip(outer, place, strict=True)), k.team(WARP * WARPS)
-            part = k.bind(tirx.op.floordiv(thread, WARP))
-            column = k.bind(tirx.op.floormod(thread, WARP) * width)
-            first = k.bind(block * tile + column)
-            partial, totals = k.local(width, dtype), k.shared(WARPS * tile, dtype)
-            for lane in range(width):
-                k.assign(partial, lane, const(self.reduction.fold.initial(dtype), dtype))
-            with k.when(first < columns if columns % tile else True):
-                self._fold_part(k, index, axis, first, part, partial, width)
-            for lane in range(width):
-                k.assign(totals, part * tile + column + lane, partial[lane])
-            k.wait()
-            own = k.bind(block * tile + thread)
-            with k.when(tirx.op.all(thread < tile, own < columns)):
-                total = k.local(1, dtype)
-                k.assign(total, 0, totals[thread])
-                for warp in range(1, WARPS):
-                    k.assign(total, 0, self.reduction.fold.combine(total[0], totals[thread + warp * tile]))
-                self._store(k, {**index, axis: own}, self._finish(k, total[0], None))
-
-    def _fold_part(
-        self,
-        k: DeviceBuilder,
-        index: dict[int, Expr],
-        axis: int,
-        first: Expr,
-        part: Expr,
-        partial: Local,
-        width: int,
-    ) -> None:
-        """Fold the rows of one warp, `width` columns from `first`."""
         folded = [self.x.shape[a] for a in self.axes]
-        count, fold = math.prod(folded), self.reduction.fold
-        with k.loop(-(-count // WARPS), "serial", "round") as number:
-            position = k.bind(number * WARPS + part)
-            at = dict(zip(self.axes, (k.bind(i) for i in unravel(position, folded)), strict=True))
-            with k.when(position < count if count % WARPS else True), k.lanes(width) as lane:
-                value = self._element(k, self._read(k, {**index, **at, axis: first + lane}), None)
-                k.assign(partial, lane, fold.combine(partial[lane], value))
+
+        def read(place: Sequence[Expr], row: Expr, column: Expr) -> Expr:
+            at = dict(zip(self.axes, (places.named(k, i) for i in unravel(k.bind(row), folded)), strict=True))
+            value = self._read(k, {**dict(zip(outer, place, strict=True)), **at, axis: column})
+            return self._element(k, value, None)
+
+        def store(k: DeviceBuilder, place: Sequence[Expr], column: Expr, total: Expr) -> None:
+            index = {**dict(zip(outer, place, strict=True)), axis: column}
+            self._store(k, index, self._finish(k, total, None))
+
+        extents = tuple(self.x.shape[a] for a in outer)
+        dtype = accumulator_dtype(self.x.dtype)
+        rows, columns, width = math.prod(folded), self.x.shape[axis], self._width(k, kept)
+        Columns(extents, rows, columns, width, self.reduction.fold, dtype).emit(k, read, store)
 
     def _width(self, k: DeviceBuilder, kept: Sequence[int]) -> int:
         """Neighbouring columns that are read with one access, fewer where tiles of them would leave multiprocessors idle."""
         index = {axis: k.variable("place", self.x.shape[axis]) for axis in range(self.x.rank)}
         width = k.widest(self.x.shape[kept[-1]], lambda p: k.bind(self._read(k, {**index, kept[-1]: p})))
         results = math.prod(self.x.shape[a] for a in kept)
-        while width > WARPS or (width > NARROWEST and results < width * WARP * MULTIPROCESSORS):
+        is_small = self.x.size < LARGE
+        while width > WARPS or (is_small and width > NARROWEST and results < width * WARP * MULTIPROCESSORS):
             width //= 2
         return width
 

@@ -15,6 +15,9 @@ from graphopt.backends.kernels.rows import Element, Fold, Row
 TEAMS = ((768, WARP), (3072, 128), (6144, 256), (16384, 512))
 """Threads that share out a row, by the longest one. Up to a warp they need no shared memory to fold it."""
 
+SMALLEST_TEAM = 8
+"""Threads that share out a row which a single run each holds."""
+
 LARGEST_TEAM = 256
 """Of rows that are longer."""
 
@@ -30,6 +33,14 @@ def team_size(extent: int) -> int:
     return next((team for most, team in TEAMS if extent <= most), LARGEST_TEAM)
 
 
+def _team_of_runs(extent: int, width: int) -> int:
+    """Threads that share out a row in runs of `width`, fewer than a warp where these are few."""
+    team = team_size(extent)
+    while width > 1 and SMALLEST_TEAM < team <= WARP and extent <= width * team // 2:
+        team //= 2
+    return team
+
+
 @dataclass(frozen=True)
 class Share:
     """How a team shares out `extent` positions in runs of `width`."""
@@ -37,9 +48,7 @@ class Share:
     extent: int
     width: int
 
-    @property
-    def team(self) -> int:
-        return team_size(self.extent)
+    team: int
 
     @property
     def is_few(self) -> bool:
@@ -71,9 +80,13 @@ class Share:
 
 def share(k: DeviceBuilder, extent: int, element: Element) -> Share:
     """The longest runs of which all that `element` reads comes with whole accesses, and that all threads of a team have."""
-    k.team(team_size(extent))
-    width = k.widest(extent, lambda position: k.bind(element(position)), team_size(extent))
-    return Share(extent, width)
+    least = min(team_size(extent), SMALLEST_TEAM)
+    width = k.widest(extent, lambda position: k.bind(element(position)), least)
+    team = k.team_size or _team_of_runs(extent, width)
+    if extent < width * team:
+        width = k.widest(extent, lambda position: k.bind(element(position)), team)
+    k.team(team)
+    return Share(extent, width, team)
 
 
 def fold_team(k: DeviceBuilder, fold: Fold, dtype: str, extent: int, element: Element) -> Expr:
@@ -99,9 +112,9 @@ def fold_share(
     while len(parts) > 1:
         half = len(parts) // 2
         parts = [k.bind(fold.combine(a, b)) for a, b in zip(parts[:half], parts[half:], strict=True)]
-    total = k.fold_warp(parts[0], fold.combine)
     team = shared_out.team
-    return total if team == WARP else _across_warps(k, fold, total, k.team(team), team // WARP)
+    total = k.fold_warp(parts[0], fold.combine, min(team, WARP))
+    return total if team <= WARP else _across_warps(k, fold, total, k.team(team), team // WARP)
 
 
 def _across_warps(k: DeviceBuilder, fold: Fold, value: Expr, thread: Expr, warps: int) -> Expr:
@@ -135,7 +148,7 @@ class TeamRow(Row):
         self.dtype, self.lanes, self.start = dtype, 1, start
         if memory is not None:
             self.memory = memory
-        self.share = Share(extent, 1)
+        self.share = Share(extent, 1, team_size(extent))
         self._number: Expr = 0
         """Of the element at hand among those of the thread."""
 

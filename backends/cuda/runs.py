@@ -8,15 +8,18 @@ where extents are no multiples or too few threads would be left, and single elem
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr
+from graphopt.backends.cuda import places
 from graphopt.backends.cuda.accesses import LARGEST
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.lanes import Lanes
+from graphopt.backends.cuda.places import Element, Groups
+from graphopt.backends.cuda.staging import Staged, staged
 from graphopt.backends.tensor import unravel
 
 LEAST = 8192
@@ -25,16 +28,13 @@ LEAST = 8192
 DEEP = 8
 """Runs of a tile, of 32 places along the axis that is read as it lies: rows of 128 bytes are stored by neighbouring warps."""
 
-Element = Callable[[DeviceBuilder, list[Expr]], None]
-"""Computes and stores one element, given its index in memory."""
-
 
 @dataclass(frozen=True)
 class Runs:
     """`groups` of axes in memory that are one each, runs of `width` along the last. Neighbouring threads have neighbouring runs, or
     neighbours along the group `across`."""
 
-    groups: tuple[tuple[int, ...], ...]
+    groups: Groups
     width: int
     across: int | None = None
 
@@ -55,12 +55,7 @@ class Runs:
         """The index in memory of a lane of a run."""
         *outer, run = unit
         flat = [*outer, run * self.width + lane if self.width > 1 else run]
-        index: list[Expr] = []
-        for group, position in zip(self.groups, flat, strict=True):
-            places = [_named(k, i) for i in unravel(position, group)]
-            k.know_flat(places, group, position)
-            index += places
-        return index
+        return places.index(k, self.groups, flat)
 
     @property
     def _tile(self) -> tuple[int, int]:
@@ -82,25 +77,21 @@ class Runs:
         """The place of a run along every group, and whether it exists."""
         shape, unit = self.shape, unravel(number, self._space)
         if self.across is None:
-            return [_named(k, i) for i in unit], True
+            return [places.named(k, i) for i in unit], True
         *unit, block, beside, depth, place = unit
         sizes = dict(zip((len(shape) - 1, self.across), self._tile, strict=True))
         unit[-1], unit[self.across] = (
             block * sizes[len(shape) - 1] + depth,
             beside * sizes[self.across] + place,
         )
-        unit = [_named(k, i) for i in unit]
+        unit = [places.named(k, i) for i in unit]
         tests = [unit[axis] < shape[axis] for axis, size in sizes.items() if shape[axis] % size]
         return unit, tirx.op.all(*tests) if tests else True
 
 
-def _named(k: DeviceBuilder, i: Expr) -> Expr:
-    return i if isinstance(i, int) else k.bind(i)
-
-
-def choose_runs(k: DeviceBuilder, shape: Sequence[int], size: int, element: Element) -> Runs:
+def choose_runs(k: DeviceBuilder, shape: Sequence[int], size: int, element: Element) -> Runs | Staged:
     """The longest runs of a tensor that lies as `shape` of elements of `size` bytes that are stored as they lie; of equally long
-    ones those of which fewest operands are read one by one."""
+    ones those of which fewest operands are read one by one. Where they lie elsewhere, or some operand does, tiles of shared memory."""
     for width in widths(math.prod(shape), size):
         best: tuple[int, Runs] | None = None
         for runs in _candidates(shape, width):
@@ -111,8 +102,27 @@ def choose_runs(k: DeviceBuilder, shape: Sequence[int], size: int, element: Elem
             if best is None or count < best[0]:
                 best = count, runs
         if best is not None:
-            return _across(k, best[1], element) if best[0] else best[1]
-    return Runs((tuple(shape),), 1)
+            return _across(k, best[1], size, element) if best[0] else best[1]
+    return _stored_elsewhere(k, shape, size, element) or Runs((tuple(shape),), 1)
+
+
+def _stored_elsewhere(k: DeviceBuilder, shape: Sequence[int], size: int, element: Element) -> Staged | None:
+    """Tiles of results that lie along another axis than the last one of `shape`."""
+    groups: Groups = tuple((extent,) for extent in shape)
+    every = list(widths(math.prod(shape), size))
+    found: Staged | None = None
+    for across in reversed(range(len(groups) - 1)):
+        found = staged(k, groups, len(groups) - 1, across, every, element, LEAST)
+        if found is not None:
+            break
+    while found is not None and found.across:
+        at, groups = found.across - 1, found.groups
+        joined = (*groups[:at], groups[at] + groups[at + 1], *groups[at + 2 :])
+        longer = staged(k, joined, len(joined) - 1, at, every, element, LEAST)
+        if longer is None:
+            break
+        found = longer
+    return found
 
 
 def widths(elements: int, size: int) -> Iterator[int]:
@@ -144,8 +154,9 @@ def _try(k: DeviceBuilder, runs: Runs, element: Element) -> tuple[Lanes, list[Ex
     return None if lanes is None or lanes.scattered_writes else (lanes, unit)
 
 
-def _across(k: DeviceBuilder, runs: Runs, element: Element) -> Runs:
-    """The same runs, with neighbouring threads along what is read as it lies, where anything is. Axes are joined as long as it is."""
+def _across(k: DeviceBuilder, runs: Runs, size: int, element: Element) -> Runs | Staged:
+    """The same runs, with neighbouring threads along what is read as it lies, where anything is. Axes are joined as long as it is. Tiles
+    of shared memory where all that is read lies along that axis."""
     axis = _contiguous(k, runs, element)
     if runs.shape[-1] == 1 or axis is None:
         return runs
@@ -158,7 +169,9 @@ def _across(k: DeviceBuilder, runs: Runs, element: Element) -> Runs:
         if found is not None:
             runs, axis = longer, found
         boundary -= 1
-    return Runs(runs.groups, runs.width, axis)
+    every = list(widths(math.prod(map(math.prod, runs.groups)), size))
+    tiles = staged(k, runs.groups, axis, len(runs.groups) - 1, every, element, LEAST)
+    return tiles or Runs(runs.groups, runs.width, axis)
 
 
 def _contiguous(k: DeviceBuilder, runs: Runs, element: Element) -> int | None:

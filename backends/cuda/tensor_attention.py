@@ -20,7 +20,7 @@ from graphopt.backends.cuda.attention_units import AttentionUnits, Groups, Opera
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
 from graphopt.backends.cuda.tensor_elements import CHUNKS, Element
-from graphopt.backends.cuda.tensor_tiles import GROUP, PADDING
+from graphopt.backends.cuda.tensor_tiles import PADDING
 from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
@@ -112,15 +112,6 @@ class _Team:
         for half in range(2):
             k.assign(self.largest, half, a.scores.lowest)
         self._copy(a.query, self.head, self.first, a.shape[2], self.queries_at, tile.rows, a.size)
-        if tile.alternates and not self.is_resident:
-            self._alternate()
-        else:
-            self._in_step()
-        self._finish()
-
-    def _in_step(self) -> None:
-        """All warps multiply, and weigh scores, at about the same time."""
-        k, a, tile = self.k, self.attention, self.attention.tile
         for step in range(tile.stages):
             self._copy_keys(const(step, "int32"))
             k.invoke(COMMIT)
@@ -133,48 +124,7 @@ class _Team:
             rest = a.shape[3] - self.whole * tile.keys
             share = -(-rest // (tile.parts * ROWS)) * ROWS
             self._step(const(self.whole, "int32"), share, rest)
-
-    def _alternate(self) -> None:
-        """One group multiplies while the other one weighs scores: it begins with those of a step that it has computed in the step
-        before. So three steps of keys are in use or on their way."""
-        k, a, tile, last = self.k, self.attention, self.attention.tile, self.steps - 1
-        for step in range(2):
-            self._copy_keys(const(step, "int32"))
-            if step == 0:
-                self._copy_values(const(step, "int32"))
-            k.invoke(COMMIT)
-        scores = k.local(tile.step // 2, "float32")
-        is_first, is_second = self.thread < GROUP, self.thread >= GROUP
-        self._await(1)
-        with k.when(is_second):
-            self._compute(scores, const(0, "int32"))
-        with k.loop(last, "serial", "step") as step:
-            self._await(0)
-            self._copy_values(k.bind(step + 1))
-            self._copy_keys(k.bind(step + 2))
-            k.invoke(COMMIT)
-            with k.when(is_first):
-                self._compute(scores, step)
-                self._use(scores, step, tile.keys)
-            with k.when(is_second):
-                self._use(scores, step, tile.keys)
-                self._compute(scores, k.bind(step + 1))
-        self._await(0)
-        with k.when(is_first):
-            self._compute(scores, const(last, "int32"))
-        self._use(scores, const(last, "int32"), a.shape[3] - last * tile.keys)
-
-    def _compute(self, scores: Local, step: Expr) -> None:
-        assert isinstance(self.units, Groups)
-        self.units.compute(
-            scores, const(self.queries_at, "int32"), self._start(step), self.attention.tile.step
-        )
-
-    def _use(self, scores: Local, step: Expr, rest: int) -> None:
-        """Add the values of a step."""
-        share = self.attention.tile.step
-        self._weigh(scores, self.k.bind(step * self.attention.tile.keys), share, rest)
-        self.units.add_values(self.sums, scores, self.k.bind(self._start(step) + self.values_at), share)
+        self._finish()
 
     def _start(self, step: Expr) -> Expr:
         return self.k.bind(tirx.op.truncmod(step, self.attention.tile.stages) * self.stage_size)
@@ -182,23 +132,23 @@ class _Team:
     def _step(self, step: Expr, share: int, rest: int) -> None:
         """`share` keys of each part; `rest` tells how many there are of all."""
         k, tile = self.k, self.attention.tile
-        self._await(self.pending)
+        self._await()
         if not self.is_resident:
             self._copy_values(k.bind(step + (tile.stages - 1)))
         k.invoke(COMMIT)
         start = k.bind(self._start(step) + self.part * (share * ROW))
         scores = self.units.scores(const(self.queries_at, "int32"), start, share)
         self._weigh(scores, k.bind(step * tile.keys + self.part * share), share, rest)
-        self._await(self.pending)
+        self._await()
         if not self.is_resident:
             self._copy_keys(k.bind(step + tile.stages))
         k.invoke(COMMIT)
         self.units.add_values(self.sums, scores, k.bind(start + self.values_at), share)
 
-    def _await(self, pending: int) -> None:
-        """Until all but so many groups of copies are there, and all warps have come here."""
+    def _await(self) -> None:
+        """Until the oldest copies are there, and all warps have come here."""
         k = self.k
-        k.invoke(await_copies(pending))
+        k.invoke(await_copies(self.pending))
         if self.attention.tile.by_groups:
             k.invoke(FENCE)
         k.wait()

@@ -177,9 +177,9 @@ def _input(k: KernelBuilder, geometry: Geometry, x: Tensor, index: Sequence[Expr
     ]
 
     def read() -> Expr:
-        return widened(x.reader(k, index), SUM)
+        return x.reader(k, index)
 
-    return k.guard(tirx.op.all(*tests), read, const(0.0, SUM)) if tests else read()
+    return widened(k.guard(tirx.op.all(*tests), read, const(0, x.dtype)) if tests else read(), SUM)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class GeneralPool:
             source = [axis.source(i, tap) for axis, i, tap in zip(self.axes, place, taps, strict=True)]
             yield k.bind(self.input.reader(k, [n, c, *source])), source
 
+    def largest(self, k: KernelBuilder, store: Store) -> bool:
+        """Compute the largest inputs another way, if there is one for the kernel at hand."""
+        return False
+
     def first_source(self, k: KernelBuilder, index: Sequence[Expr]) -> list[Expr]:
         """The spatial index of the first existing input of a window."""
         firsts = [axis.taps(i)[0] for axis, i in zip(self.axes, index[2:], strict=True)]
@@ -63,6 +67,8 @@ def emit_max(
     k: KernelBuilder, pool: GeneralPool, store: Store, store_position: Store | None, column_major: bool
 ) -> None:
     """The largest input; with `store_position` also where it lies in the flat input, spatial axes in either order."""
+    if store_position is None and pool.largest(k, store):
+        return
     dtype = pool.input.dtype
     lowest = -np.inf if np.dtype(dtype).kind == "f" else np.iinfo(dtype).min
     spatial = [axis.input for axis in pool.axes]

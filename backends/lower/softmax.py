@@ -46,11 +46,11 @@ def lower_softmax(ctx: Lowering, node: ir.Node) -> None:
         ctx.values[node.outputs[0]] = x
         return
     if axes != list(range(x.rank - len(axes), x.rank)) and _lies_along_last_axis(x):
-        x = ctx.dense(x)
+        x = ctx.twin(for_columns)(ctx, x, axes[0])
         after = epilogue(ctx, node)
         out = storage_of(ctx.result(after.value, after.shape, after.result.dtype))
         with ctx.kernel("softmax") as k:
-            _columns(k, x, axes[0], ctx.lanes, after, out, logarithmic)
+            k.twin(store_columns)(k, x, axes[0], ctx.lanes, after, out, logarithmic)
         return
     x = readable(ctx, x)
     after = epilogue(ctx, node)
@@ -99,6 +99,7 @@ def _rows(
     kept = [x.shape[axis] for axis in range(x.rank) if axis not in axes]
     inner = [x.shape[axis] for axis in axes]
     extent, dtype = math.prod(inner), accumulator_dtype(x.dtype)
+    power = power_for(k, x.dtype)
     with k.loop(math.prod(kept), loop_kind(x.size, PARALLEL_ELEMENTS), "row") as number:
         outer = [k.bind(i) for i in unravel(number, kept)]
         row = k.twin(Row)(k, extent, dtype, lanes, scratch, number * padded(extent, lanes))
@@ -111,16 +112,21 @@ def _rows(
         peak = row.fold(MAXIMUM, lambda p: row[p])
 
         def exponential(value: Expr) -> Expr:
-            return mathematics.exp(k, value - peak)
+            return power(k, value - peak)
 
         if not logarithmic:
             row.replace(exponential)
         total = row.fold(SUM, (lambda p: exponential(row[p])) if logarithmic else (lambda p: row[p]))
-        finish = _finisher(k, peak, total, logarithmic)
+        finish = finisher(k, peak, total, logarithmic)
         row.each(lambda p, value: after.store(k, out, index(p), cast(finish(value), x.dtype)))
 
 
-def _finisher(k: KernelBuilder, peak: Expr, total: Expr, logarithmic: bool) -> Callable[[Expr], Expr]:
+def power_for(k: KernelBuilder, dtype: str) -> mathematics.Function:
+    """What computes the exponentials of results of a dtype."""
+    return k.twin(mathematics.coarse_exp) if dtype in mathematics.HALF_PRECISION else mathematics.exp
+
+
+def finisher(k: KernelBuilder, peak: Expr, total: Expr, logarithmic: bool) -> Callable[[Expr], Expr]:
     """What remains to be done to an exponential, or for the logarithm to an element."""
     if logarithmic:
         shift = k.bind(peak + mathematics.log(k, total))
@@ -129,7 +135,12 @@ def _finisher(k: KernelBuilder, peak: Expr, total: Expr, logarithmic: bool) -> C
     return lambda value: value * scale
 
 
-def _columns(
+def for_columns(ctx: Lowering, x: Tensor, axis: int) -> Tensor:
+    """The tensor as `store_columns` reads it."""
+    return ctx.dense(x)
+
+
+def store_columns(
     k: KernelBuilder, x: Tensor, axis: int, lanes: int, after: Epilogue, out: Storage, logarithmic: bool
 ) -> None:
     """Softmax along an outer axis: every lane is a row of its own, and exponentials are computed twice."""

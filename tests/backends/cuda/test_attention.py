@@ -24,7 +24,6 @@ TILES = (
     AttentionTile(3, 1, 112, 2),
     AttentionTile(4, 1, 64, 2, True),
     AttentionTile(8, 1, 128, 2, True),
-    AttentionTile(8, 1, 16, 3, True),
     AttentionTile(8, 1, 64, 3, True),
     AttentionTile(4, 2, 48, 2, True),
     AttentionTile(4, 1, 208, 1, True),

@@ -1,7 +1,7 @@
 """What the builder of kernels knows of lanes."""
 
 import pytest
-from tvm import tirx
+from tvm import ir, tirx
 
 from graphopt.backends.codegen.builder import Expr, const
 from graphopt.backends.codegen.program import Buffer
@@ -74,6 +74,59 @@ def test_a_condition_that_is_the_same_for_all_lanes_is_one_of_the_access(k: Devi
         lanes = k.rehearse(4, body)
         assert lanes is not None
         assert bool(lanes.whole) is whole
+
+
+@pytest.mark.parametrize(("otherwise", "is_plain"), [(0.0, True), (1.0, False)])
+def test_what_is_read_as_zero_elsewhere_needs_no_choice(
+    k: DeviceBuilder, x: Buffer, otherwise: float, is_plain: bool
+) -> None:
+    run = k.variable("run", 8)
+    found = []
+
+    def body(lane: Expr) -> None:
+        position = run * 4 + lane
+        found.append(k.guard(position < 16, lambda: k.load(x, position), const(otherwise, "float32")))
+
+    assert k.rehearse(4, body) is not None
+    assert isinstance(found[0], ir.Call) is not is_plain
+
+
+def test_reads_of_lanes_that_differ_are_chosen_from(k: DeviceBuilder, x: Buffer) -> None:
+    run = k.variable("run", 8)
+    found = []
+
+    def body(lane: Expr) -> None:
+        position = run * 4 + lane
+        found.append(k.guard(position < 18, lambda: k.load(x, position), const(0.0, "float32")))
+
+    assert k.rehearse(4, body) is not None
+    assert isinstance(found[0], ir.Call)
+
+
+@pytest.mark.parametrize("is_certain", [True, False])
+def test_scattered_writes_under_conditions_are_uncertain(
+    k: DeviceBuilder, x: Buffer, is_certain: bool
+) -> None:
+    place = k.variable("place", 8)
+
+    def body(lane: Expr) -> None:
+        with k.when(True if is_certain else place < 4):
+            k.store(x, lane * 8 + place, const(0.0, "float32"))
+
+    lanes = k.rehearse(4, body)
+    assert lanes is not None
+    (write,) = lanes.scattered_writes
+    assert write.is_certain is is_certain
+    assert lanes.linear(write.offset, [lanes.lane, place])[0] == (8, 1)
+
+
+def test_what_is_stored_can_be_taken(k: DeviceBuilder, x: Buffer, y: Buffer) -> None:
+    taken: list[Expr] = []
+    with k.loop(4, "independent") as i, k.diverted(x, taken.append):
+        k.store(x, i, const(1.0, "float32"))
+        k.store(y, i, const(2.0, "float32"))
+    assert [float(value) for value in taken] == [1.0]
+    assert k.written == {y}
 
 
 def test_loops_that_differ_between_lanes_are_refused(k: DeviceBuilder, x: Buffer) -> None:

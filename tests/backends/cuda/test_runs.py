@@ -11,7 +11,7 @@ import pytest
 
 from graphopt import model as models
 from graphopt.backends.codegen.llvm import distinct_kernels
-from graphopt.backends.cuda import depthwise, reduce, runs
+from graphopt.backends.cuda import columns, depthwise, reduce, runs
 from graphopt.backends.cuda.machine import GPU
 from graphopt.backends.cuda.source import cuda_source
 from graphopt.backends.kernels.core import GPU as CORE
@@ -150,6 +150,27 @@ def test_columns(gpu: Target, monkeypatch: pytest.MonkeyPatch, few: int) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_columns_in_parts(gpu: Target, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """Parts of as many rows, a shorter last one, and rows that are read one at a time."""
+    monkeypatch.setattr(reduce, "LARGE", 1)
+    for name, value in (("TEAMS", 12), ("LEAST_ROWS", 2)):
+        monkeypatch.setattr(columns, name, value)
+    nodes = Nodes()
+    for shape in ((256, 256), (160, 33), (3, 101, 72)):
+        for op in ("ReduceSum", "ReduceMean", "ReduceMax"):
+            nodes.add(op, random(*shape, dtype=dtype), fixed(np.array([len(shape) - 2])))
+    nodes.check(gpu)
+
+
+def test_columns_of_large_tensors_are_folded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    shapes = {rows: random(rows, 512) for rows in (4096, 64)}
+    many, few = (launches(model_of("ReduceSum", x, fixed(np.array([0])))) for x in shapes.values())
+    assert len(many) == 2
+    assert len(few) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_rows_in_registers(gpu: Target, dtype: str) -> None:
     nodes = Nodes()
     for rows, extent in ((3, 64), (1027, 32), (5, 768), (2, 1000), (3, 1028), (2, 4096), (2, 8200)):
@@ -171,9 +192,9 @@ def test_rows_that_are_too_long_for_registers(gpu: Target) -> None:
 
 
 def test_short_rows_share_a_block_where_they_are_many() -> None:
-    many, few = (launches(model_of("Softmax", random(rows, 64)))[0] for rows in (4097, 100))
-    assert many == ("softmax", 1025, 128)
-    assert few == ("softmax", 100, 32)
+    """Two rows of 64 a warp."""
+    blocks = [launches(model_of("Softmax", random(rows, 64)))[0] for rows in (20481, 4097, 100)]
+    assert blocks == [("softmax", 1281, 256), ("softmax", 513, 128), ("softmax", 50, 32)]
 
 
 WHOLE = [
@@ -245,9 +266,10 @@ def test_few_elements_have_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "graphopt_write" not in text(model_of("Relu", half(8, 64)))
 
 
-def test_neighbouring_threads_read_neighbours_of_transposed_tensors() -> None:
+def test_neighbouring_threads_read_neighbours_of_some_operands() -> None:
     """32 places of 8 runs a tile, so that 8 x 32 threads have the places of a tile next to each other."""
-    nodes = model_of("Transpose", half(2, 64, 8, 8), perm=[0, 2, 3, 1])
+    nodes = Nodes()
+    nodes.add("Add", nodes.add("Transpose", half(2, 64, 8, 8), perm=[0, 2, 3, 1]), half(2, 8, 8, 64))
     made = text(nodes)
     assert made.count(WRITE) == 1
     assert made.count("p0[") == 8

@@ -117,6 +117,7 @@ static inline void graphopt_begin() {}
 static inline float graphopt_inverse(float x) { return 1 / x; }
 static inline float graphopt_larger(float x, float y) { return std::fmax(x, y); }
 static inline float graphopt_power(float x) { return std::exp2(x); }
+static inline half graphopt_larger_half(half x, half y) { return (half)std::fmax((float)x, (float)y); }
 // Elements of operands in memory, and as floats. Of tf32 the lower bits are not seen.
 struct f16 {
     half bits;
