@@ -2,8 +2,8 @@
 
 `python benchmarks/cuda_convolutions.py build FOLDER [--batch 1 8]` compiles each of them, for which no GPU is needed, and
 `python benchmarks/cuda_convolutions.py measure FOLDER [--batch 1 8]` runs them where there is one, with torch and graphopt-runtime alone.
-Times are those of kernels alone by the profiler, of cuDNN those of its fastest by `torch.backends.cudnn.benchmark`; tensors are moved
-to channels-last form before.
+Times are those of kernels alone by the profiler, of cuDNN those of its fastest by `torch.backends.cudnn.benchmark`; inputs and results of
+both have their channels last. Only where channels are no multiple of eight, as those of images, we move them, which is counted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from cuda_nets import VALUES
 from cuda_peers import compile_model, error, kernels, ours, show
 
 BATCHES = (1, 8)
+
+LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+"""Permutations that bring channels to the end, and back."""
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """Channels of the 3x3 convolutions, blocks, and the stride of the first."""
@@ -48,10 +51,10 @@ class Convolution:
         return self.kernel // 2
 
     def shape(self, batch: int) -> tuple[int, ...]:
-        return (batch, self.channels, self.size, self.size)
+        return (batch, self.size, self.size, self.channels)
 
     def out(self, batch: int) -> tuple[int, ...]:
-        return (batch, self.filters, self.size // self.stride, self.size // self.stride)
+        return (batch, self.size // self.stride, self.size // self.stride, self.filters)
 
     def operations(self, batch: int) -> int:
         """Additions and multiplications."""
@@ -97,10 +100,13 @@ def build(folder: Path, cases: Sequence[tuple[Convolution, int]]) -> None:
             for name, shape in (("x", case.shape(batch)), ("y", case.out(batch)))
         )
         steps: dict[str, Any] = {"strides": [case.stride] * 2, "pads": [case.pad] * 4}
-        node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], **steps)
-        graph = onnx.helper.make_graph(
-            [node], "conv", [x], [y], [onnx.numpy_helper.from_array(case.weights(), "w")]
-        )
+        nodes = [
+            onnx.helper.make_node("Transpose", ["x"], ["first"], perm=FIRST),
+            onnx.helper.make_node("Conv", ["first", "w"], ["result"], **steps),
+            onnx.helper.make_node("Transpose", ["result"], ["y"], perm=LAST),
+        ]
+        weights = onnx.numpy_helper.from_array(case.weights(), "w")
+        graph = onnx.helper.make_graph(nodes, "conv", [x], [y], [weights])
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
         compile_model(model, case.path(folder, batch), "fp32")
 
@@ -111,10 +117,10 @@ def measure_case(case: Convolution, batch: int, folder: Path) -> dict[str, Any]:
     w = torch.from_numpy(case.weights()).cuda()
     y = torch.full(case.out(batch), float("nan"), device="cuda", dtype=torch.float16)
     times = kernels(ours(case.path(folder, batch), [x], y))
-    own = sum(time for name, time in times.items() if "conv" in name)
-    last, filters = (t.to(memory_format=torch.channels_last) for t in (x, w))
-    peer = sum(kernels(lambda: functional.conv2d(last, filters, None, case.stride, case.pad)).values())
-    reference = functional.conv2d(x.double(), w.double(), None, case.stride, case.pad)
+    own = sum(times.values())
+    first, filters = x.permute(FIRST), w.to(memory_format=torch.channels_last)
+    peer = sum(kernels(lambda: functional.conv2d(first, filters, None, case.stride, case.pad)).values())
+    reference = functional.conv2d(first.double(), w.double(), None, case.stride, case.pad).permute(LAST)
     return {
         "channels, pixels, filters, kernel / stride": str(case),
         "batch": batch,

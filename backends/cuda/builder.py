@@ -49,6 +49,7 @@ class DeviceBuilder(KernelBuilder):
         self._team_size = 0
         self._team_shared = 0
         self._meets = False
+        self._cluster = 1
         self._ranges: list[tuple[Any, int]] = []
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
@@ -82,12 +83,13 @@ class DeviceBuilder(KernelBuilder):
     def _grid(self, extent: int, name: str) -> Iterator[Expr]:
         variable = tirx.Var(self._name(name), INDEX)
         self._team, self._team_size, self._team_shared, self._meets = None, 0, 0, False
+        self._cluster = 1
         self._know(variable, extent)
         with self._block() as statements:
             yield variable
         if extent:
             team = (self._team, self._team_size, self._team_shared, self._meets or self._team_size > WARP)
-            self.append(Grid(variable, extent, statements, *team))
+            self.append(Grid(variable, extent, statements, *team, self._cluster))
 
     def team(self, threads: int) -> Expr:
         """Let a whole block of threads run each iteration of the grid around; gives the number of the thread in it."""
@@ -359,6 +361,10 @@ class DeviceBuilder(KernelBuilder):
         """No thread of the team goes on before all have come here, and what they wrote to shared memory can be read."""
         self._meets = True
         self.append(tirx.Evaluate(tirx.op.tvm_storage_sync("shared")))
+
+    def cluster(self, teams: int) -> None:
+        """Let so many neighbouring teams see each other's shared memory; the grid around is a multiple of them."""
+        self._cluster = teams
 
     def exchange(self, value: Expr, distance: int) -> Expr:
         """The value of the thread of the warp whose number differs by one bit, that of `distance`."""

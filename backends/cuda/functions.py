@@ -33,6 +33,9 @@ MOST_ARGUMENTS = 256
 DEFINITIONS = "graphopt.definitions"
 """The attribute with the functions of CUDA C that a kernel calls."""
 
+CLUSTER = "graphopt.cluster"
+"""That with the number of neighbouring blocks that see each other's shared memory."""
+
 
 def device_functions(builder: KernelBuilder) -> list[Function]:
     """A function for every grid of a kernel. What is not a sequence of grids runs on a single thread, in order.
@@ -43,7 +46,7 @@ def device_functions(builder: KernelBuilder) -> list[Function]:
     names = [step for step in builder.steps if isinstance(step, tirx.Bind)]
     grids = [step for step in builder.steps if isinstance(step, Grid)]
     if len(names) + len(grids) == len(builder.steps):
-        return [_function(builder, [*names, *_body(grid)], _launch(grid)) for grid in grids]
+        return [_function(builder, [*names, *_body(grid)], _launch(grid), grid.cluster) for grid in grids]
     if any(grid.team is not None for grid in grids):
         raise Refused("its kernel mixes the work of teams with that of one thread")
     return [_function(builder, [_serial(step) for step in builder.steps], Launch(1, 1))]
@@ -104,7 +107,9 @@ def _serial(step: Any) -> Any:
     return tirx.For(step.variable, zero, extent, tirx.ForKind.SERIAL, _sequence(step.statements))
 
 
-def _function(builder: DeviceBuilder, statements: Sequence[Any], launch: Launch) -> Function:
+def _function(
+    builder: DeviceBuilder, statements: Sequence[Any], launch: Launch, cluster: int = 1
+) -> Function:
     buffers = list(builder.buffers)
     if len(buffers) > MOST_ARGUMENTS:
         raise Refused(f"its kernel reads and writes more than {MOST_ARGUMENTS} tensors")
@@ -114,7 +119,7 @@ def _function(builder: DeviceBuilder, statements: Sequence[Any], launch: Launch)
     ]
     function = tirx.PrimFunc(pointers, _sequence([*views, *statements]), ir.PrimType("void"))
     definitions = json.dumps([inline.definition for inline in builder.functions])
-    function = function.with_attr({"tirx.noalias": True, DEFINITIONS: definitions})
+    function = function.with_attr({"tirx.noalias": True, DEFINITIONS: definitions, CLUSTER: cluster})
     return Function(function, buffers, launch)
 
 

@@ -19,3 +19,5 @@ class Grid:
     shared: int = 0
     is_apart: bool = True
     """Whether threads of a team meet in shared memory or at barriers, so that a block is one team."""
+    cluster: int = 1
+    """Neighbouring blocks that see each other's shared memory."""

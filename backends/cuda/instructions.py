@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphopt.backends.codegen.inline import Inline
-from graphopt.backends.cuda.tensor_elements import Element
+from graphopt.backends.cuda.tensor_elements import Element, Sums
 
 _COPY = """__device__ __forceinline__ void graphopt_copy{bytes}(void *to, const void *from, int exists) {{
   unsigned place = (unsigned)__cvta_generic_to_shared(to);
@@ -114,6 +114,31 @@ _BEGIN = """__device__ __forceinline__ void graphopt_begin() {
 }
 """
 
+_MEET = """__device__ __forceinline__ void graphopt_meet() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+"""
+
+_ADD_UP = """__device__ __forceinline__ void graphopt_add_up{teams}_{sum}({c_type} *own) {{
+  unsigned place = (unsigned)__cvta_generic_to_shared(own), at;
+  {c_type} total[4] = {{0, 0, 0, 0}}, x[{teams}][4];
+#pragma unroll
+  for (int team = 0; team < {teams}; team++) {{
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(place), "r"(team));
+    asm volatile("ld.shared::cluster.v4.{sum} {{%0, %1, %2, %3}}, [%4];"
+                 : "={register}"(x[team][0]), "={register}"(x[team][1]), "={register}"(x[team][2]), "={register}"(x[team][3])
+                 : "r"(at) : "memory");
+  }}
+#pragma unroll
+  for (int team = 0; team < {teams}; team++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) total[i] += x[team][i];
+#pragma unroll
+  for (int i = 0; i < 4; i++) own[i] = total[i];
+}}
+"""
+
 _POWER = """__device__ __forceinline__ float graphopt_power(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -189,8 +214,17 @@ ROUND_BFLOAT16 = Inline("graphopt_round_bf16", _ROUND_BFLOAT16)
 ROUND_TF32 = Inline("graphopt_round_tf32", _ROUND_TF32)
 """`(x)`: the nearest float32 with 11 significant bits, of two the one farther from zero."""
 
+MEET = Inline("graphopt_meet", _MEET)
+"""`()`: no thread of a cluster goes on before all have come here, and what they wrote to shared memory can be read."""
+
 FENCE = Inline("graphopt_fence", _FENCE)
 """`()`: what the thread's copies wrote to shared memory can be read by `wgmma` of others, after a barrier."""
+
+
+def add_up(teams: int, sums: Sums) -> Inline:
+    """`(own)`: four neighbours in shared memory become the sums of those at the same place of all teams of a cluster, in order."""
+    text = _ADD_UP.format(teams=teams, sum=sums.name, c_type=sums.c_type, register=sums.register)
+    return Inline(f"graphopt_add_up{teams}_{sums.name}", text)
 
 
 def pack(element: Element) -> Inline:

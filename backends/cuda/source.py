@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from tvm import ir, tirx
 
 from graphopt.backends.codegen.builder import dtype_of
 from graphopt.backends.codegen.llvm import each_body, keeping_names
-from graphopt.backends.cuda.functions import DEFINITIONS
+from graphopt.backends.cuda.functions import CLUSTER, DEFINITIONS
 from graphopt.backends.cuda.instructions import BEGIN
 
 OVERLAY, ALIGNED_OVERLAY = "extern __shared__ __align__(64)", "extern __shared__ __align__(1024)"
@@ -34,6 +35,8 @@ def cuda_source(functions: Mapping[str, Any], arch: str) -> str:
         module = keeping_names(tirx.transform.LowerIntrin(), module)
         source: str = tvm.get_global_func("target.build.cuda")(module, target).inspect_source()
     source = source.replace(OVERLAY, ALIGNED_OVERLAY)
+    for name, function in functions.items():
+        source = _in_clusters(source, name, int(function.attrs[CLUSTER]))
     definitions = dict.fromkeys(d for f in functions.values() for d in json.loads(str(f.attrs[DEFINITIONS])))
     if kernels_wait(arch):
         definitions[BEGIN.definition] = None
@@ -57,6 +60,14 @@ def _device(symbol: str, function: Any, target: Any) -> Any:
         "tirx.kernel_launch_params": ["blockIdx.x", "threadIdx.x"],
     }
     return function.with_attr(facts)
+
+
+def _in_clusters(source: str, name: str, blocks: int) -> str:
+    """The text, where so many neighbouring blocks of a kernel form a cluster."""
+    if blocks == 1:
+        return source
+    bounds = rf"(__launch_bounds__\(\d+\)) {name}\("
+    return re.sub(bounds, rf"\1 __cluster_dims__({blocks}, 1, 1) {name}(", source)
 
 
 def _larger(extreme: Any, mutator: Any) -> Any:

@@ -18,7 +18,7 @@ from tvm import tirx
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, const
 from graphopt.backends.cuda.builder import DeviceBuilder, element_size
-from graphopt.backends.cuda.channels import block_of_result, channels_last
+from graphopt.backends.cuda.channels import block_of_result, channels_last, place_of_transposed
 from graphopt.backends.cuda.depthwise import emit_depthwise
 from graphopt.backends.cuda.tensor_elements import Element, element_of, widened
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
@@ -87,8 +87,9 @@ class _Lowered:
         bias = None if bias is None else ctx.strided(bias)
         block = block_of_result(ctx, following(ctx, self.node), geometry.groups * geometry.filters)
         after = epilogue(ctx, self.node, block)
-        out = ctx.result(after.value, after.shape, after.result.dtype, block)
-        return after, storage_of(out), bias
+        dtype = after.result.dtype
+        out = place_of_transposed(ctx, after.value, after.shape, dtype)
+        return after, storage_of(out or ctx.result(after.value, after.shape, dtype, block)), bias
 
     def _store(
         self,

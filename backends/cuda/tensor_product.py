@@ -18,7 +18,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents, inside
-from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
+from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, MEET, add_up, await_copies
 from graphopt.backends.cuda.parts import Store, in_parts
 from graphopt.backends.cuda.tensor_elements import CHUNKS, Element
 from graphopt.backends.cuda.tensor_tiles import PADDING, TensorTile
@@ -32,6 +32,9 @@ AT_A_TIME = 8
 
 LONGEST = 8
 """Results of a run."""
+
+TOGETHER = 4
+"""Sums that come from another team's shared memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class TensorProduct:
 
     def emit(self, k: KernelBuilder) -> None:
         assert isinstance(k, DeviceBuilder)
-        if self.parts == 1:
+        if self.parts == 1 or self.in_cluster:
             self._tiles(k)
             return
         sums = self.partial(self.parts * self.extents.results)
@@ -77,16 +80,25 @@ class TensorProduct:
             lambda store: replace(self, store=store, by_rows=True)._tiles(k),
         )
 
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the teams of all parts of a tile form a cluster, and add up their sums without another kernel."""
+        return self.tile.is_clustered(self.parts)
+
     def _tiles(self, k: DeviceBuilder) -> None:
-        extents, tile = self.extents, self.tile
-        counts = [
-            extents.batch * self.parts,
-            -(-extents.rows // tile.rows),
-            -(-extents.columns // tile.columns),
-        ]
+        extents, tile, parts = self.extents, self.tile, self.parts
+        tiles = [-(-extents.rows // tile.rows), -(-extents.columns // tile.columns)]
+        counts = [extents.batch, *tiles, parts] if self.in_cluster else [extents.batch * parts, *tiles]
         with k.loop(math.prod(counts), "independent", "tile") as number:
-            which, row, column = (k.bind(i) for i in split_index(number, counts))
-            _Team(self, k, which, k.bind(row * tile.rows), k.bind(column * tile.columns)).run()
+            first, row, column, *last = (k.bind(i) for i in split_index(number, counts))
+            batch, part = first, 0
+            if self.in_cluster:
+                part = last[0]
+                k.cluster(parts)
+            elif parts > 1:
+                batch, part = k.bind(tirx.op.floordiv(first, parts)), k.bind(tirx.op.floormod(first, parts))
+            place = k.bind(row * tile.rows), k.bind(column * tile.columns)
+            _Team(self, k, first, batch, part, *place).run()
 
 
 @dataclass(frozen=True)
@@ -94,8 +106,8 @@ class _Copier:
     """The chunks of an operand that one thread copies in every step: of `count` rows in shared memory, `distance` apart."""
 
     operand: Operand
-    states: list[tuple[Any, Expr | None]]
-    """What is prepared for each of them, and whether it exists."""
+    states: list[tuple[Any, Expr | None, Expr | None]]
+    """What is prepared for each of them, whether it exists, and whether there is room for it: None where that is always so."""
     target: Expr
     """Where in a stage the first one goes."""
     distance: int
@@ -107,16 +119,23 @@ class _Team:
     """The work of one team: a tile of the result from `row` and `column`, over one part of the depth."""
 
     def __init__(
-        self, product: TensorProduct, k: DeviceBuilder, which: Expr, row: Expr, column: Expr
+        self,
+        product: TensorProduct,
+        k: DeviceBuilder,
+        which: Expr,
+        batch: Expr,
+        part: Expr,
+        row: Expr,
+        column: Expr,
     ) -> None:
         self.product, self.k, self.which, self.row, self.column = product, k, which, row, column
+        self.batch, self.part = batch, part
         self.tile, self.element = product.tile, product.element
         tile, step = product.tile, product.element.step
         self.thread = k.team(tile.threads)
         parts, steps = product.parts, -(-product.extents.depth // step)
         self.steps = -(-steps // parts)
-        self.batch = which if parts == 1 else k.bind(tirx.op.floordiv(which, parts))
-        self.first = 0 if parts == 1 else k.bind(tirx.op.floormod(which, parts) * (self.steps * step))
+        self.first = 0 if parts == 1 else k.bind(part * (self.steps * step))
         self.stage_size = (tile.rows + tile.columns) * step
         self.memory = k.overlay(tile.stages * self.stage_size, self.element.dtype)
         layout = Layout(
@@ -158,7 +177,8 @@ class _Team:
         states = []
         for number in range(-(-count // rows)):
             place = k.bind(start + own + number * rows)
-            states.append((operand.prepare(k, self.batch, place), inside([(place, extent, count)])))
+            fits = own + number * rows < count if (number + 1) * rows > count else None
+            states.append((operand.prepare(k, self.batch, place), inside([(place, extent, count)]), fits))
         swizzled = tirx.op.bitwise_xor(chunk, tirx.op.bitwise_and(own, const(CHUNKS - 1, "int32")))
         return _Copier(
             operand,
@@ -176,7 +196,7 @@ class _Team:
         own = k.bind(tirx.op.truncdiv(self.thread, across))
         chunk = k.bind(tirx.op.truncmod(self.thread, across))
         place = k.bind(start + chunk * size)
-        state = (operand.prepare(k, self.batch, place), inside([(place, extent, count)]))
+        state = (operand.prepare(k, self.batch, place), inside([(place, extent, count)]), None)
         block, inner = tirx.op.truncdiv(chunk, CHUNKS), tirx.op.truncmod(chunk, CHUNKS)
         swizzled = tirx.op.bitwise_xor(inner, tirx.op.bitwise_and(own, const(CHUNKS - 1, "int32")))
         target = k.bind(base + block * (step * step) + own * step + swizzled * size)
@@ -184,26 +204,26 @@ class _Team:
 
     def _copy(self, step: Expr, stage: Expr) -> None:
         """Ask for the chunks of a step; none exist after the last one."""
-        k, tile = self.k, self.tile
+        k = self.k
         start = k.bind(stage * self.stage_size)
         with k.when(step < self.steps):
             for copier in self.copiers:
                 self._copy_operand(copier, k.bind(copier.along + step * self.element.step), start)
         k.invoke(COMMIT)
-        assert tile.ahead >= 1
 
     def _copy_operand(self, copier: _Copier, depth: Expr, start: Expr) -> None:
         k, extent = self.k, self.product.extents.depth
         step = self.element.step
         rows = copier.distance // step
-        for number, (state, has_place) in enumerate(copier.states):
+        for number, (state, has_place, fits) in enumerate(copier.states):
             at = depth if copier.operand.along_depth else k.bind(depth + number * rows)
             has_depth = inside([(at, extent, step * self.product.parts * self.steps)])
             address, has_chunk = copier.operand.chunk(k, state, at)
             tests = [test for test in (has_place, has_depth, has_chunk) if test is not None]
             exists = tirx.Cast("int32", tirx.op.all(*tests)) if tests else const(1, "int32")
             target = self.memory[start + copier.target + number * copier.distance]
-            k.invoke(COPY, tirx.op.address_of(target), address, exists)
+            with k.when(True if fits is None else fits):
+                k.invoke(COPY, tirx.op.address_of(target), address, exists)
 
     def _store(self) -> None:
         """Sums to shared memory as the warps have them, and from there to where they belong."""
@@ -213,29 +233,53 @@ class _Team:
         k.wait()
         for row, column, value in self.units.results():
             k.assign(sums, row * width + column, value)
-        k.wait()
+        if self.product.in_cluster:
+            self._add_up(sums, width)
+        else:
+            k.wait()
         run = self._run(sums, width)
-        count = tile.rows * tile.columns // tile.threads // run
-        some = count if count * run <= FEW else max(AT_A_TIME // run, 1)
+        runs = self._rows * tile.columns // run
+        count = -(-runs // tile.threads)
+        some = count if count * run <= FEW else math.gcd(count, max(AT_A_TIME // run, 1))
         with k.loop(count // some, "serial", "round") as number, k.loop(some, "unroll", "result") as i:
             at = k.bind((number * some + i) * tile.threads + self.thread)
-            with k.lanes(run) as lane:
+            with k.when(at < runs if runs % tile.threads else True), k.lanes(run) as lane:
                 self._store_one(sums, width, at * run + lane if run > 1 else at)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the tile that the team stores."""
+        return self.tile.rows // self.product.parts if self.product.in_cluster else self.tile.rows
+
+    def _add_up(self, sums: Local, width: int) -> None:
+        """The sums of all teams of the cluster, of the rows that this one stores, in the order of parts."""
+        k, tile = self.k, self.tile
+        across = tile.columns // TOGETHER
+        count = self._rows * across
+        k.invoke(MEET)
+        for number in range(-(-count // tile.threads)):
+            at = k.bind(number * tile.threads + self.thread)
+            row = self.part * self._rows + tirx.op.truncdiv(at, across)
+            place = row * width + tirx.op.truncmod(at, across) * TOGETHER
+            with k.when(at < count if (number + 1) * tile.threads > count else True):
+                own = tirx.op.address_of(sums[place])
+                k.invoke(add_up(self.product.parts, self.element.sums), own)
+        k.invoke(MEET)
 
     def _run(self, sums: Local, width: int) -> int:
         """Neighbouring results that a thread finishes together."""
-        tile = self.tile
-        least = tile.threads * (tile.rows * tile.columns // tile.threads // LONGEST)
-        return self.k.widest(
-            tile.rows * tile.columns, lambda position: self._store_one(sums, width, position), least, False
-        )
+        results = self._rows * self.tile.columns
+        least = self.tile.threads * (results // self.tile.threads // LONGEST)
+        return self.k.widest(results, lambda position: self._store_one(sums, width, position), least, False)
 
     def _store_one(self, sums: Local, width: int, position: Expr) -> None:
         k, tile, product, extents = self.k, self.tile, self.product, self.product.extents
-        fast = tile.columns if product.by_rows else tile.rows
+        fast = tile.columns if product.by_rows else self._rows
         outer = k.bind(tirx.op.truncdiv(position, fast))
         inner = k.bind(tirx.op.truncmod(position, fast))
         y, x = (outer, inner) if product.by_rows else (inner, outer)
+        if product.in_cluster:
+            y = k.bind(y + self.part * self._rows)
         row, column = k.bind(self.row + y), k.bind(self.column + x)
         exists = inside([(row, extents.rows, tile.rows), (column, extents.columns, tile.columns)])
         with k.when(True if exists is None else exists):

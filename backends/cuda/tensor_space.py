@@ -22,7 +22,7 @@ from graphopt.backends.cuda.tensor_tiles import (
 from graphopt.backends.kernels.core import Core
 
 GROUPS_OF_ROWS = (64, 128, 192, 256)
-COLUMNS = (32, 64, 96, 128, 192, 256)
+COLUMNS = (32, 48, 64, 80, 96, 128, 144, 192, 256)
 """Of tiles of groups of warps."""
 
 WARP_TILES = ((16, 32), (32, 32), (64, 32), (32, 64), (64, 64))
@@ -108,11 +108,11 @@ def _with_stages(chip: Chip, tile: TensorTile, along_depth: bool) -> Iterator[Te
 
 
 def is_valid(chip: Chip, tile: TensorTile, along_depth: bool) -> bool:
-    """Whether threads share copies out evenly, and sums fit into registers."""
+    """Whether threads share copies out, those of rows and of columns that are neighbours evenly, and sums fit into registers."""
     rows = tile.threads // CHUNKS
     if tile.shared > chip.shared or tile.threads * tile.registers > chip.registers or tile.rows % rows:
         return False
-    return tile.columns % rows == 0 if along_depth else _has_blocks(tile)
+    return along_depth or _has_blocks(tile)
 
 
 def _has_blocks(tile: TensorTile) -> bool:

@@ -25,7 +25,9 @@ FLAGS = (
     *("-march=native", "-ffp-contract=fast", "-fno-strict-aliasing", f"-I{HERE}"),
 )
 """Products and sums become multiply-adds, as nvcc makes them: sigmoid near zero depends on it."""
-KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{")
+KERNEL = re.compile(
+    r"__global__ void (?:__launch_bounds__\(\d+\) )?(?:__cluster_dims__\((\d), 1, 1\) )?(\w+)\(([^)]*)\) \{"
+)
 OVERLAY = re.compile(r"extern __shared__ __align__\(1024\) ([\w ]+?) (\w+)\[\];")
 FIRST_OF_TVM = "#if"
 """With which what TVM prints begins."""
@@ -73,8 +75,8 @@ def images(sources: Sequence[str], arch: str) -> list[bytes]:
 
 def _image(source: str) -> bytes:
     counts = "".join(
-        f'extern "C" int {name}_parameters = {parameters.count("*")};\n'
-        for name, parameters in KERNEL.findall(source)
+        f'extern "C" {{ int {name}_parameters = {parameters.count("*")}; unsigned {name}_cluster = {cluster or 1}; }}\n'
+        for cluster, name, parameters in KERNEL.findall(source)
     )
     with tempfile.TemporaryDirectory() as name:
         text, library = Path(name) / "kernels.cpp", Path(name) / "kernels.so"

@@ -41,7 +41,8 @@ def kernels(nodes: Nodes) -> list[tuple[str, bool]]:
 
 
 WIDE_GROUPS = tuple(
-    TensorTile(*sides, 3) for sides in ((64, 96), (128, 192), (192, 96), (192, 192), (256, 64), (64, 256))
+    TensorTile(*sides, 3)
+    for sides in ((64, 48), (64, 96), (128, 80), (128, 192), (192, 96), (192, 256), (256, 64), (64, 256))
 )
 FEW_ROWS = tuple(
     TensorTile(*sides) for sides in ((16, 64, 8, 16, 32), (32, 32, 2, 16, 32), (32, 128, 5, 32, 64))
@@ -75,6 +76,25 @@ def test_convolutions_by_every_tile(
         tiles.append((tile, i % 2 + 1))
         nodes.add("Conv", halves(1, 11, 9, 7 + i), fixed(halves(24, 11, 3, 3)), pads=[1, 0, 1, 2])
     nodes.check(gpu)
+
+
+CLUSTERS = [(TensorTile(64, 32, 8), 8), (TensorTile(128, 96, 4), 4), (TensorTile(64, 64, 4), 2)]
+"""Tiles of which each team stores less than, as much as, and more than one run a thread."""
+
+
+def test_teams_of_a_cluster_add_up_their_parts(gpu: Target, tiles: list[tuple[TensorTile, int]]) -> None:
+    """Of products, of several too, and of convolutions whose results lie channel by channel or pixel by pixel."""
+    nodes = Nodes()
+    for i, tile in enumerate(CLUSTERS):
+        tiles += [tile] * 4
+        nodes.add("MatMul", halves(70 + i, 520), fixed(halves(520, 51)))
+        nodes.add("MatMul", halves(2, 70, 512), fixed(halves(512, 64)))
+        x = nodes.add("Conv", halves(2, 64, 9, 7 + i), fixed(halves(24, 64, 3, 3)), pads=[1, 0, 1, 2])
+        nodes.add("Conv", x, fixed(halves(64, 24, 5, 5)), pads=[2, 2, 2, 2])
+    assert sum(name != "copy" for name, _ in kernels(nodes)) == 4 * len(CLUSTERS)
+    tiles += [tile for tile in CLUSTERS for _ in range(4)]
+    nodes.check(gpu)
+    assert not tiles
 
 
 def test_columns_that_are_neighbours(gpu: Target) -> None:
@@ -116,6 +136,53 @@ def test_convolutions(gpu: Target) -> None:
     nodes.add("Conv", halves(1, 128, 2), fixed(halves(64, 128, 3)), pads=[1, 1], strides=[2])
     nodes.add("Conv", halves(1, 64, 1), fixed(halves(64, 64, 1)), pads=[1, 1])
     assert ("conv", False) not in kernels(nodes)
+    nodes.check(gpu)
+
+
+LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+"""Permutations that bring channels to the end, and back."""
+
+
+def test_channels_that_come_last_are_read_and_stored_as_they_lie(gpu: Target) -> None:
+    """As those of models from frameworks that have them there, with elementwise operators behind the convolution."""
+    nodes = Nodes()
+    x = nodes.add("Transpose", halves(2, 7, 9, 16), perm=FIRST)
+    x = nodes.add("Conv", x, fixed(halves(24, 16, 3, 3)), fixed(halves(24)), pads=[1, 1, 1, 1])
+    nodes.add("Transpose", nodes.add("Relu", x), perm=LAST)
+    x = nodes.add("Slice", halves(1, 5, 6, 48), *map(fixed, map(np.array, ([16], [40], [3]))))
+    x = nodes.add("Conv", nodes.add("Transpose", x, perm=FIRST), fixed(halves(8, 24, 1, 1)))
+    nodes.add("Transpose", x, perm=LAST)
+    assert kernels(nodes) == [("conv", True)] * 2
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "perm", "names"),
+    [
+        (12, 16, LAST, ["copy", "conv"]),
+        (16, 12, LAST, ["conv", "copy"]),
+        (16, 16, [0, 3, 2, 1], ["conv", "pointwise"]),
+    ],
+    ids=["odd channels", "odd filters", "another permutation"],
+)
+def test_other_channels_that_come_last_are_copied(
+    gpu: Target, channels: int, filters: int, perm: list[int], names: list[str]
+) -> None:
+    nodes = Nodes()
+    x = nodes.add("Transpose", halves(1, 6, 5, channels), perm=FIRST)
+    x = nodes.add("Conv", x, fixed(halves(filters, channels, 3, 3)))
+    nodes.add("Transpose", x, perm=perm)
+    assert [name for name, _ in kernels(nodes)] == names
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize("follower", ["Transpose", "Relu"])
+def test_channels_that_two_operators_read_are_not_stored_for_one_of_them(gpu: Target, follower: str) -> None:
+    nodes = Nodes()
+    x = nodes.add("Conv", halves(1, 16, 6, 5), fixed(halves(16, 16, 3, 3)))
+    nodes.add("Transpose", x, perm=LAST)
+    nodes.add(follower, x)
+    assert len(kernels(nodes)) > 2
     nodes.check(gpu)
 
 

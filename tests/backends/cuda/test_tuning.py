@@ -149,11 +149,11 @@ def _counting(make: Callable[[str], measuring.Child]) -> type[_Counted]:
 
 
 def test_parts_are_measured_with_what_adds_them_up(emulated: None, tmp_path: Path) -> None:
-    workload = tensor_product.workload(Extents(1, 20, 32, 200), 2, along_depth=True)
-    config = {**schedule(32), "parts": 2}
+    workload = tensor_product.workload(Extents(1, 20, 32, 384), 2, along_depth=True)
+    config = {**schedule(32), "parts": 3}
     program = FAMILIES[workload.family].standalone(workload, config, TARGET.core).program
     assert len(program.kernels()) == 2
-    built = build([Candidate(workload, {**config, "parts": p}) for p in (1, 2)], TARGET, 0, tmp_path / "c.so")
+    built = build([Candidate(workload, {**config, "parts": p}) for p in (1, 3)], TARGET, 0, tmp_path / "c.so")
     with Measurer(1) as measurer:
         assert None not in list(measurer.measure(built, [(1, 1), (2, 1)]))
 

@@ -1,4 +1,4 @@
-"""Schedules of tensor cores: rules choose what they have always chosen, and every candidate is a tile that works."""
+"""Schedules of tensor cores: rules choose what was measured to be good, and every candidate is a tile that works."""
 
 import hashlib
 from random import Random
@@ -18,31 +18,34 @@ from graphopt.backends.tune.search import short
 
 GROUPS = {
     (1, 4096, 4096, 4096): (128, 256, 4, 1),
-    (1, 1024, 1024, 1024): (128, 64, 4, 1),
+    (1, 1024, 1024, 1024): (64, 128, 8, 1),
     (1, 128, 768, 768): (64, 32, 8, 1),
     (1, 128, 3072, 768): (64, 64, 8, 1),
-    (1, 128, 768, 3072): (64, 64, 8, 5),
-    (1, 1024, 768, 768): (128, 64, 4, 1),
-    (1, 1024, 2304, 768): (128, 256, 4, 1),
-    (1, 1024, 768, 3072): (128, 128, 4, 2),
-    (96, 128, 128, 64): (128, 128, 4, 1),
-    (96, 197, 64, 200): (128, 64, 4, 1),
-    (1, 1, 1000, 2048): (64, 64, 8, 8),
+    (1, 128, 768, 3072): (64, 64, 8, 4),
+    (1, 1024, 768, 768): (64, 96, 8, 1),
+    (1, 1024, 2304, 768): (128, 192, 5, 1),
+    (1, 1024, 3072, 768): (128, 192, 5, 1),
+    (1, 1024, 768, 3072): (64, 96, 8, 1),
+    (1, 1576, 768, 3072): (128, 96, 8, 1),
+    (96, 128, 128, 64): (64, 64, 4, 1),
+    (96, 197, 64, 200): (64, 64, 4, 1),
+    (1, 1, 1000, 2048): (64, 64, 8, 7),
     (1, 3136, 64, 576): (64, 32, 8, 1),
-    (1, 3136, 256, 64): (128, 64, 4, 1),
-    (1, 196, 256, 2304): (64, 64, 8, 8),
-    (1, 49, 512, 4608): (64, 32, 8, 8),
-    (1, 392, 512, 4608): (128, 128, 4, 8),
+    (1, 3136, 256, 64): (128, 64, 8, 1),
+    (1, 25088, 64, 576): (64, 64, 4, 1),
+    (1, 196, 256, 2304): (64, 64, 8, 4),
+    (1, 49, 512, 4608): (64, 64, 8, 8),
+    (1, 392, 512, 4608): (64, 128, 8, 4),
     (1, 1568, 1024, 256): (128, 128, 4, 1),
     (1, 7, 9, 8): (64, 32, 8, 1),
 }
-"""Extents of products of halves -> rows, columns, stages and parts that were measured to be good on an H100 (ADR 0027)."""
+"""Extents of products of halves -> rows, columns, stages and parts, most of which were measured to be good on an H100 (ADR 0041)."""
 
 CONVOLUTION = Geometry(1, 2, 16, 24, (Axis(9, 5, 3, 2, 1, 1), Axis(12, 12, 5, 1, 2, 1)))
 
 
 @pytest.mark.parametrize(("extents", "expected"), GROUPS.items(), ids=str)
-def test_rules_choose_what_they_have_always_chosen(
+def test_rules_choose_what_was_measured_to_be_good(
     extents: tuple[int, int, int, int], expected: tuple[int, int, int, int]
 ) -> None:
     workload = tensor_product.workload(Extents(*extents), 2, along_depth=True)
@@ -57,7 +60,7 @@ def test_rules_choose_what_they_have_always_chosen(
         (GPU, True, 2, (TensorTile(64, 64, 4, 32, 32), 6)),
         (GPU_HOPPER, False, 2, (TensorTile(64, 64, 4, 32, 32), 8)),
         (GPU_HOPPER, True, 1, (TensorTile(64, 32, 8), 1)),
-        (GPU_HOPPER, True, 4, (TensorTile(64, 64, 8), 8)),
+        (GPU_HOPPER, True, 4, (TensorTile(64, 96, 8), 8)),
     ],
 )
 def test_they_know_the_chip_and_the_size(
@@ -68,7 +71,7 @@ def test_they_know_the_chip_and_the_size(
 
 
 def test_hundreds_of_choices_have_stayed() -> None:
-    """A digest of what the model of rounds chose before there was anything else to choose from."""
+    """A digest of what the model of rounds chose when its constants were fitted."""
     random, digest = Random(7), hashlib.sha256()
     for _ in range(60):
         batch = random.choice([1, 1, 1, 2, 12, 96])
@@ -77,7 +80,7 @@ def test_hundreds_of_choices_have_stayed() -> None:
             for size in (1, 2, 4):
                 tile, parts = choose_tensor_tile(chip_of(core, along_depth), extents, size)
                 digest.update(f"{' '.join(map(str, vars(tile).values()))} {parts};".encode())
-    assert digest.hexdigest()[:16] == "686211582ea9f8a2"
+    assert digest.hexdigest()[:16] == "fc78a1ae16e1d68d"
 
 
 WORKLOADS = [
@@ -103,9 +106,9 @@ def test_candidates_are_distinct_and_valid_and_make_programs(workload: Workload,
         assert tile.ahead >= 1
         assert parts >= 1
     for _, config in found[:3]:
-        _, parts = tensor_product.tile_of(config)
+        tile, parts = tensor_product.tile_of(config)
         program = family.standalone(workload, config, core).program
-        assert len(program.kernels()) == (1 if parts == 1 else 2)
+        assert len(program.kernels()) == (1 if parts == 1 or tile.is_clustered(parts) else 2)
         assert len(program.outputs) == 1
 
 
@@ -118,8 +121,9 @@ def test_the_space_is_wider_than_the_rules() -> None:
 
 def test_uneven_copies_and_too_many_sums_are_invalid() -> None:
     chip = chip_of(GPU_HOPPER)
-    assert is_valid(chip, TensorTile(128, 96, 4), True)
-    assert not is_valid(chip, TensorTile(192, 64, 3), True)
+    assert is_valid(chip, TensorTile(128, 80, 4), True)
+    assert is_valid(chip, TensorTile(192, 256, 4), True)
+    assert not is_valid(chip, TensorTile(256, 192, 3), True)
     assert not is_valid(chip, TensorTile(256, 256, 3), True)
     assert not is_valid(chip, TensorTile(128, 256, 8), True)
     assert not is_valid(chip, TensorTile(64, 32, 4, 32, 32), False)

@@ -23,7 +23,7 @@ struct dimensions {
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600 };
 enum { SHARED_UNASKED = 48 << 10, MOST_SHARED = 227 << 10 };
-enum { WARP = 32, MOST_THREADS = 1024, STACK = 64 << 10, MOST_PARAMETERS = 32 };
+enum { WARP = 32, MOST_THREADS = 1024, MOST_CLUSTER = 8, STACK = 64 << 10, MOST_PARAMETERS = 32 };
 
 static size_t memory_of_children() {
     const char *given = getenv("GRAPHOPT_EMULATED_MEMORY");
@@ -41,9 +41,12 @@ static std::map<uintptr_t, allocation> allocations;
 
 extern "C" {
 dimensions emulated_thread, emulated_block;
-static uint64_t exchanged[MOST_THREADS];
-alignas(1024) char emulated_shared[MOST_SHARED];
-uint64_t *emulated_exchange(int thread) { return &exchanged[thread]; }
+static uint64_t exchanged[MOST_CLUSTER][MOST_THREADS];
+alignas(1024) static char memories[MOST_CLUSTER][MOST_SHARED];
+static unsigned rank;  // of the running block within its cluster
+char *emulated_shared;
+uint64_t *emulated_exchange(int thread) { return &exchanged[rank][thread]; }
+char *emulated_peer(void *own, int other) { return (char *)own - memories[rank] + memories[other]; }
 size_t emulated_enable(size_t bytes) {
     size_t before = memory;
     return memory = bytes, before;
@@ -51,12 +54,12 @@ size_t emulated_enable(size_t bytes) {
 }
 
 // Fibers: their stacks, and where each waits.
-enum waiting { RUNNABLE, AT_WARP_BARRIER, AT_BLOCK_BARRIER, FINISHED };
+enum waiting { RUNNABLE, AT_WARP_BARRIER, AT_BLOCK_BARRIER, AT_CLUSTER_BARRIER, FINISHED };
 
 struct function {
     void (*code)();
     int parameters;
-    unsigned most_shared;
+    unsigned most_shared, cluster;
 };
 
 struct launch {
@@ -66,9 +69,10 @@ struct launch {
 };
 
 static void *scheduler;
-static void *fibers[MOST_THREADS];
-static char *stacks[MOST_THREADS];
-static waiting states[MOST_THREADS];
+static void *fibers[MOST_CLUSTER * MOST_THREADS];
+static char *stacks[MOST_CLUSTER * MOST_THREADS];
+static waiting states[MOST_CLUSTER * MOST_THREADS];
+static unsigned running;
 static const launch *current;
 
 // Saves the callee's registers on the stack at *from, and goes on with those at `to`.
@@ -108,12 +112,11 @@ static void call(const launch &one) {
 }
 
 static void wait_in(waiting state) {
-    unsigned thread = emulated_thread.x;
-    states[thread] = state;
-    switch_stack(&fibers[thread], scheduler);
+    states[running] = state;
+    switch_stack(&fibers[running], scheduler);
 }
 
-extern "C" void emulated_barrier(int whole_block) { wait_in(whole_block ? AT_BLOCK_BARRIER : AT_WARP_BARRIER); }
+extern "C" void emulated_barrier(int which) { wait_in((waiting)(AT_WARP_BARRIER + which)); }
 
 static void begin() {
     call(*current);
@@ -138,32 +141,46 @@ static void release(unsigned first, unsigned last, waiting barrier) {
         if (states[i] == barrier) states[i] = RUNNABLE;
 }
 
-static int run_block(unsigned threads) {
-    for (unsigned i = 0; i < threads; i++) prepare(i);
+static void go_on(unsigned fiber, unsigned first_block, unsigned threads) {
+    running = fiber;
+    rank = fiber / threads;
+    emulated_thread.x = fiber % threads;
+    emulated_block.x = first_block + rank;
+    emulated_shared = memories[rank];
+    switch_stack(&scheduler, fibers[fiber]);
+}
+
+// Blocks that see each other's shared memory.
+static int run_cluster(unsigned first_block, unsigned blocks, unsigned threads) {
+    unsigned all = blocks * threads;
+    for (unsigned i = 0; i < all; i++) prepare(i);
     for (;;) {
         int progress = 0, finished = 1;
-        for (unsigned i = 0; i < threads; i++) {
+        for (unsigned i = 0; i < all; i++) {
             if (states[i] == RUNNABLE) {
-                emulated_thread.x = i;
-                switch_stack(&scheduler, fibers[i]);
+                go_on(i, first_block, threads);
                 progress = 1;
             }
             finished &= states[i] == FINISHED;
         }
         if (finished) return OK;
         if (!progress) return INVALID;
-        for (unsigned i = 0; i < threads; i += WARP) release(i, i + WARP < threads ? i + WARP : threads, AT_WARP_BARRIER);
-        release(0, threads, AT_BLOCK_BARRIER);
+        for (unsigned block = 0; block < all; block += threads) {
+            for (unsigned i = 0; i < threads; i += WARP)
+                release(block + i, block + (i + WARP < threads ? i + WARP : threads), AT_WARP_BARRIER);
+            release(block, block + threads, AT_BLOCK_BARRIER);
+        }
+        release(0, all, AT_CLUSTER_BARRIER);
     }
 }
 
 static int run(const launch &one) {
     holding guard(lock);
     current = &one;
-    for (unsigned block = 0; block < one.blocks; block++) {
-        emulated_block.x = block;
-        memset(emulated_shared, 0xFF, one.shared);
-        if (int error = run_block(one.threads)) return error;
+    unsigned together = one.kernel->cluster;
+    for (unsigned block = 0; block < one.blocks; block += together) {
+        for (unsigned i = 0; i < together; i++) memset(memories[i], 0xFF, one.shared);
+        if (int error = run_cluster(block, together, one.threads)) return error;
     }
     return OK;
 }
@@ -273,7 +290,8 @@ int cuModuleGetFunction(void **found, void *module, const char *name) {
     void *code = dlsym(module, name);
     auto *parameters = (int *)dlsym(module, (std::string(name) + "_parameters").c_str());
     if (code == nullptr || parameters == nullptr || *parameters > MOST_PARAMETERS) return NOT_FOUND;
-    *found = new function{(void (*)())code, *parameters, SHARED_UNASKED};
+    auto *cluster = (unsigned *)dlsym(module, (std::string(name) + "_cluster").c_str());
+    *found = new function{(void (*)())code, *parameters, SHARED_UNASKED, cluster == nullptr ? 1 : *cluster};
     return OK;
 }
 
@@ -413,7 +431,9 @@ int emulated_graphs_launched() { return graphs_launched; }
 int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned shared,
                    void *on, void **arguments, void **) {
     launch one{(function *)kernel, blocks, threads, shared, {}};
-    if (blocks == 0 || threads == 0 || threads > MOST_THREADS || shared > one.kernel->most_shared) return INVALID;
+    if (blocks == 0 || threads == 0 || threads > MOST_THREADS || shared > one.kernel->most_shared ||
+        blocks % one.kernel->cluster != 0)
+        return INVALID;
     for (int i = 0; i < one.kernel->parameters; i++) one.arguments.push_back(*(void **)arguments[i]);
     if (!stream_of(on)->is_capturing) return ask(on, [one] { return run(one); });
     return stream_of(on)->captured.push_back(one), OK;

@@ -11,14 +11,16 @@ struct dimensions {
 };
 
 extern "C" dimensions emulated_thread, emulated_block;
-extern "C" char emulated_shared[];
-extern "C" void emulated_barrier(int whole_block);
+extern "C" char *emulated_shared;
+extern "C" void emulated_barrier(int which);  // 0: of a warp, 1: of a block, 2: of a cluster
+extern "C" char *emulated_peer(void *own, int other);
 extern "C" uint64_t *emulated_exchange(int thread);
 
 #define __global__
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
+#define __cluster_dims__(x, y, z)
 #define __shared__ static
 #define threadIdx emulated_thread
 #define blockIdx emulated_block
@@ -100,6 +102,17 @@ static inline void graphopt_await4() {}
 static inline void graphopt_await5() {}
 static inline void graphopt_await6() {}
 static inline void graphopt_fence() {}
+static inline void graphopt_meet() { emulated_barrier(2); }
+template <typename T> void add_up(int teams, T *own) {
+    T total[4] = {};
+    for (int team = 0; team < teams; team++)
+        for (int i = 0; i < 4; i++) total[i] += ((T *)emulated_peer(own, team))[i];
+    std::memcpy(own, total, sizeof total);
+}
+#define CLUSTER(teams)                                                                        \
+    static inline void graphopt_add_up##teams##_f32(float *own) { add_up<float>(teams, own); } \
+    static inline void graphopt_add_up##teams##_s32(int *own) { add_up<int>(teams, own); }
+CLUSTER(2) CLUSTER(4) CLUSTER(8)
 static inline void graphopt_begin() {}
 static inline float graphopt_inverse(float x) { return 1 / x; }
 static inline float graphopt_larger(float x, float y) { return std::fmax(x, y); }
@@ -246,6 +259,6 @@ typedef uint8_t u8;
     static inline void graphopt_multiply_##name(sum *c, const unsigned *a, const unsigned *b) {                \
         multiply<name, right>(c, a, b);                                                                        \
     }                                                                                                          \
-    GROUP(32, name, right, sum) GROUP(64, name, right, sum) GROUP(96, name, right, sum)                        \
+    GROUP(32, name, right, sum) GROUP(48, name, right, sum) GROUP(80, name, right, sum) GROUP(144, name, right, sum) GROUP(64, name, right, sum) GROUP(96, name, right, sum)                        \
     GROUP(128, name, right, sum) GROUP(192, name, right, sum) GROUP(256, name, right, sum)
 ELEMENT(f16, f16, float) ELEMENT(bf16, bf16, float) ELEMENT(tf32, tf32, float) ELEMENT(s8, s8, int) ELEMENT(u8, s8, int)
