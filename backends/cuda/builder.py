@@ -48,8 +48,7 @@ class DeviceBuilder(KernelBuilder):
         self._team: Any = None
         self._team_size = 0
         self._team_shared = 0
-        self._meets = False
-        self._cluster = 1
+        self._meets, self._cluster = False, 1
         self._ranges: list[tuple[Any, int]] = []
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
@@ -82,8 +81,7 @@ class DeviceBuilder(KernelBuilder):
     @contextmanager
     def _grid(self, extent: int, name: str) -> Iterator[Expr]:
         variable = tirx.Var(self._name(name), INDEX)
-        self._team, self._team_size, self._team_shared, self._meets = None, 0, 0, False
-        self._cluster = 1
+        self._team, self._team_size, self._team_shared, self._meets, self._cluster = None, 0, 0, False, 1
         self._know(variable, extent)
         with self._block() as statements:
             yield variable
@@ -91,10 +89,15 @@ class DeviceBuilder(KernelBuilder):
             team = (self._team, self._team_size, self._team_shared, self._meets or self._team_size > WARP)
             self.append(Grid(variable, extent, statements, *team, self._cluster))
 
-    def team(self, threads: int) -> Expr:
-        """Let a whole block of threads run each iteration of the grid around; gives the number of the thread in it."""
+    def team(self, threads: int, cluster: int = 1) -> Expr:
+        """Let a whole block of threads run each iteration of the grid around; gives the number of the thread in it. As many
+        neighbouring teams as a `cluster` has see each other's shared memory."""
         if self._team is None:
-            self._team, self._team_size = tirx.Var(self._name("thread"), INDEX), threads
+            self._team, self._team_size, self._cluster = (
+                tirx.Var(self._name("thread"), INDEX),
+                threads,
+                cluster,
+            )
             self._know(self._team, threads)
         assert self._team_size == threads
         return self._team
@@ -361,10 +364,6 @@ class DeviceBuilder(KernelBuilder):
         """No thread of the team goes on before all have come here, and what they wrote to shared memory can be read."""
         self._meets = True
         self.append(tirx.Evaluate(tirx.op.tvm_storage_sync("shared")))
-
-    def cluster(self, teams: int) -> None:
-        """Let so many neighbouring teams see each other's shared memory; the grid around is a multiple of them."""
-        self._cluster = teams
 
     def exchange(self, value: Expr, distance: int) -> Expr:
         """The value of the thread of the warp whose number differs by one bit, that of `distance`."""

@@ -94,7 +94,6 @@ class TensorProduct:
             batch, part = first, 0
             if self.in_cluster:
                 part = last[0]
-                k.cluster(parts)
             elif parts > 1:
                 batch, part = k.bind(tirx.op.floordiv(first, parts)), k.bind(tirx.op.floormod(first, parts))
             place = k.bind(row * tile.rows), k.bind(column * tile.columns)
@@ -132,7 +131,7 @@ class _Team:
         self.batch, self.part = batch, part
         self.tile, self.element = product.tile, product.element
         tile, step = product.tile, product.element.step
-        self.thread = k.team(tile.threads)
+        self.thread = k.team(tile.threads, product.parts if product.in_cluster else 1)
         parts, steps = product.parts, -(-product.extents.depth // step)
         self.steps = -(-steps // parts)
         self.first = 0 if parts == 1 else k.bind(part * (self.steps * step))
