@@ -24,7 +24,7 @@ from graphopt.backends.codegen.builder import (
 from graphopt.backends.codegen.inline import Inline
 from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.accesses import LARGEST, READ, READ_WHERE, WRITE, access_bytes
-from graphopt.backends.cuda.grid import Grid
+from graphopt.backends.cuda.grid import Grid, Team
 from graphopt.backends.cuda.lanes import LaneLocal, Lanes, Unsuited
 
 WARP = 32
@@ -45,10 +45,7 @@ class DeviceBuilder(KernelBuilder):
     def __init__(self, twins: Mapping[Any, Any]) -> None:
         super().__init__()
         self.twins = twins
-        self._team: Any = None
-        self._team_size = 0
-        self._team_shared = 0
-        self._meets, self._cluster = False, 1
+        self._team = Team()
         self._ranges: list[tuple[Any, int]] = []
         self._names: dict[Any, Expr] = {}
         self._lanes: Lanes | None = None
@@ -81,31 +78,30 @@ class DeviceBuilder(KernelBuilder):
     @contextmanager
     def _grid(self, extent: int, name: str) -> Iterator[Expr]:
         variable = tirx.Var(self._name(name), INDEX)
-        self._team, self._team_size, self._team_shared, self._meets, self._cluster = None, 0, 0, False, 1
+        self._team = team = Team()
         self._know(variable, extent)
         with self._block() as statements:
             yield variable
         if extent:
-            team = (self._team, self._team_size, self._team_shared, self._meets or self._team_size > WARP)
-            self.append(Grid(variable, extent, statements, *team, self._cluster))
+            is_apart = team.meets or team.threads > WARP
+            asked = team.variable, team.threads, team.shared, is_apart, team.cluster
+            self.append(Grid(variable, extent, statements, *asked))
 
     def team(self, threads: int, cluster: int = 1) -> Expr:
         """Let a whole block of threads run each iteration of the grid around; gives the number of the thread in it. As many
         neighbouring teams as a `cluster` has see each other's shared memory."""
-        if self._team is None:
-            self._team, self._team_size, self._cluster = (
-                tirx.Var(self._name("thread"), INDEX),
-                threads,
-                cluster,
-            )
-            self._know(self._team, threads)
-        assert self._team_size == threads
-        return self._team
+        team = self._team
+        if team.variable is None:
+            team.variable = tirx.Var(self._name("thread"), INDEX)
+            team.threads, team.cluster = threads, cluster
+            self._know(team.variable, threads)
+        assert team.threads == threads
+        return team.variable
 
     @property
     def team_size(self) -> int:
         """Threads of the team of the grid around; 0 while none was asked for."""
-        return self._team_size
+        return self._team.threads
 
     def _know(self, variable: Any, extent: int) -> None:
         self._ranges.append((variable, extent))
@@ -345,7 +341,7 @@ class DeviceBuilder(KernelBuilder):
 
     def shared(self, size: int, dtype: str) -> Local:
         """Memory of a team, living until the innermost open block ends."""
-        self._meets = True
+        self._team.meets = True
         storage = tirx.decl_buffer((size,), dtype, self._name("shared"), scope="shared")
         self.append(tirx.AllocBuffer(storage, {}))
         return Local(storage, dtype)
@@ -356,13 +352,13 @@ class DeviceBuilder(KernelBuilder):
         Names tell the dtype, as one text must not have two of a name that differ in it."""
         storage = tirx.decl_buffer((size,), dtype, self._name(f"overlay_{dtype}_"), scope="shared.dyn")
         self.append(tirx.AllocBuffer(storage, {}))
-        self._meets = True
-        self._team_shared = max(self._team_shared, size * np.dtype(dtype).itemsize)
+        self._team.meets = True
+        self._team.shared = max(self._team.shared, size * np.dtype(dtype).itemsize)
         return Local(storage, dtype)
 
     def wait(self) -> None:
         """No thread of the team goes on before all have come here, and what they wrote to shared memory can be read."""
-        self._meets = True
+        self._team.meets = True
         self.append(tirx.Evaluate(tirx.op.tvm_storage_sync("shared")))
 
     def exchange(self, value: Expr, distance: int) -> Expr:
