@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, cast, storage_dtype
 from graphopt.backends.codegen.program import Kernel
+from graphopt.backends.cuda.attention_kernel import AttentionKernel
 from graphopt.backends.cuda.attention_scores import Scores
 from graphopt.backends.cuda.attention_tiles import DEPTH, choose_attention_tile
 from graphopt.backends.cuda.float_attention import ACROSS, FloatAttention, choose_rows
@@ -90,13 +91,13 @@ def _lower(ctx: Lowering, node: ir.Node) -> None:
     query, key, value = (_in_chunks(ctx, half_of(operand)) for operand in node.inputs[:OPERANDS])
     element = HALVES[query.dtype]
     tile = choose_attention_tile(ctx.core, _extents(query, key), query.shape[3], value.shape[3])
-    _emit(ctx, node, (query, key, value), partial(TensorAttention, element, tile))
+    _emit(ctx, node, (query, key, value), partial(TensorAttention, element=element, tile=tile))
 
 
 def _lower_float(ctx: Lowering, node: ir.Node) -> None:
     query, key, value = (_in_chunks(ctx, operand) for operand in node.inputs[:OPERANDS])
     rows = choose_rows(_extents(query, key), query.shape[3], value.shape[3])
-    _emit(ctx, node, (query, key, value), partial(FloatAttention, rows))
+    _emit(ctx, node, (query, key, value), partial(FloatAttention, rows=rows))
 
 
 def _extents(query: Tensor, key: Tensor) -> tuple[int, int, int, int]:
@@ -108,7 +109,7 @@ def _emit(
     ctx: Lowering,
     node: ir.Node,
     operands: Sequence[Tensor],
-    make: Callable[..., TensorAttention | FloatAttention],
+    make: Callable[..., AttentionKernel],
 ) -> None:
     """The kernel of an attention, and of the elementwise operators that follow it."""
     query, key, value = operands

@@ -7,22 +7,21 @@ thread needs all of a row.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
+from graphopt.backends.codegen.builder import Expr, Local, const
 from graphopt.backends.cuda.accesses import READ
-from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
+from graphopt.backends.cuda.attention_kernel import AttentionKernel
+from graphopt.backends.cuda.attention_scores import added, folded, inverse, larger
 from graphopt.backends.cuda.attention_tiles import MULTIPROCESSORS
 from graphopt.backends.cuda.attention_units import pointer, zeros
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.instructions import COMMIT, COPY, await_copies
 from graphopt.backends.cuda.tensor_tiles import AMPERE, FLOAT
-from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
 ACROSS, DOWN = 16, 8
@@ -71,40 +70,17 @@ def areas(rows: int, size: int, value_size: int, step: int = ACROSS * MOST_KEYS)
 
 
 @dataclass(frozen=True)
-class FloatAttention:
-    """Emits the kernel of `query [batch, heads, queries, size]`, `key` and `value [batch, heads, keys, value_size]`, with `rows` queries
-    of a thread.
-
-    `store` takes results at an index `[batch, head, query, element]`.
-    """
+class FloatAttention(AttentionKernel):
+    """Attention of float32, with `rows` queries of a thread."""
 
     rows: int
-    query: Storage
-    key: Storage
-    value: Storage
-    scores: Scores
-    size: int
-    value_size: int
-    group: int
-    """Neighbouring heads of queries that share one of keys and values."""
-    store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Batch, heads, queries, keys."""
-        return self.scores.shape
+    def team_queries(self) -> int:
+        return DOWN * self.rows
 
-    def emit(self, k: KernelBuilder) -> None:
-        assert isinstance(k, DeviceBuilder)
-        batch, heads, queries, _ = self.shape
-        counts = [batch, heads, -(-queries // (DOWN * self.rows))]
-        with k.loop(math.prod(counts), "independent", "team") as number:
-            n, head, first = (k.bind(i) for i in split_index(number, counts))
-            _Team(self, k, n, head, k.bind(first * (DOWN * self.rows))).attend()
-
-    @property
-    def macs(self) -> int:
-        return math.prod(self.shape) * (self.size + self.value_size)
+    def attend(self, k: DeviceBuilder, n: Expr, head: Expr, first: Expr) -> None:
+        _Team(self, k, n, head, first).attend()
 
 
 class _Team:

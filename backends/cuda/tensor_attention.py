@@ -7,21 +7,19 @@ arXiv:2307.08691). Warps that share the keys of a query add up what they have in
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 
-from graphopt.backends.codegen.builder import Expr, KernelBuilder, Local, const
-from graphopt.backends.cuda.attention_scores import Scores, added, folded, inverse, larger
+from graphopt.backends.codegen.builder import Expr, Local, const
+from graphopt.backends.cuda.attention_kernel import AttentionKernel
+from graphopt.backends.cuda.attention_scores import added, folded, inverse, larger
 from graphopt.backends.cuda.attention_tiles import COLUMNS, ROW, ROWS, AttentionTile, blocks_of
 from graphopt.backends.cuda.attention_units import AttentionUnits, Groups, Operands, Warps, zeros
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.instructions import COMMIT, COPY, FENCE, await_copies
 from graphopt.backends.cuda.tensor_elements import CHUNKS, Element
 from graphopt.backends.cuda.tensor_tiles import PADDING
-from graphopt.backends.kernels.window import split_index
 from graphopt.backends.tensor import Storage
 
 CHUNK = 8
@@ -34,41 +32,18 @@ LONGEST = 8
 
 
 @dataclass(frozen=True)
-class TensorAttention:
-    """Emits the kernel of `query [batch, heads, queries, size]`, `key` and `value [batch, heads, keys, value_size]`.
-
-    `store` takes results at an index `[batch, head, query, element]`.
-    """
+class TensorAttention(AttentionKernel):
+    """Attention of halves, whose elements have two bytes."""
 
     element: Element
-    """Of two bytes."""
     tile: AttentionTile
-    query: Storage
-    key: Storage
-    value: Storage
-    scores: Scores
-    size: int
-    value_size: int
-    group: int
-    """Neighbouring heads of queries that share one of keys and values."""
-    store: Callable[[KernelBuilder, Sequence[Expr], Expr], None]
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Batch, heads, queries, keys."""
-        return self.scores.shape
+    def team_queries(self) -> int:
+        return self.tile.rows
 
-    def emit(self, k: KernelBuilder) -> None:
-        assert isinstance(k, DeviceBuilder)
-        batch, heads, queries, _ = self.shape
-        counts = [batch, heads, -(-queries // self.tile.rows)]
-        with k.loop(math.prod(counts), "independent", "team") as number:
-            n, head, first = (k.bind(i) for i in split_index(number, counts))
-            _Team(self, k, n, head, k.bind(first * self.tile.rows)).run()
-
-    @property
-    def macs(self) -> int:
-        return math.prod(self.shape) * (self.size + self.value_size)
+    def attend(self, k: DeviceBuilder, n: Expr, head: Expr, first: Expr) -> None:
+        _Team(self, k, n, head, first).run()
 
 
 class _Team:
