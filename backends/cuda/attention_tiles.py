@@ -16,6 +16,7 @@ ROW = 64
 """Halves of a row in shared memory."""
 
 MULTIPROCESSORS = 132
+"""Of an H100; fewer on other chips, where some rounds are not full."""
 
 MOST_SCORES = 272
 """Keys of a step, and elements of a value, that a thread of a group has registers for."""

@@ -48,7 +48,7 @@ class Part:
     """Whether neighbours in memory are neighbours in depth."""
 
 
-class Staged(ABC):
+class StagedOperand(ABC):
     """An operand in shared memory: of each step rows of one depth each, with zeros beyond its ends."""
 
     ahead = 1
@@ -105,7 +105,7 @@ class Staged(ABC):
         return self.k.widest(self.part.size * self.steps.depth, bring, self.steps.threads)
 
 
-class Copied(Staged):
+class Copied(StagedOperand):
     """Copies that are under way while steps before are multiplied. Neighbours in depth are copied one by one, as they are none in
     shared memory."""
 
@@ -130,7 +130,7 @@ class Copied(Staged):
         """It goes there by itself."""
 
 
-class Fetched(Staged):
+class Fetched(StagedOperand):
     """Registers, from the one step to the next."""
 
     def __init__(self, k: DeviceBuilder, part: Part, steps: Steps, thread: Expr, dtype: str) -> None:
@@ -156,7 +156,7 @@ class Fetched(Staged):
             k.assign(self.memory, self._position(stage, at, place), self.registers[load])
 
 
-def stage_operand(k: DeviceBuilder, part: Part, steps: Steps, thread: Expr, dtype: str) -> Staged:
+def stage_operand(k: DeviceBuilder, part: Part, steps: Steps, thread: Expr, dtype: str) -> StagedOperand:
     """The operand, copied where that is possible."""
     place, depth = k.variable("place", part.extent), k.variable("depth", steps.extent)
     with k.aside():

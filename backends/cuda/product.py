@@ -20,7 +20,7 @@ from graphopt.backends.codegen.program import Buffer
 from graphopt.backends.cuda.builder import WARP, DeviceBuilder
 from graphopt.backends.cuda.extents import Extents, inside
 from graphopt.backends.cuda.instructions import COMMIT, await_copies
-from graphopt.backends.cuda.operands import Element, Part, Staged, Steps, stage_operand
+from graphopt.backends.cuda.operands import Element, Part, StagedOperand, Steps, stage_operand
 from graphopt.backends.cuda.parts import Store, in_parts
 from graphopt.backends.cuda.tiles import ProductTile
 from graphopt.backends.kernels.window import split_index
@@ -90,7 +90,7 @@ class _Team:
         self.my_row, self.my_column = k.bind(down * tile.thread_rows), k.bind(across * TOGETHER)
         self.operands = self.left, self.right = self._operands()
 
-    def _operands(self) -> tuple[Staged, Staged]:
+    def _operands(self) -> tuple[StagedOperand, StagedOperand]:
         product, tile, extents = self.product, self.tile, self.product.extents
         steps = Steps(self.steps, tile.depth, self.first, extents.depth, tile.threads, tile.stages)
         left = Part(product.left, self.batch, self.row, tile.rows, extents.rows, product.left_along_depth)
@@ -137,7 +137,7 @@ class _Team:
         self.k.invoke(COMMIT)
 
     @contextmanager
-    def _later(self, step: Expr, operand: Staged) -> Iterator[Expr]:
+    def _later(self, step: Expr, operand: StagedOperand) -> Iterator[Expr]:
         """The step that an operand is ahead by, if there is one."""
         later = self.k.bind(step + operand.ahead)
         with self.k.when(later < self.steps):

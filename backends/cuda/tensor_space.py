@@ -108,7 +108,7 @@ def _with_stages(chip: Chip, tile: TensorTile, along_depth: bool) -> Iterator[Te
 
 
 def is_valid(chip: Chip, tile: TensorTile, along_depth: bool) -> bool:
-    """Whether threads share copies out, those of rows and of columns that are neighbours evenly, and sums fit into registers."""
+    """Whether threads share copies of rows out evenly, columns that are neighbours are whole blocks, and all fits into memory and registers."""
     rows = tile.threads // CHUNKS
     if tile.shared > chip.shared or tile.threads * tile.registers > chip.registers or tile.rows % rows:
         return False

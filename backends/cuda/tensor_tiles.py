@@ -79,7 +79,8 @@ class TensorTile:
 
 @dataclass(frozen=True)
 class Chip:
-    """What a multiprocessor does in a cycle. Numbers are of whole kernels, fitted to what they take, and less than a chip's best."""
+    """What a multiprocessor does in a cycle. Numbers are of whole kernels, fitted to what they take, and less than a chip's best;
+    those of clusters are guesses, as the search that was fitted to had none."""
 
     tiles: tuple[TensorTile, ...]
     multiprocessors: int

@@ -74,7 +74,8 @@ TILES = (
     ProductTile(16, 64, 16, 2, 4, 3, 0.29),
     ProductTile(8, 128, 16, 2, 4, 3, 0.25),
 )
-"""Efficiencies, and the constants above, are fitted to 204 kernels of 16 products and convolutions on an H100, whose times they give within 8 % (root mean square)."""
+"""Efficiencies, and the constants above, are fitted to 204 kernels of 16 products and convolutions on an H100, whose times they give
+within 8 % (root mean square)."""
 
 
 def choose_tile(chip: Chip, extents: Extents, size: int = FLOAT) -> tuple[ProductTile, int]:

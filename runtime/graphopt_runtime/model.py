@@ -83,7 +83,7 @@ class CompiledModel:
         for name, given, taken in zip(self._signature.input_names, ordered, call.inputs, strict=True):
             if isinstance(taken, np.ndarray) and taken is not given:
                 raise InputError(
-                    f"{name!r} would be copied now, not in each call; give a C-contiguous numpy array"
+                    f"{name!r} must be a C-contiguous numpy array, so that later calls see what is written to it"
                 )
         names = None if feeds is None else self._signature.output_names
         return BoundCall(call, names)

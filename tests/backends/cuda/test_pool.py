@@ -76,4 +76,5 @@ def test_other_windows_are_loops(window: dict[str, Any]) -> None:
 def test_integers_are_compared_in_loops(gpu: Target) -> None:
     nodes = Nodes()
     nodes.add("MaxPool", (half(1, 16, 9, 9) * 99).astype(np.int8), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    assert LARGER not in text(nodes)
     nodes.check(gpu)

@@ -119,7 +119,7 @@ def test_the_space_is_wider_than_the_rules() -> None:
     assert max(int(config["parts"]) for _, config in found) == 12
 
 
-def test_uneven_copies_and_too_many_sums_are_invalid() -> None:
+def test_too_many_sums_and_too_much_memory_are_invalid() -> None:
     chip = chip_of(GPU_HOPPER)
     assert is_valid(chip, TensorTile(128, 80, 4), True)
     assert is_valid(chip, TensorTile(192, 256, 4), True)
