@@ -216,11 +216,7 @@ class DeviceBuilder(KernelBuilder):
         found = lanes.first(offset)
         if found is not None and found[1] == 0:
             return super().load(buffer, found[0])
-        if (
-            found is None
-            or not self._is_whole(buffer, *found)
-            or any(each is None for each in lanes.conditions)
-        ):
+        if found is None or not self._is_whole(buffer, *found) or not lanes.can_ask(found[0]):
             lanes.scattered.append((buffer, offset))
             return value
         lanes.whole.append(buffer)

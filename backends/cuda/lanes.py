@@ -102,7 +102,7 @@ class Lanes:
 
     def note(self, variable: Any, value: Expr) -> list[Any]:
         """A name stands for a value that differs between lanes; gives those of the lanes."""
-        if dtype_of(variable) == INDEX and _is_arithmetic(value):
+        if dtype_of(variable) == INDEX and is_arithmetic(value):
             self._meaning[variable] = value
         dtype = dtype_of(variable)
         self._own[variable] = [tirx.Var(f"{variable.name}_{i}", dtype) for i in range(self.width)]
@@ -134,7 +134,7 @@ class Lanes:
 
     def simplified(self, value: Expr) -> Expr:
         """A value that is to have a name; of integers what is left when it is known that the lane is one of few."""
-        if dtype_of(value) != INDEX or not self.varies(value) or not _is_arithmetic(value):
+        if dtype_of(value) != INDEX or not self.varies(value) or not is_arithmetic(value):
             return value
         return self._analyzer.simplify(self.inlined(value))
 
@@ -195,6 +195,11 @@ class Lanes:
                 offset = position * factor + found[-1]
         return offset
 
+    def can_ask(self, offset: Expr) -> bool:
+        """Whether one access can read what lies at an offset: conditions around it hold for all lanes or none, and where there are any,
+        nothing is read to know the offset."""
+        return not self.conditions or (None not in self.conditions and is_arithmetic(offset))
+
     def is_multiple(self, offset: Expr, number: int) -> bool:
         """Whether an offset that is the same for all lanes is known to be a multiple."""
         return self._divides(offset, number) or self._divides(self._spelled_out(offset), number)
@@ -211,7 +216,7 @@ class Lanes:
         return isinstance(rest, tirx.IntImm) and int(rest) == 0
 
 
-def _is_arithmetic(value: Expr) -> bool:
+def is_arithmetic(value: Expr) -> bool:
     """Whether a value comes from names and numbers alone."""
     found: list[Any] = []
     structural_walk(value, [((ir.TensorLoad, ir.Call), found.append)])

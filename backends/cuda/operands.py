@@ -16,6 +16,7 @@ from graphopt.backends.codegen.builder import Expr, KernelBuilder, const, dtype_
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import inside
 from graphopt.backends.cuda.instructions import COPIES
+from graphopt.backends.cuda.lanes import is_arithmetic
 from graphopt.backends.cuda.tiles import PADDING
 
 Element = Callable[[KernelBuilder, Expr, Expr, Expr], Expr]
@@ -174,6 +175,8 @@ def source_of(value: Expr) -> tuple[Expr, Expr] | None:
             return None
         conditions.append(condition)
     if not isinstance(value, ir.TensorLoad) or np.dtype(dtype_of(value)).itemsize not in COPIES:
+        return None
+    if conditions and not all(is_arithmetic(index) for index in value.indices):
         return None
     exists = tirx.Cast("int32", tirx.op.all(*conditions)) if conditions else const(1, "int32")
     return tirx.op.address_of(value), exists

@@ -113,7 +113,7 @@ class _Team:
         sums = k.local(tile.thread_rows * tile.thread_columns, product.dtype)
         with k.loop(tile.thread_rows * tile.thread_columns, "unroll", "s") as s:
             k.assign(sums, s, const(0, product.dtype))
-        for step in range(min(tile.stages - 1, self.steps)):
+        for step in range(tile.stages - 1):
             self._begin(step)
         with k.loop(self.steps, "serial", "step") as step:
             k.invoke(await_copies(tile.stages - 2))
@@ -129,9 +129,9 @@ class _Team:
         self._finish(sums, store)
 
     def _begin(self, step: int) -> None:
-        """Ask for what is needed before the first step."""
+        """Ask for what is needed before the first step. Waits count what is asked for, so that a step that there is not counts too."""
         for operand in self.operands:
-            if step < operand.ahead:
+            if step < min(operand.ahead, self.steps):
                 operand.ask(const(step, "int32"))
                 operand.keep(const(step, "int32"))
         self.k.invoke(COMMIT)

@@ -46,6 +46,8 @@ class Runs:
 
     def store(self, k: DeviceBuilder, element: Element) -> None:
         """Let every thread compute its run."""
+        if 0 in self.shape:
+            return
         with k.loop(math.prod(self._space), "independent", "run") as number:
             unit, exists = self._unit(k, number)
             with k.when(exists), k.lanes(self.width) as lane:

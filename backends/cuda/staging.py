@@ -29,6 +29,9 @@ ROW = 128
 LEAST_ACCESS = 4
 """Bytes that a thread writes to shared memory at once."""
 
+MOST_THREADS = 1024
+"""Of a block."""
+
 SMALLEST = 32
 """Bytes along either axis below which a tile does not pay."""
 
@@ -148,12 +151,17 @@ class Staged:
             _balanced(shape[self.across], ROW // (self._columns * self._size)),
         )
 
+    @property
+    def threads(self) -> int:
+        """Of a team."""
+        return math.prod(self._sides)
+
     def store(self, k: DeviceBuilder, element: Element) -> None:
         """Let every team compute its tile."""
         side, beside = self._sides
         with k.loop(math.prod(self._tiles), "independent", "tile") as number:
             tile = [places.named(k, i) for i in unravel(number, self._tiles)]
-            thread = k.team(side * beside)
+            thread = k.team(self.threads)
             run, place = k.bind(tirx.op.truncmod(thread, side)), k.bind(tirx.op.truncdiv(thread, side))
             registers = self._compute(k, element, tile, run, place)
             shared = k.shared(side * self._rows * self._units * self._unit, registers.dtype)
@@ -303,5 +311,7 @@ def staged(
         runs = math.prod(extents) // width
         while depth * own > LEAST_ACCESS and runs < least * depth:
             depth //= 2
-        return Staged(groups, along, across, width, depth, target)
+        made = Staged(groups, along, across, width, depth, target)
+        if made.threads <= MOST_THREADS:
+            return made
     return None

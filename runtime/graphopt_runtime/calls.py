@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from graphopt_runtime.device_arrays import DeviceArray, GpuArray
+from graphopt_runtime.device_arrays import LEGACY, DeviceArray, GpuArray
 from graphopt_runtime.driver import Event
 from graphopt_runtime.errors import GraphoptError
 from graphopt_runtime.library import Handle, Pointers
@@ -24,10 +24,12 @@ class Call:
         addresses: Sequence[int],
         stream: int | None,
     ) -> None:
-        self.inputs, self.stream = inputs, stream
+        self.inputs, self.outputs, self.stream = inputs, outputs, stream
         self._handle, self._library = handle, handle.library
         tables = _table([address(array) for array in inputs]), _table(addresses)
         self._arguments = (handle.address, variant, *tables)
+        owners = [array.owner for array in inputs if isinstance(array, DeviceArray)]
+        self._own = [owner for owner in owners if isinstance(owner, GpuArray)]
         self.results = [array.owner if isinstance(array, DeviceArray) else array for array in outputs]
 
     def run(self) -> list[Any]:
@@ -39,6 +41,11 @@ class Call:
         if stream is not None:
             _complete(self.results, stream)
         return self.results
+
+    def hold(self) -> None:
+        """What is run from now on waits for the values of our own arrays, which may be new ones."""
+        for array in self._own:
+            array.hold(LEGACY if self.stream is None else self.stream)
 
     def time(self, repeats: int) -> float:
         """The seconds of so many runs together."""
@@ -63,6 +70,7 @@ class BoundCall:
 
     def __call__(self) -> None:
         """Runs the model. Raises GraphoptError where that fails."""
+        self._call.hold()
         self._call.run()
 
 

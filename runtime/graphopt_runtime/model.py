@@ -81,7 +81,9 @@ class CompiledModel:
         ordered = self._signature.positional(arrays) if feeds is None else self._signature.ordered(feeds)
         call = self._prepare(ordered, out, None if stream is None else self._stream(stream))
         for name, given, taken in zip(self._signature.input_names, ordered, call.inputs, strict=True):
-            if isinstance(taken, np.ndarray) and taken is not given:
+            if isinstance(taken, np.ndarray) and not (
+                isinstance(given, np.ndarray) and address(taken) == address(given)
+            ):
                 raise InputError(
                     f"{name!r} must be a C-contiguous numpy array, so that later calls see what is written to it"
                 )

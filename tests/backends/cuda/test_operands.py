@@ -51,6 +51,14 @@ def test_what_is_computed_or_not_zero_elsewhere_or_small_is_not_copied() -> None
     assert source_of(element("float16")) is None
 
 
+def test_what_is_read_to_know_where_is_not_copied_under_conditions() -> None:
+    table, places = (tirx.decl_buffer((8,), dtype) for dtype in ("float32", "int32"))
+    i = tirx.Var("i", "int32")
+    found = tirx.BufferLoad(table, [tirx.BufferLoad(places, [i])])
+    assert source_of(found) is not None
+    assert source_of(where(i < 3, found)) is None
+
+
 def test_neighbours_along_columns_are_copied_together() -> None:
     nodes = Nodes()
     nodes.add("MatMul", random(40, 64), fixed(random(64, 128)))

@@ -60,6 +60,16 @@ def test_products_of_other_types(gpu: Target) -> None:
     nodes.check(gpu)
 
 
+def test_nothing_comes_of_empty_tensors(gpu: Target) -> None:
+    nodes = Nodes()
+    empty = random(4, 0, 8)
+    nodes.add("Relu", empty)
+    nodes.add("Transpose", empty, perm=[2, 0, 1])
+    nodes.add("Softmax", empty)
+    nodes.add("Concat", empty, empty, axis=2)
+    nodes.check(gpu)
+
+
 def test_deep_products_are_cut_into_parts_and_take_an_epilogue(gpu: Target) -> None:
     nodes = Nodes()
     product = nodes.add("MatMul", random(3, 3000), fixed(random(3000, 70)))

@@ -75,6 +75,14 @@ def test_elements_of_several_types(gpu: Target) -> None:
     nodes.check(gpu)
 
 
+def test_places_are_not_looked_up_where_nothing_is(gpu: Target) -> None:
+    nodes = Nodes()
+    gathered = nodes.add("Gather", half(100, 64), np.arange(20, dtype=np.int64), axis=0)
+    nodes.add("Pad", gathered, fixed(np.array([2, 0, 2, 0])))
+    assert "_where(" not in text(nodes)
+    nodes.check(gpu)
+
+
 @pytest.mark.parametrize("extent", [7, 40])
 def test_places_that_do_not_exist(gpu: Target, extent: int) -> None:
     nodes = Nodes()

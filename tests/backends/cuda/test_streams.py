@@ -14,6 +14,7 @@ from graphopt import api
 from graphopt.backends.targets import Target
 from graphopt_runtime import CompiledModel, GpuArray, GraphoptError, InputError
 from graphopt_runtime.device_arrays import LEGACY
+from graphopt_runtime.driver import Event
 from tests.backends.cuda import emulation
 from tests.backends.cuda.foreign import ByDlpack, ByInterface, Stream
 
@@ -129,6 +130,18 @@ def test_bound_calls_run_where_the_arrays_lie(model: CompiledModel) -> None:
         onward()
         ctypes.CDLL("libcuda.so.1").cuStreamSynchronize(stream.handle)
         np.testing.assert_array_equal(lent.numpy(), expected)
+
+
+def test_bound_calls_wait_for_arrays_of_ours_each_time(model: CompiledModel) -> None:
+    x, first, second = feed(model), Stream(), Stream()
+    given = GpuArray(x.shape, x.dtype)
+    bound = model.bind(given, stream=second)
+    for values in (x, feed(model, 1)):
+        (expected,) = model(values)
+        first.fill(given, values)
+        given.complete_at(Event(first.__cuda_stream__()[1]))
+        bound()
+        np.testing.assert_array_equal(bound.results[0].numpy(), expected)
 
 
 def test_several_models_streams_and_threads(paths: list[Path]) -> None:

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <limits>
+#include <vector>
 
 struct dimensions {
     unsigned x;
@@ -87,20 +89,46 @@ static inline const void *emulated_aligned(const void *address, uintptr_t bytes)
     }
 ACCESS(4) ACCESS(8) ACCESS(16)
 
+// Copies to shared memory happen as late as they may: when their group is waited for. Until then there are NaNs.
+struct emulated_copy {
+    void *to;
+    const void *from;
+    size_t bytes;
+    bool exists;
+};
+struct emulated_copies {
+    std::vector<emulated_copy> asked;
+    std::deque<std::vector<emulated_copy>> groups;
+};
+static inline emulated_copies &emulated_queue() {
+    static emulated_copies queues[8][1024];  // of the blocks of a cluster
+    return queues[emulated_block.x % 8][emulated_thread.x];
+}
+static inline void emulated_copy_later(void *to, const void *from, size_t bytes, bool exists) {
+    std::memset((void *)emulated_aligned(to, bytes), 0xFF, bytes);
+    emulated_queue().asked.push_back({to, emulated_aligned(from, bytes), bytes, exists});
+}
 #define COPY(bytes)                                                                                                   \
     static inline void graphopt_copy##bytes(void *to, const void *from, int exists) {                                 \
-        std::memset((void *)emulated_aligned(to, bytes), 0, bytes);                                                   \
-        if (exists) std::memcpy(to, emulated_aligned(from, bytes), bytes);                                            \
+        emulated_copy_later(to, from, bytes, exists);                                                                 \
     }
 COPY(4) COPY(8) COPY(16)
-static inline void graphopt_commit() {}
-static inline void graphopt_await0() {}
-static inline void graphopt_await1() {}
-static inline void graphopt_await2() {}
-static inline void graphopt_await3() {}
-static inline void graphopt_await4() {}
-static inline void graphopt_await5() {}
-static inline void graphopt_await6() {}
+static inline void graphopt_commit() {
+    emulated_copies &queue = emulated_queue();
+    queue.groups.push_back(std::move(queue.asked));
+    queue.asked.clear();
+}
+static inline void emulated_await(size_t pending) {
+    emulated_copies &queue = emulated_queue();
+    for (; queue.groups.size() > pending; queue.groups.pop_front())
+        for (const emulated_copy &each : queue.groups.front()) {
+            std::memset(each.to, 0, each.bytes);
+            if (each.exists) std::memcpy(each.to, each.from, each.bytes);
+        }
+}
+#define AWAIT(pending) \
+    static inline void graphopt_await##pending() { emulated_await(pending); }
+AWAIT(0) AWAIT(1) AWAIT(2) AWAIT(3) AWAIT(4) AWAIT(5) AWAIT(6)
 static inline void graphopt_fence() {}
 static inline void graphopt_meet() { emulated_barrier(2); }
 template <typename T> void add_up(int teams, T *own) {
@@ -113,7 +141,10 @@ template <typename T> void add_up(int teams, T *own) {
     static inline void graphopt_add_up##teams##_f32(float *own) { add_up<float>(teams, own); } \
     static inline void graphopt_add_up##teams##_s32(int *own) { add_up<int>(teams, own); }
 CLUSTER(2) CLUSTER(4) CLUSTER(8)
-static inline void graphopt_begin() {}
+static inline void graphopt_begin() {
+    emulated_queue().asked.clear();
+    emulated_queue().groups.clear();
+}
 static inline float graphopt_inverse(float x) { return 1 / x; }
 static inline float graphopt_larger(float x, float y) { return std::fmax(x, y); }
 static inline float graphopt_power(float x) { return std::exp2(x); }
