@@ -158,7 +158,7 @@ class Staged:
 
     def store(self, k: DeviceBuilder, element: Element) -> None:
         """Let every team compute its tile."""
-        side, beside = self._sides
+        side, _ = self._sides
         with k.loop(math.prod(self._tiles), "independent", "tile") as number:
             tile = [places.named(k, i) for i in unravel(number, self._tiles)]
             thread = k.team(self.threads)
