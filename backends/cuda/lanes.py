@@ -198,7 +198,8 @@ class Lanes:
     def can_ask(self, offset: Expr) -> bool:
         """Whether one access can read what lies at an offset: conditions around it hold for all lanes or none, and where there are any,
         nothing is read to know the offset."""
-        return not self.conditions or (None not in self.conditions and is_arithmetic(offset))
+        known = all(condition is not None for condition in self.conditions)
+        return known and (not self.conditions or is_arithmetic(offset))
 
     def is_multiple(self, offset: Expr, number: int) -> bool:
         """Whether an offset that is the same for all lanes is known to be a multiple."""
