@@ -8,8 +8,6 @@ both have their channels last. Only where channels are no multiple of eight, as 
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from cuda_nets import VALUES
-from cuda_peers import compile_model, error, kernels, ours, show
+from cuda_peers import compile_model, do_half, error, kernels, ours, parser_of, show
 
 BATCHES = (1, 8)
 
@@ -145,21 +143,11 @@ def measure(folder: Path, cases: Sequence[tuple[Convolution, int]]) -> list[dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("task", choices=["build", "measure"])
-    parser.add_argument("folder", type=Path)
+    parser = parser_of(__doc__ or "")
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
     cases = list(product(convolutions(), chosen.batch))
-    if chosen.task == "build":
-        build(chosen.folder, cases)
-        return
-    rows = measure(chosen.folder, cases)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=1))
+    do_half(chosen, lambda: build(chosen.folder, cases), lambda: measure(chosen.folder, cases))
 
 
 if __name__ == "__main__":

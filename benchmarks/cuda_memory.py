@@ -9,8 +9,6 @@ bandwidth of torch's copy of as many bytes in the same run, and `share` ours ove
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -20,7 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn import functional
 
-from cuda_peers import Run, compile_model, error, kernels, ours, show
+from cuda_peers import Run, compile_model, do_half, error, kernels, ours, parser_of, show
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -265,24 +263,16 @@ def measure(folder: Path, cases: Sequence[tuple[Case, str]], inductor: bool) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("task", choices=["build", "measure"])
-    parser.add_argument("folder", type=Path)
+    parser = parser_of(__doc__ or "")
     parser.add_argument("names", nargs="*", help="parts of names of cases")
     parser.add_argument("--type", nargs="+", choices=TYPES, default=list(TYPES))
     parser.add_argument("--inductor", action="store_true", help="torch.compile too")
-    parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
     named = [case for case in CASES if not chosen.names or any(name in case.name for name in chosen.names)]
     cases = [(case, kind) for case, kind in product(named, chosen.type) if kind in case.types]
-    if chosen.task == "build":
-        build(chosen.folder, cases)
-        return
-    rows = measure(chosen.folder, cases, chosen.inductor)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=1))
+    do_half(
+        chosen, lambda: build(chosen.folder, cases), lambda: measure(chosen.folder, cases, chosen.inductor)
+    )
 
 
 if __name__ == "__main__":

@@ -334,31 +334,48 @@ def show(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
+def parser_of(description: str, tasks: Sequence[str] = ("build", "measure")) -> argparse.ArgumentParser:
+    """What benchmarks with a half that builds and one that measures have in common."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["build", "warm", "measure"])
+    parser.add_argument("task", choices=tasks)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path, help="write what was measured to this file")
+    return parser
+
+
+def do_half(
+    chosen: argparse.Namespace, build: Callable[[], None], measure: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """The half that was asked for."""
+    if chosen.task == "build":
+        build()
+        return
+    rows = measure()
+    if chosen.json:
+        chosen.json.write_text(json.dumps(rows, indent=1))
+
+
+def main() -> None:
+    parser = parser_of(__doc__ or "", ("build", "warm", "measure"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument(
         "--inductor", nargs="*", choices=MODES, default=[], help="torch.compile too, in these modes"
     )
-    parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
     names = [name for name in chosen.names or NETS if name in NETS]
     cases = [Case(*each) for each in product(names, chosen.batch, chosen.precision)]
-    if chosen.task == "build":
-        build(chosen.folder, chosen.names, cases)
-        return
     if chosen.task == "warm":
         warm(cases, chosen.inductor or MODES[:1])
         return
-    rows = measure(chosen.folder, chosen.names, cases, chosen.inductor)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=1))
+    do_half(
+        chosen,
+        lambda: build(chosen.folder, chosen.names, cases),
+        lambda: measure(chosen.folder, chosen.names, cases, chosen.inductor),
+    )
 
 
 if __name__ == "__main__":

@@ -12,21 +12,13 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.instructions import LARGER_OF
+from graphopt.backends.cuda.pixels import pixel_counts
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
 
-BLOCKS = ((1, 8), (1, 4), (1, 2))
-"""Rows, and pixels of each, by one thread."""
-
-STRIDED = ((1, 2),)
-"""Where windows are strided, which share fewer inputs."""
-
-ENOUGH = 65536
-"""Threads that a GPU needs to have enough reads under way."""
-
-SHORTEST = 8
-"""Channels of a run, where those are counted that are left."""
+PIXELS = (8, 4, 2)
+"""Of a row, by one thread."""
 
 MOST_TAPS = 64
 """Of a window that is written out."""
@@ -53,43 +45,34 @@ class DevicePool(GeneralPool):
             return False
         if len(self.axes) > 2 or math.prod(axis.kernel for axis in self.axes) > MOST_TAPS:
             return False
-        blocks = BLOCKS if self.axes[-1].stride == 1 else STRIDED
-        rows, pixels = next((each for each in blocks if self._suits(*each)), (1, 1))
+        images, channels = self.input.shape[:2]
         *outer, last = self.axes
-        spatial = [*(axis.output // rows for axis in outer), last.output // pixels]
+        results = images * channels * math.prod(axis.output for axis in self.axes)
+        pixels = pixel_counts(last, results, PIXELS)[0]
 
         def element(k: DeviceBuilder, place: Sequence[Expr]) -> None:
-            n, *first, block, channel = place
-            columns: dict[int, list[Expr]] = {}
+            n, *first, group, channel = place
+            columns: dict[int, Expr] = {}
             for pixel in range(pixels):
                 taps = [pixel * last.stride + tap * last.dilation for tap in range(last.kernel)]
                 for step in taps:
                     if step not in columns:
-                        at = _clamped(block * (pixels * last.stride) + (step - last.pad), last)
-                        columns[step] = self._column(k, rows, [n, channel], [i * rows for i in first], at)
-                for row in range(rows):
-                    index = [i * rows + row if rows > 1 else i for i in first]
-                    value = self._largest_of(k, [columns[step][row] for step in taps])
-                    store(k, [n, channel, *index, block * pixels + pixel], value)
+                        at = _clamped(group * (pixels * last.stride) + (step - last.pad), last)
+                        columns[step] = self._column(k, [n, channel], first, at)
+                value = self._largest_of(k, [columns[step] for step in taps])
+                store(k, [n, channel, *first, group * pixels + pixel], value)
 
-        shape = [self.input.shape[0], *spatial, self.input.shape[1]]
+        shape = [images, *(axis.output for axis in outer), last.output // pixels, channels]
         choose_runs(k, shape, self._size, element).store(k, element)
         return True
 
-    def _column(
-        self, k: DeviceBuilder, rows: int, channel: Sequence[Expr], first: Sequence[Expr], at: Expr
-    ) -> list[Expr]:
-        """The largest inputs of a column of pixels, for each of so many rows from the `first` one."""
+    def _column(self, k: DeviceBuilder, channel: Sequence[Expr], place: Sequence[Expr], at: Expr) -> Expr:
+        """The largest input of a column of a window."""
         if len(self.axes) == 1:
-            return [k.bind(self.input.reader(k, [*channel, at]))]
-        axis, inputs = self.axes[0], dict[int, Expr]()
-        windows = [
-            [row * axis.stride + tap * axis.dilation for tap in range(axis.kernel)] for row in range(rows)
-        ]
-        for step in sorted({step for window in windows for step in window}):
-            source = _clamped(first[0] * axis.stride + (step - axis.pad), axis)
-            inputs[step] = k.bind(self.input.reader(k, [*channel, source, at]))
-        return [self._largest_of(k, [inputs[step] for step in window]) for window in windows]
+            return k.bind(self.input.reader(k, [*channel, at]))
+        axis = self.axes[0]
+        rows = [_clamped(axis.source(place[0], tap), axis) for tap in range(axis.kernel)]
+        return self._largest_of(k, [k.bind(self.input.reader(k, [*channel, row, at])) for row in rows])
 
     @property
     def _size(self) -> int:
@@ -98,13 +81,6 @@ class DevicePool(GeneralPool):
     def _largest_of(self, k: DeviceBuilder, values: Sequence[Expr]) -> Expr:
         function, dtype = LARGER_OF[self.input.dtype], self.input.dtype
         return reduce(lambda a, b: k.bind(k.call(function, dtype, a, b)), values)
-
-    def _suits(self, rows: int, pixels: int) -> bool:
-        """Whether images are whole numbers of such blocks, and enough threads are left."""
-        *outer, last = self.axes
-        results = math.prod(self.input.shape[:2]) * math.prod(axis.output for axis in self.axes)
-        whole = last.output % pixels == 0 and (rows == 1 or (bool(outer) and outer[0].output % rows == 0))
-        return whole and results >= ENOUGH * SHORTEST * rows * pixels
 
 
 def _clamps(axis: Axis) -> bool:

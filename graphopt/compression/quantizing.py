@@ -97,14 +97,8 @@ def quantize(
     quantizer = Quantizer(source, chosen, data, samples, progress, workers)
     gains = _gains(quantizer, original, data, progress)
     techniques = [gain.technique for gain in gains if gain.kept]
-    found = None
-    if max_drop is not None and judge is not None and data is not None:
-        subject = fingerprint(
-            original, (chosen, metric, samples, techniques, MEASURED), data, splits.held_out
-        )
-        diary = Journal(None if journal is None else Path(journal), subject)
-        problem = _problem(quantizer, techniques, judge, Judge(original, data, MEASURED, progress=progress))
-        found = search(problem, max_drop, diary, progress)
+    settings = chosen, metric, samples
+    found = _searched(quantizer, techniques, original, splits, settings, max_drop, journal, progress)
     made, cost = _finished(quantizer, techniques, found, judge, max_drop)
     lesson = Lesson(original, data, judge, recover_minutes, max_drop, workers, progress)
     last = lesson.recovered(made.model, cost)
@@ -181,6 +175,26 @@ def _gains(quantizer: Quantizer, original: ir.Model, data: Dataset | None, progr
         return []
     judge = Judge(original, data, MEASURED, progress=progress)
     return try_techniques(techniques, lambda kept: quantizer.make(kept).model, judge)
+
+
+def _searched(
+    quantizer: Quantizer,
+    techniques: Sequence[str],
+    original: ir.Model,
+    splits: Splits,
+    settings: tuple[Any, ...],
+    max_drop: float | None,
+    journal: str | Path | None,
+    progress: Progress,
+) -> Search | None:
+    """Which layers stay float so that no more than `max_drop` is lost; None where nothing limits that, or nothing judges it."""
+    data, judge = splits.data, splits.judge
+    if max_drop is None or judge is None or data is None:
+        return None
+    subject = fingerprint(original, (*settings, techniques, MEASURED), data, splits.held_out)
+    diary = Journal(None if journal is None else Path(journal), subject)
+    problem = _problem(quantizer, techniques, judge, Judge(original, data, MEASURED, progress=progress))
+    return search(problem, max_drop, diary, progress)
 
 
 def _problem(quantizer: Quantizer, kept: Sequence[str], judge: Judge, alone: Judge) -> Problem:

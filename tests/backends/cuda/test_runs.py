@@ -11,7 +11,7 @@ import pytest
 
 from graphopt import model as models
 from graphopt.backends.codegen.llvm import distinct_kernels
-from graphopt.backends.cuda import columns, depthwise, reduce, runs
+from graphopt.backends.cuda import columns, pixels, reduce, runs
 from graphopt.backends.cuda.machine import GPU
 from graphopt.backends.cuda.source import cuda_source
 from graphopt.backends.kernels.core import GPU as CORE
@@ -122,12 +122,12 @@ def test_transposed(gpu: Target, shape: Sequence[int]) -> None:
     nodes.check(gpu)
 
 
-@pytest.mark.parametrize("enough", [1, depthwise.ENOUGH])
+@pytest.mark.parametrize("enough", [1, pixels.ENOUGH])
 def test_windows_of_channels_that_are_neighbours(
     gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int
 ) -> None:
     """With and without pixels that share a thread."""
-    monkeypatch.setattr(depthwise, "ENOUGH", enough)
+    monkeypatch.setattr(pixels, "ENOUGH", enough)
     nodes = Nodes()
     for channels, size in ((16, 9), (24, 8)):
         x = half(2, channels, size, size)

@@ -7,7 +7,7 @@ import pytest
 from tvm import sym
 
 from graphopt.backends.codegen.program import Buffer
-from graphopt.backends.cuda import depthwise, runs, staging
+from graphopt.backends.cuda import pixels, runs, staging
 from graphopt.backends.cuda.staging import Staged
 from graphopt.backends.cuda.staging import Target as Place
 from graphopt.backends.targets import Target
@@ -47,13 +47,9 @@ def test_chains_with_operands_of_all_kinds(gpu: Target) -> None:
     nodes.check(gpu)
 
 
-@pytest.mark.parametrize("blocks", [depthwise.BLOCKS, ((2, 4), (2, 2))])
 @pytest.mark.parametrize("size", [7, 8, 12])
-def test_images_that_end_channel_by_channel(
-    gpu: Target, monkeypatch: pytest.MonkeyPatch, size: int, blocks: Sequence[tuple[int, int]]
-) -> None:
-    monkeypatch.setattr(depthwise, "ENOUGH", 1)
-    monkeypatch.setattr(depthwise, "BLOCKS", blocks)
+def test_images_that_end_channel_by_channel(gpu: Target, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(pixels, "ENOUGH", 1)
     nodes = Nodes()
     for channels in (16, 72):
         x, weights = half(2, channels, size, size), fixed(half(channels, 1, 3, 3))
