@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,12 +9,12 @@ import numpy as np
 
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
-from graphopt.backends.cuda.pixels import pixel_counts
+from graphopt.backends.cuda.pixels import suitable_blocks
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.conv_rows import Geometry
 
-PIXELS = (4, 2)
-"""Of a row, by one thread."""
+BLOCKS = ((1, 4), (1, 2))
+"""Of one row: two are faster where channels lie together, and slower where results are stored channel by channel."""
 
 Read = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 
@@ -32,8 +31,7 @@ def emit_depthwise(
     """`read` takes `[n, channel, place...]` in the input, which may be outside of it; `weight` takes `[tap, channel]`; `store` takes the
     builder, an index of the result, whose elements have `size` bytes, and a sum of `dtype`."""
     assert isinstance(k, DeviceBuilder)
-    results = geometry.batch * geometry.groups * math.prod(axis.output for axis in geometry.axes)
-    for pixels in pixel_counts(geometry.axes[-1], results, PIXELS):
+    for _, pixels in suitable_blocks(geometry.axes, geometry.batch * geometry.groups, BLOCKS):
         kernel = _Pixels(geometry, pixels, dtype, read, weight, store)
         runs = choose_runs(k, kernel.shape, size, kernel.element)
         if runs.width > 1:

@@ -12,13 +12,13 @@ from tvm import tirx
 from graphopt.backends.codegen.builder import Expr, KernelBuilder, const
 from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.instructions import LARGER_OF
-from graphopt.backends.cuda.pixels import pixel_counts
+from graphopt.backends.cuda.pixels import suitable_blocks
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
 
-PIXELS = (8, 4, 2)
-"""Of a row, by one thread."""
+BLOCKS = ((4, 4), (2, 4), (1, 8), (1, 4), (1, 2))
+"""Rows, and pixels of each, by one thread."""
 
 MOST_TAPS = 64
 """Of a window that is written out."""
@@ -47,32 +47,40 @@ class DevicePool(GeneralPool):
             return False
         images, channels = self.input.shape[:2]
         *outer, last = self.axes
-        results = images * channels * math.prod(axis.output for axis in self.axes)
-        pixels = pixel_counts(last, results, PIXELS)[0]
+        rows, pixels = suitable_blocks(self.axes, images * channels, BLOCKS)[0]
 
         def element(k: DeviceBuilder, place: Sequence[Expr]) -> None:
             n, *first, group, channel = place
-            columns: dict[int, Expr] = {}
+            first = [i * rows for i in first]
+            columns: dict[int, list[Expr]] = {}
             for pixel in range(pixels):
                 taps = [pixel * last.stride + tap * last.dilation for tap in range(last.kernel)]
                 for step in taps:
                     if step not in columns:
                         at = _clamped(group * (pixels * last.stride) + (step - last.pad), last)
-                        columns[step] = self._column(k, [n, channel], first, at)
-                value = self._largest_of(k, [columns[step] for step in taps])
-                store(k, [n, channel, *first, group * pixels + pixel], value)
+                        columns[step] = self._column(k, rows, [n, channel], first, at)
+                for row in range(rows):
+                    value = self._largest_of(k, [columns[step][row] for step in taps])
+                    store(k, [n, channel, *(i + row for i in first), group * pixels + pixel], value)
 
-        shape = [images, *(axis.output for axis in outer), last.output // pixels, channels]
+        shape = [images, *(axis.output // rows for axis in outer), last.output // pixels, channels]
         choose_runs(k, shape, self._size, element).store(k, element)
         return True
 
-    def _column(self, k: DeviceBuilder, channel: Sequence[Expr], place: Sequence[Expr], at: Expr) -> Expr:
-        """The largest input of a column of a window."""
+    def _column(
+        self, k: DeviceBuilder, rows: int, channel: Sequence[Expr], first: Sequence[Expr], at: Expr
+    ) -> list[Expr]:
+        """The largest inputs of a column of pixels, for each of so many rows from the `first` one."""
         if len(self.axes) == 1:
-            return k.bind(self.input.reader(k, [*channel, at]))
-        axis = self.axes[0]
-        rows = [_clamped(axis.source(place[0], tap), axis) for tap in range(axis.kernel)]
-        return self._largest_of(k, [k.bind(self.input.reader(k, [*channel, row, at])) for row in rows])
+            return [k.bind(self.input.reader(k, [*channel, at]))]
+        [axis, _], inputs = self.axes, dict[int, Expr]()
+        windows = [
+            [row * axis.stride + tap * axis.dilation for tap in range(axis.kernel)] for row in range(rows)
+        ]
+        for step in sorted({step for window in windows for step in window}):
+            source = _clamped(first[0] * axis.stride + (step - axis.pad), axis)
+            inputs[step] = k.bind(self.input.reader(k, [*channel, source, at]))
+        return [self._largest_of(k, [inputs[step] for step in window]) for window in windows]
 
     @property
     def _size(self) -> int:

@@ -44,8 +44,8 @@ UNROLLED = 8
 
 @dataclass(frozen=True)
 class Target:
-    """Where results go: those at place `i` along the axis of runs lie at `start + i * stride + r * row + j`, of which a place across has
-    `each` neighbours `j` in all `rows`."""
+    """Where results go: those at place `i` along the axis of runs lie at `start + i * stride + j`, of which a place across has `each`
+    neighbours `j`."""
 
     buffer: Buffer
     start: Expr
@@ -53,8 +53,6 @@ class Target:
     """By group, the variables in `start`."""
     stride: int
     each: int
-    rows: int
-    row: int
     scattered: int
     """Reads that are not whole."""
     aligned: int
@@ -95,18 +93,13 @@ def target_of(
     ):
         return None
     steps = [lanes.difference(one[1], start) for one in found if one is not None]
-    row = steps[each] if len(steps) > each else 0
-    if (
-        len(steps) % each
-        or row is None
-        or steps != [number // each * row + number % each for number in range(len(steps))]
-    ):
+    if steps != list(range(each)):
         return None
-    aligned = math.gcd(stride, row, LARGEST // element_size(buffer))
+    aligned = math.gcd(stride, LARGEST // element_size(buffer))
     while aligned > 1 and not lanes.is_multiple(start, aligned):
         aligned //= 2
     outer = {g: v for g, v in enumerate(unit) if g not in (along, across)}
-    return Target(buffer, start, outer, stride, each, len(steps) // each, row, len(lanes.scattered), aligned)
+    return Target(buffer, start, outer, stride, each, len(lanes.scattered), aligned)
 
 
 @dataclass(frozen=True)
@@ -138,17 +131,13 @@ class Staged:
         return self.depth * self.target.each
 
     @property
-    def _rows(self) -> int:
-        """Rows of the tile of a thread."""
-        return self.width * self.target.rows
-
-    @property
     def _sides(self) -> tuple[int, int]:
-        """Threads along and across."""
-        shape = self.shape
+        """Threads along and across. Rows of less than two lines stay whole, whose halves would share a line."""
+        runs, places = self.shape[self.along], self.shape[self.across]
+        own = self.width * self._size
         return (
-            _balanced(shape[self.along], ROW // (self.width * self._size)),
-            _balanced(shape[self.across], ROW // (self._columns * self._size)),
+            runs if ROW < runs * own < 2 * ROW else _balanced(runs, ROW // own),
+            _balanced(places, ROW // (self._columns * self._size)),
         )
 
     @property
@@ -164,7 +153,7 @@ class Staged:
             thread = k.team(self.threads)
             run, place = k.bind(tirx.op.truncmod(thread, side)), k.bind(tirx.op.truncdiv(thread, side))
             registers = self._compute(k, element, tile, run, place)
-            shared = k.shared(side * self._rows * self._units * self._unit, registers.dtype)
+            shared = k.shared(side * self.width * self._units * self._unit, registers.dtype)
             self._write(k, registers, shared, run, place)
             k.wait()
             self._move(k, shared, tile, thread)
@@ -186,7 +175,7 @@ class Staged:
         """The results of a thread: those of each row next to each other."""
         shape, (side, beside) = self.shape, self._sides
         extent = math.prod(self.groups[self.across])
-        registers = k.local(self._rows * self._columns, storage_dtype(self.target.buffer.dtype))
+        registers = k.local(self.width * self._columns, storage_dtype(self.target.buffer.dtype))
         row = k.bind(tile[self.along] * side + run)
         first = k.bind((tile[self.across] * beside + place) * self.depth)
         exists = [row < shape[self.along]] if shape[self.along] % side else []
@@ -202,10 +191,8 @@ class Staged:
 
     def _keep(self, k: DeviceBuilder, registers: Local, number: int, lane: Expr) -> Callable[[Expr], None]:
         """What takes the results of a lane at one of the places, in the order in which they are stored."""
-        columns = range(number * self.target.each, (number + 1) * self.target.each)
-        free = iter(row * self._columns + column for row in range(self.target.rows) for column in columns)
-        size = self.target.rows * self._columns
-        return lambda value: k.assign(registers, lane * size + next(free), value)
+        free = iter(range(number * self.target.each, (number + 1) * self.target.each))
+        return lambda value: k.assign(registers, lane * self._columns + next(free), value)
 
     @property
     def _unit(self) -> int:
@@ -228,8 +215,8 @@ class Staged:
         """Write the rows of a thread to the tile."""
         count = self._columns
         each = access_bytes(count, self._size)
-        for row in range(self._rows):
-            start = k.bind(self._place(run * self._rows + row, run, place * count))
+        for row in range(self.width):
+            start = k.bind(self._place(run * self.width + row, run, place * count))
             if each == count * self._size:
                 source = tirx.op.address_of(registers[row * count])
                 k.invoke(WRITE[each], tirx.op.address_of(shared[start]), source)
@@ -240,7 +227,7 @@ class Staged:
     def _move(self, k: DeviceBuilder, shared: Local, tile: Sequence[Expr], thread: Expr) -> None:
         """Store the rows of the tile."""
         side, beside = self._sides
-        columns, rows = beside * self._columns, side * self._rows
+        columns, rows = beside * self._columns, side * self.width
         wanted = math.prod(self.groups[self.across]) * self.target.each
         width = math.gcd(self.target.aligned, columns, wanted)
         runs, threads = columns // width, side * beside
@@ -253,16 +240,11 @@ class Staged:
             item = k.bind(number * threads + thread)
             row, column = k.bind(tirx.op.truncdiv(item, runs)), k.bind(tirx.op.truncmod(item, runs) * width)
             tests = [item < rows * runs] if rows * runs % threads else []
-            own, which = (
-                (row, 0)
-                if self.target.rows == 1
-                else (tirx.op.truncdiv(row, self.target.rows), tirx.op.truncmod(row, self.target.rows))
-            )
-            tests += [first + own < total] if total % (side * self.width) else []
+            tests += [first + row < total] if total % (side * self.width) else []
             tests += [first_column + column < wanted] if wanted % columns else []
             with k.when(tirx.op.all(*tests) if tests else True):
-                at = k.bind(self._place(row, tirx.op.truncdiv(row, self._rows), column))
-                offset = start + own * self.target.stride + which * self.target.row + column
+                at = k.bind(self._place(row, tirx.op.truncdiv(row, self.width), column))
+                offset = start + row * self.target.stride + column
                 self._store(k, shared, at, k.bind(offset), width)
 
     def _store(self, k: DeviceBuilder, shared: Local, at: Expr, offset: Expr, width: int) -> None:

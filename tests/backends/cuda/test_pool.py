@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphopt.backends.cuda import depthwise, pixels, pool, runs
+from graphopt.backends.cuda import pixels, pool, runs
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_runs import half, text
 from tests.backends.lower.harness import Nodes, fixed
@@ -37,28 +37,27 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize("enough", [1, 1 << 30])
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("block", [(1, 4), (2, 2)])
 @pytest.mark.parametrize("size", [8, 13])
 def test_largest_inputs(
-    gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int, count: int, size: int
+    gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int, block: pixels.Block, size: int
 ) -> None:
     """By threads of several pixels, and of one."""
     monkeypatch.setattr(pixels, "ENOUGH", enough)
-    for module, name in ((pool, "PIXELS"), (depthwise, "PIXELS"), (pixels, "STRIDED")):
-        monkeypatch.setattr(module, name, (count,))
+    for module, name in ((pool, "BLOCKS"), (pixels, "STRIDED")):
+        monkeypatch.setattr(module, name, (block,))
     for window in WINDOWS:
         pooled(size, **window).check(gpu)
 
 
 def test_neighbours_share_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four results of windows of 3 x 3 a thread reads 3 x 6 pixels."""
+    """Of 4 x 4 results of windows of 3 x 3 a thread reads 6 x 6 pixels."""
     monkeypatch.setattr(pixels, "ENOUGH", 1)
-    monkeypatch.setattr(pool, "PIXELS", (4,))
     made = text(pooled(16, 64, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
     made = made[made.rindex("graphopt_pool") :]
     made = made[: made.index("\n}")]
-    assert made.count("graphopt_read16((") == 18
-    assert made.count(LARGER) == 8 * (6 * 2 + 4 * 2)
+    assert made.count("graphopt_read16((") == 36
+    assert made.count(LARGER) == 8 * (6 * 4 * 2 + 16 * 2)
 
 
 OTHERS = [

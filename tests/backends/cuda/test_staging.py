@@ -99,7 +99,7 @@ def test_two_results_are_not_staged(gpu: Target) -> None:
 def test_no_bank_is_met_twice(dtype: str, width: int, depth: int) -> None:
     """By eight threads that write 16 bytes of their own rows, or the words of which so many are written at once; nor by those that
     read a row."""
-    target = Place(Buffer("out", 1 << 20, dtype), 0, {}, 1024, 1, 1, 0, 0, 1)
+    target = Place(Buffer("out", 1 << 20, dtype), 0, {}, 1024, 1, 0, 1)
     tile = Staged(((1024,), (1024,)), 0, 1, width, depth, target)
     analyzer, per = sym.Analyzer(), staging.LARGEST // np.dtype(dtype).itemsize
 
@@ -111,3 +111,10 @@ def test_no_bank_is_met_twice(dtype: str, width: int, depth: int) -> None:
     assert len({at // depth % (BANKS * per // depth) for at in written}) == threads
     read = [place(3 * width + 1, 3, unit * per) for unit in range(BANKS)]
     assert len({at // per % BANKS for at in read}) == BANKS
+
+
+@pytest.mark.parametrize(("channels", "runs"), [(64, 8), (96, 12), (128, 8), (136, 6), (576, 8)])
+def test_rows_of_less_than_two_lines_stay_whole(channels: int, runs: int) -> None:
+    target = Place(Buffer("out", 1 << 20, "float16"), 0, {}, 4096, 4, 0, 4)
+    tile = Staged(((channels,), (4096,)), 0, 1, 8, 1, target)
+    assert tile.threads == runs * 16
