@@ -1,5 +1,7 @@
 """Models compiled for a GPU, each with inputs and the results of ONNX Runtime: what `cuda_suite.py` checks. No GPU is needed.
 
+Quantised models are compiled a second time, cut at every quantised value, so that each operator gets ONNX Runtime's own inputs.
+
 `[GRAPHOPT_ZOO=...] python benchmarks/cuda_cases.py FOLDER [NAME...] [--light]` makes sets `FOLDER/0`, `FOLDER/1`, ... that fit a transfer of `--limit` MiB.
 """
 
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
+from cuda_suite import cosine
 from graphopt import api
-from graphopt.accuracy.islands import quantised_values
+from graphopt.accuracy.islands import exposed, isolate, quantised_values
 from graphopt.accuracy.verify import reference, self_difference
 from graphopt.compiling import building
 from graphopt.errors import GraphoptError
@@ -27,6 +31,9 @@ TARGET = "cuda:sm_90"
 PRECISIONS = ("fp32", "fp16")
 SAMPLES = 4
 """Random inputs of each model."""
+
+CUT = "{}_by_operator"
+"""The name of a model that is cut at its quantised values."""
 
 
 def build(folder: Path, names: Sequence[str], light: bool, limit: float) -> None:
@@ -44,40 +51,64 @@ def build(folder: Path, names: Sequence[str], light: bool, limit: float) -> None
 
 
 def build_one(folder: Path, path: Path) -> None:
-    """Of both precisions, and the case. What is refused is told."""
-    for precision in PRECISIONS:
-        try:
-            done = api.build(
-                path,
-                folder / f"{path.stem}.{precision}.gopt",
-                TARGET,
-                check=False,
-                precision=precision,
-                **binding(path),
-            )
-        except GraphoptError as error:
-            print(f"{path.stem} {precision}: refused: {str(error).splitlines()[0]}", flush=True)
-            continue
-        print(f"{path.stem} {precision}: {done.bytes / 1e6:.1f} MB, {done.kernels} kernels", flush=True)
-    if any(folder.glob(f"{path.stem}.*.gopt")):
+    """Of both precisions, and the case; of a quantised model the one that is cut, too."""
+    built = [build_artifact(folder, path, precision) for precision in PRECISIONS]
+    if any(built):
         np.savez(folder / f"{path.stem}.npz", **case(path))
+    if all(built) and quantised_values(building.read(path)):
+        build_cut(folder, path)
+
+
+def build_artifact(folder: Path, path: Path, precision: str) -> bool:
+    """False where it was refused, which is told."""
+    out = folder / f"{path.stem}.{precision}.gopt"
+    try:
+        done = api.build(path, out, TARGET, check=False, precision=precision, **binding(path))
+    except GraphoptError as error:
+        print(f"{path.stem} {precision}: refused: {str(error).splitlines()[0]}", flush=True)
+        return False
+    print(f"{path.stem} {precision}: {done.bytes / 1e6:.1f} MB, {done.kernels} kernels", flush=True)
+    return True
+
+
+def build_cut(folder: Path, path: Path) -> None:
+    """The model that is cut, and its case: inputs, all results, and the names of those that are given, too."""
+    model = variant(path)
+    names, feeds = quantised_values(model), random_feeds(model)
+    expected = reference(exposed(model, names))(feeds)
+    cut = folder / f"{CUT.format(path.stem)}.onnx"
+    ir.save(isolate(model, {name: expected[name] for name in names}), cut)
+    build_artifact(folder, cut, "fp32")
+    cut.unlink()
+    arrays: dict[str, Any] = {f"in/0/{name}": value for name, value in feeds.items()}
+    arrays |= {f"out/0/{name}": np.asarray(value) for name, value in expected.items()}
+    np.savez_compressed(cut.with_suffix(".npz"), cut=np.array(names), **arrays)
+
+
+def variant(path: Path) -> ir.Model:
+    """The model whose dimensions are known."""
+    return make_variants(building.read(path), Binding(**{"values": {}, **binding(path)})).models[0]
 
 
 def case(path: Path) -> Mapping[str, Any]:
     """Inputs, results of ONNX Runtime, and what those differ from its optimised ones."""
-    model = make_variants(building.read(path), Binding(**{"values": {}, **binding(path)})).models[0]
+    model = variant(path)
     plain, optimised = reference(model), reference(model, optimised=True)
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "integers": np.array(bool(quantised_values(building.read(path))))
     }
-    own = 0.0
+    own, alike = 0.0, 1.0
     for sample in range(SAMPLES):
         feeds = random_feeds(model, sample)
         expected = plain(feeds)
-        own = max(own, self_difference(expected, optimised(feeds)))
+        again = optimised(feeds)
+        own = max(own, self_difference(expected, again))
+        alike = min(
+            alike, *(cosine(np.asarray(again[name]), np.asarray(expected[name])) for name in expected)
+        )
         arrays |= {f"in/{sample}/{name}": value for name, value in feeds.items()}
         arrays |= {f"out/{sample}/{name}": np.asarray(value) for name, value in expected.items()}
-    return {**arrays, "own": np.array(own)}
+    return {**arrays, "own": np.array(own), "own cosine": np.array(alike)}
 
 
 def pack(folder: Path, made: Path, limit: float) -> None:

@@ -5,7 +5,7 @@ outputs says little. Here the model is cut at every quantised value: what was co
 output, what is read there an input that holds the reference's value.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def verify_islands(model: ir.Model, build: Compiler, feeds: Iterable[Feeds]) -> 
     """
     names = quantised_values(model)
     try:
-        run = reference(_exposed(model, names))
+        run = reference(exposed(model, names))
         cases = [(feed, run(feed)) for feed in feeds]
     except ReferenceFailed as error:
         return Verdict(not_verified=str(error))
@@ -55,8 +55,8 @@ def quantised_values(model: ir.Model) -> list[str]:
 
 
 def isolate(model: ir.Model, values: Mapping[str, Array]) -> ir.Model:
-    """A copy in which each named value is an output, and its readers read an input of the same type."""
-    copy = _exposed(model, list(values))
+    """A copy in which each named value is an output of the type of its array, and its readers read an input of that type."""
+    copy = exposed(model, tuple(values))
     produced = {value.name: value for node in copy.graph for value in node.outputs}
     for name, array in values.items():
         given = ir.Value(
@@ -64,13 +64,14 @@ def isolate(model: ir.Model, values: Mapping[str, Array]) -> ir.Model:
             type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
             shape=ir.Shape(array.shape),
         )
+        produced[name].type, produced[name].shape = given.type, given.shape
         copy.graph.inputs.append(given)
         for node, index in list(produced[name].uses()):
             node.replace_input_with(index, given)
     return copy
 
 
-def _exposed(model: ir.Model, names: list[str]) -> ir.Model:
+def exposed(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A copy with the named values as further outputs."""
     copy = model.clone()
     present = {value.name for value in copy.graph.outputs}
