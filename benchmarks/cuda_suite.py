@@ -324,13 +324,14 @@ def sanitize(path: Path) -> Row:
 
 def run(folder: Path, runs: int) -> dict[str, list[Row]]:
     """Everything about one set; each part tells what it found before the next begins."""
+    found = {"results": [show(guarded(check, path)) for path in artifacts(folder)]}
     small = smallest(folder)
-    found = {
-        "results": [show(guarded(check, path)) for path in artifacts(folder)],
-        "threads": [show(together(folder))],
-        "endurance": [show(endure(small[0], runs))],
-        "arrays of others": [show(row) for row in interchange(small[0])],
-    }
+    if small:
+        found |= {
+            "threads": [show(together(folder))],
+            "endurance": [show(endure(small[0], runs))],
+            "arrays of others": [show(row) for row in interchange(small[0])],
+        }
     if shutil.which("compute-sanitizer"):
         found["compute-sanitizer"] = [show(guarded(sanitize, path)) for path in small[:6]]
     return found
