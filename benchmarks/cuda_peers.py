@@ -37,9 +37,14 @@ PRODUCT_TYPES = {
     "fp16": ("FLOAT16", "FLOAT16", "MatMul"),
     "bf16": ("FLOAT", "FLOAT", "MatMul"),
     "tf32": ("FLOAT", "FLOAT", "MatMul"),
+    "fp32": ("FLOAT", "FLOAT", "MatMul"),
     "int8": ("INT8", "INT32", "MatMulInteger"),
 }
 """Of products: the types of operands and results, and the operator."""
+
+KNOWN = {"fp32": torch.float32, "int8": torch.int8}
+"""Of products whose right operand is known, as weights are."""
+
 BATCHES = (1, 8)
 TARGET = "cuda:sm_90"
 PREFIX = "product"
@@ -110,13 +115,17 @@ def product_name(kind: str, extents: Sequence[int]) -> str:
 
 
 def build_product(folder: Path, name: str) -> None:
-    """A product whose right operand comes column by column, as weights do; of bytes it is known, as those of quantised models are."""
+    """A product whose right operand comes column by column, as weights do."""
     import onnx
 
     _, kind, *extents = name.split("_")
     rows, depth, columns = map(int, extents)
     imports = [onnx.helper.make_opsetid("", 18)]
-    known = [onnx.numpy_helper.from_array(known_bytes(depth, columns), "w")] if kind == "int8" else []
+    known = (
+        [onnx.numpy_helper.from_array(known_weights(kind, depth, columns).numpy(), "w")]
+        if kind in KNOWN
+        else []
+    )
     element, result, operator = PRODUCT_TYPES[kind]
     shapes = {"x": (rows, depth), "w": (columns, depth), "y": (rows, columns)}
     x, w, y = (
@@ -134,10 +143,11 @@ def build_product(folder: Path, name: str) -> None:
     compile_model(model, folder / f"{name}.gopt", kind if kind in ("bf16", "tf32") else "fp32")
 
 
-def known_bytes(depth: int, columns: int) -> np.ndarray[Any, Any]:
+def known_weights(kind: str, depth: int, columns: int) -> torch.Tensor:
     """Weights `[columns, depth]` of few values, so that artifacts of them are small."""
     values = np.array([-90, -30, 30, 90], np.int8)
-    return values[np.random.default_rng(3).integers(0, len(values), (columns, depth))]
+    chosen = values[np.random.default_rng(3).integers(0, len(values), (columns, depth))]
+    return torch.from_numpy(chosen).to(KNOWN[kind])
 
 
 def latency(run: Run, runs: int = 300, seconds: float = 0.3) -> float:
@@ -206,7 +216,7 @@ def measure_product(path: Path) -> dict[str, Any]:
     _, kind, *extents = path.stem.split("_")
     rows, depth, columns = map(int, extents)
     x, w, y, theirs = product_operands(kind, rows, depth, columns)
-    run = ours(path, [x] if kind == "int8" else [x, w], y)
+    run = ours(path, [x] if kind in KNOWN else [x, w], y)
     own = sum(time for name, time in kernels(run).items() if "gemm" in name)
     peers = sum(kernels(theirs).values())
     operations = 2e-6 * rows * depth * columns
@@ -228,7 +238,7 @@ def product_operands(
     """Both operands and memory for the product, as our kernel takes them, and the product by torch."""
     if kind == "int8":
         x = torch.randint(-128, 128, (rows, depth), device="cuda", dtype=torch.int8)
-        w = torch.from_numpy(known_bytes(depth, columns)).cuda()
+        w = known_weights(kind, depth, columns).cuda()
         return (
             x,
             w,
@@ -238,7 +248,8 @@ def product_operands(
     torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
     own = torch.float16 if kind == "fp16" else torch.float32
     x = torch.randn(rows, depth, device="cuda").to(own)
-    w = (torch.randn(columns, depth, device="cuda") / depth**0.5).to(own)
+    w = torch.randn(columns, depth, device="cuda") / depth**0.5
+    w = known_weights(kind, depth, columns).cuda() if kind in KNOWN else w.to(own)
     y = torch.full((rows, columns), float("nan"), device="cuda", dtype=own)
     left, right = x.to(PRECISIONS[kind]), w.to(PRECISIONS[kind])
     return x, w, y, lambda: left @ right.T
