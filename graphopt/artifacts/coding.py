@@ -21,7 +21,13 @@ WORTHWHILE_AT_ALL = 0.75
 """Of all bytes, at most what codes may take: weights that are coded can not be mapped from the file."""
 
 SAMPLE = 1 << 14
-"""Elements from which it is guessed whether a constant has few different ones."""
+"""Elements from which it is guessed what codes of a constant would take, and whether it has few different ones."""
+
+RUNS = 64
+"""Of neighbours, that such a sample has."""
+
+MISJUDGED = 0.05
+"""Of all bytes, what samples may promise too little."""
 
 MOST_DIFFERENT = 0.75
 """Of a sample, the share of different elements from which on there is nothing to gain."""
@@ -67,6 +73,10 @@ def encode(weights: bytes, segments: Sequence[Segment]) -> Coded | None:
     if not segments:
         return None
     whole, parts, pieces = memoryview(weights), list[Part](), list[bytes | memoryview]()
+    if sum(_expected(whole, segment) for segment in segments) > (WORTHWHILE_AT_ALL + MISJUDGED) * len(
+        weights
+    ):
+        return None
     for segment in sorted(segments, key=lambda each: each.offset):
         span = whole[segment.offset : segment.offset + segment.size]
         piece, values, expansion = _packed(span, segment)
@@ -75,6 +85,20 @@ def encode(weights: bytes, segments: Sequence[Segment]) -> Coded | None:
     if sum(map(len, pieces)) >= WORTHWHILE_AT_ALL * len(weights):
         return None
     return Coded(b"".join(pieces), Coding(len(weights), parts))
+
+
+def _expected(whole: memoryview, segment: Segment) -> float:
+    """The bytes that a constant would take, by a sample of it. A codebook, which is small, is not counted."""
+    origin, span = segment.origin, whole[segment.offset : segment.offset + segment.size]
+    elements = np.frombuffer(span, f"<u{segment.item}") if origin is None else origin.numbers.view(np.uint32)
+    sample = np.concatenate([run[: SAMPLE // RUNS] for run in np.array_split(elements.ravel(), RUNS)])
+    if not sample.size:
+        return 0.0
+    values, codes = _distinct(sample)
+    lengths = [len(_deflated(sample))]
+    if len(values) <= MOST_VALUES:
+        lengths.append(len(_deflated(codes.astype(code_type(len(values))))))
+    return float(elements.nbytes * min(1.0, min(lengths) / sample.nbytes))
 
 
 _Packed = tuple[bytes, int]
@@ -94,12 +118,20 @@ def _shortest(elements: np.ndarray) -> _Packed | None:
     """The code of some elements; None where it is not worth it."""
     if not elements.size or not _promises(elements):
         return None
-    values, codes = np.unique(elements, return_inverse=True)
+    values, codes = _distinct(elements)
     found = [(_deflated(elements), 0)]
     if len(values) <= MOST_VALUES:
         found.append((values.tobytes() + _deflated(codes.astype(code_type(len(values)))), len(values)))
     best = min(found, key=lambda each: len(each[0]))
     return best if len(best[0]) <= WORTHWHILE * elements.nbytes else None
+
+
+def _distinct(elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different elements in order, and the place among them of each."""
+    if elements.itemsize > 2:
+        return np.unique(elements, return_inverse=True)
+    exists = np.bincount(elements) > 0
+    return np.flatnonzero(exists).astype(elements.dtype), (np.cumsum(exists) - 1)[elements]
 
 
 def _promises(elements: np.ndarray) -> bool:

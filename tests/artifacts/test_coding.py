@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphopt.artifacts import coding
 from graphopt.artifacts.coding import Origin, Segment, encode
 from graphopt_runtime.coding import decode
 from graphopt_runtime.expansion import Expansion
@@ -83,3 +84,27 @@ def test_too_little_is_not_worth_it() -> None:
     assert encode(weights, segments) is None
     assert encode(*blob(RNG.standard_normal(SIZE).astype(np.float32))) is None
     assert encode(b"", []) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_weights_that_do_not_repeat_are_known_by_samples(
+    monkeypatch: pytest.MonkeyPatch, dtype: type
+) -> None:
+    """Without coding all of them; filters half of which are zeros are coded, as samples tell."""
+    rows = RNG.standard_normal((400, 576)).astype(dtype)
+    pruned = rows * (RNG.random((400, 1)) < 0.5).astype(dtype)
+    weights, segments = blob(pruned)
+    assert encode(weights, segments) is not None
+    monkeypatch.delattr(coding, "_packed")
+    weights, segments = blob(rows)
+    assert encode(weights, segments) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_distinct_elements_are_those_of_numpy(dtype: type) -> None:
+    elements = RNG.integers(0, np.iinfo(dtype).max, 1000, dtype=dtype, endpoint=True) // 3 * 3
+    for found, expected in zip(
+        coding._distinct(elements), np.unique(elements, return_inverse=True), strict=True
+    ):
+        assert np.array_equal(found, expected)
+        assert found.dtype == expected.dtype
