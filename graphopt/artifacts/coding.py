@@ -73,9 +73,8 @@ def encode(weights: bytes, segments: Sequence[Segment]) -> Coded | None:
     if not segments:
         return None
     whole, parts, pieces = memoryview(weights), list[Part](), list[bytes | memoryview]()
-    if sum(_expected(whole, segment) for segment in segments) > (WORTHWHILE_AT_ALL + MISJUDGED) * len(
-        weights
-    ):
+    most = (WORTHWHILE_AT_ALL + MISJUDGED) * len(weights)
+    if sum(_expected(whole, segment) for segment in segments) > most:
         return None
     for segment in sorted(segments, key=lambda each: each.offset):
         span = whole[segment.offset : segment.offset + segment.size]
@@ -96,7 +95,7 @@ def _expected(whole: memoryview, segment: Segment) -> float:
         return 0.0
     values, codes = _distinct(sample)
     lengths = [len(_deflated(sample))]
-    if len(values) <= MOST_VALUES:
+    if len(values) <= MOST_DIFFERENT * len(sample):
         lengths.append(len(_deflated(codes.astype(code_type(len(values))))))
     return float(elements.nbytes * min(1.0, min(lengths) / sample.nbytes))
 
