@@ -15,9 +15,9 @@ from graphopt.backends.cuda.attention_kernel import AttentionKernel
 from graphopt.backends.cuda.attention_scores import Scores
 from graphopt.backends.cuda.attention_tiles import DEPTH, choose_attention_tile
 from graphopt.backends.cuda.float_attention import ACROSS, FloatAttention, choose_rows
-from graphopt.backends.cuda.matmul import has_chunks
 from graphopt.backends.cuda.tensor_attention import LARGEST, TensorAttention
 from graphopt.backends.cuda.tensor_elements import CHUNK, HALVES
+from graphopt.backends.cuda.tensor_operands import has_chunks
 from graphopt.backends.layout import Strided
 from graphopt.backends.lower import attention
 from graphopt.backends.lower.context import Lowering, storage_of

@@ -15,6 +15,12 @@ from graphopt.backends.cuda.builder import DeviceBuilder
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.product import TiledProduct
 from graphopt.backends.cuda.tensor_elements import BYTES, Element, element_of, widened
+from graphopt.backends.cuda.tensor_operands import (
+    FEWEST_COLUMNS,
+    has_chunks,
+    right_operand,
+    suits_tensor_cores,
+)
 from graphopt.backends.cuda.tensor_product import Operand, TensorProduct
 from graphopt.backends.cuda.tensor_tiles import chip_of
 from graphopt.backends.cuda.tiles import choose_tile
@@ -31,12 +37,6 @@ from graphopt.backends.schedules import tensor_product
 from graphopt.backends.schedules.choice import is_candidate
 from graphopt.backends.tensor import Tensor, broadcast_index, unravel
 
-FEWEST_COLUMNS = 8
-"""Of one instruction."""
-
-TRANSPOSABLE = 2
-"""Bytes of elements that are transposed on their way from shared memory."""
-
 
 @dataclass(frozen=True)
 class Nothing:
@@ -49,33 +49,6 @@ class Nothing:
     def emit(self, k: KernelBuilder) -> None:
         with k.loop(math.prod(self.shape), "independent", "result") as number:
             self.store(k, split_index(number, list(self.shape)), k.bind(const(0, self.accumulator)))
-
-
-def suits_tensor_cores(element: Element, left: Tensor, right: Tensor, extents: Extents) -> bool:
-    """Whether chunks of both operands can be copied as they lie: along the depth, halves of the right one also along columns."""
-    chunk = element.chunk
-    if extents.columns < FEWEST_COLUMNS or extents.depth % chunk:
-        return False
-    along_columns = element.size == TRANSPOSABLE and extents.columns % chunk == 0
-    return has_chunks(left, -1, chunk) and (
-        (along_columns and has_chunks(right, -1, chunk)) or has_chunks(right, -2, chunk)
-    )
-
-
-def has_chunks(tensor: Tensor, axis: int, chunk: int) -> bool:
-    """Whether elements along an axis are neighbours, and every row of them starts at a whole chunk."""
-    layout = storage_of(tensor).layout
-    assert isinstance(layout, Strided)
-    strides = list(layout.strides)
-    along = strides.pop(axis)
-    return along == 1 and not any(stride % chunk for stride in [*strides, layout.offset])
-
-
-def _along_depth(ctx: Lowering, source: Tensor, right: Tensor) -> Tensor:
-    """A constant matrix for tensor cores column by column."""
-    if source.constant is None or source.rank != 2 or element_of(ctx, source.dtype) is None:
-        return right
-    return transpose(ctx.strided(ctx.constant(np.ascontiguousarray(source.constant.T))), (1, 0))
 
 
 def tensor_product_of(
@@ -160,14 +133,14 @@ def device_product(
     ctx: Lowering, product: Product, core: Core, accumulator: str
 ) -> Callable[[gemm.Store], TiledProduct | TensorProduct | Nothing]:
     """The kernel of a product, whose operands are read where they lie."""
-    left, right = ctx.strided(product.left), ctx.strided(product.right)
+    left = ctx.strided(product.left)
     *batch, rows, columns = product.shape
     extents = Extents(math.prod(batch), rows, columns, left.shape[-1])
     if not extents.depth:
         return lambda store: Nothing(product.shape, accumulator, store)
 
-    right = _along_depth(ctx, product.right, right)
-    units = element_of(ctx, left.dtype, right.dtype)
+    units = element_of(ctx, left.dtype, product.right.dtype)
+    right = right_operand(ctx, core, units, left, product.right, extents)
     if units is not None and suits_tensor_cores(units, left, right, extents):
         return tensor_product_of(ctx, units, left, right, batch, extents)
 

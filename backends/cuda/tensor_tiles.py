@@ -164,6 +164,16 @@ def choose_tensor_tile(chip: Chip, extents: Extents, size: int) -> tuple[TensorT
     return min(choices, key=lambda choice: estimated_cycles(chip, extents, size, *choice))
 
 
+def shortest_cycles(chip: Chip, extents: Extents, size: int) -> float:
+    """The estimated time with that tile."""
+    return estimated_cycles(chip, extents, size, *choose_tensor_tile(chip, extents, size))
+
+
+def copy_cycles(chip: Chip, size: int) -> float:
+    """Of a kernel that copies so many bytes."""
+    return chip.adding + 2 * size / (chip.sums * chip.multiprocessors)
+
+
 def depth_parts(extents: Extents, size: int, most: int = MOST_PARTS) -> list[int]:
     """Into how many parts, none of them empty, a depth of elements of `size` bytes can be cut."""
     steps = depth_steps(extents, size)

@@ -85,6 +85,11 @@ def choose_tile(chip: Chip, extents: Extents, size: int = FLOAT) -> tuple[Produc
     return min(choices, key=lambda choice: estimated_cycles(chip, extents, *choice))
 
 
+def shortest_cycles(chip: Chip, extents: Extents) -> float:
+    """The estimated time of float32 with that tile."""
+    return estimated_cycles(chip, extents, *choose_tile(chip, extents))
+
+
 def depth_parts(tile: ProductTile, depth: int) -> list[int]:
     """Into how many parts, none of them empty, the depth can be cut."""
     steps = -(-depth // tile.depth)
