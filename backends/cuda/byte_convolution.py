@@ -1,12 +1,15 @@
 """Convolutions of bytes: exact sums on tensor cores or, of depthwise ones, in threads, whose channels are neighbours in memory.
 
-Bytes are multiplied as they lie. What their zero point adds is taken off at the end: for every pixel and filter the zero point times the
+Weights that are no bytes without their zero point are sums of two. Bytes are multiplied as they lie. What their zero point adds is taken off at the end: for every pixel and filter the zero point times the
 weights of the taps that are inside the image, as padding, which is multiplied as zero, stands for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,9 @@ FEWEST_FILTERS = 8
 
 SUM = "int32"
 
+PAIR = Axis(input=1, output=1, kernel=2, stride=1, pad=0, dilation=0)
+"""Of a window whose weights are sums: both taps are one place."""
+
 Zeros = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 """What the zero point of the input adds to the sum at an index."""
 
@@ -39,23 +45,27 @@ def lower_byte_convolution(convolution: Convolution) -> None:
     """A convolution on tensor cores, by channels where it is depthwise, or any other way."""
     weights, units = convolution.centred_weights, BYTES.get(convolution.input.dtype)
     geometry = _geometry(convolution)
-    if (
-        weights is None
-        or units is None
-        or convolution.zero is None
-        or convolution.input.rank != 4
-        or not geometry.macs
-        or np.abs(weights + 0.5).max() > 128
-    ):
+    terms = None if weights is None or not geometry.macs else terms_of(weights)
+    if terms is None or units is None or convolution.zero is None or convolution.input.rank != 4:
         plain_convolution(convolution)
     elif convolution.is_depthwise:
-        _depthwise(convolution, geometry, weights, units.chunk)
+        _depthwise(convolution, geometry, terms, units.chunk)
     elif geometry.filters >= FEWEST_FILTERS and (
         geometry.groups == 1 or geometry.channels % units.chunk == 0
     ):
-        _product(convolution, geometry, weights)
+        _product(convolution, geometry, terms)
     else:
         plain_convolution(convolution)
+
+
+def terms_of(weights: Array) -> list[Array] | None:
+    """One or two arrays of int8 whose sum are `weights`; None where two do not reach."""
+    limits = np.iinfo(np.int8)
+    first = weights.clip(limits.min, limits.max)
+    rest = weights - first
+    if not rest.any():
+        return [first.astype(np.int8)]
+    return [first.astype(np.int8), rest.astype(np.int8)] if rest.max() <= limits.max else None
 
 
 def _geometry(convolution: Convolution) -> Geometry:
@@ -63,16 +73,21 @@ def _geometry(convolution: Convolution) -> Geometry:
     return Geometry(shape.batch, shape.groups, shape.channels, shape.filters, shape.window.axes)
 
 
-def _product(convolution: Convolution, geometry: Geometry, weights: Array) -> None:
+def _product(convolution: Convolution, geometry: Geometry, terms: Sequence[Array]) -> None:
+    """As one product, of twice the depth where weights have two terms."""
     ctx, units = convolution.ctx, BYTES[convolution.input.dtype]
     source = channels_last(ctx, convolution.input, units.chunk)
-    zeros = _zero_sums(ctx, geometry, weights, convolution.zero or 0)
+    zeros = _zero_sums(ctx, geometry, np.stack(terms).sum(axis=0, dtype=np.int32), convolution.zero or 0)
+    window, weights = geometry, terms[0]
+    if len(terms) > 1:
+        window, weights = replace(geometry, axes=(PAIR, *geometry.axes)), np.stack(terms, axis=2)
     store, _ = convolution.result(whole_chunks(geometry.groups * geometry.filters, units.chunk))
 
     def finish(k: KernelBuilder, index: Sequence[Expr], total: Expr) -> None:
+        index = [*index[:2], *index[-len(geometry.axes) :]]
         store(k, index, total if zeros is None else total - zeros(k, index))
 
-    kernel = convolution_product(ctx, units, geometry, storage_of(source), weights.astype(np.int8), finish)
+    kernel = convolution_product(ctx, units, window, storage_of(source), weights, finish)
     with ctx.kernel("integer_conv") as k:
         kernel.emit(k)
 
@@ -103,20 +118,19 @@ def _inside(axis: Axis) -> Array:
     return (source >= 0) & (source < axis.input)
 
 
-def _depthwise(convolution: Convolution, geometry: Geometry, weights: Array, chunk: int) -> None:
+def _depthwise(convolution: Convolution, geometry: Geometry, terms: Sequence[Array], chunk: int) -> None:
     """A thread for a run of neighbouring channels of every pixel."""
     ctx, zero = convolution.ctx, convolution.zero or 0
     x = channels_last(ctx, convolution.input, chunk)
-    by_taps = ctx.constant_buffer(
-        np.ascontiguousarray(weights.reshape(geometry.groups, -1).T.astype(np.int8))
-    )
+    by_taps = [ctx.constant_buffer(term.reshape(geometry.groups, -1).T) for term in terms]
     store, _ = convolution.result(whole_chunks(geometry.groups * geometry.filters, chunk))
 
     def read(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
         return _input(k, geometry, x, index, zero)
 
     def weight(k: KernelBuilder, index: Sequence[Expr]) -> Expr:
-        return cast(k.load(by_taps, index[1] + index[0] * geometry.groups), SUM)
+        at = index[1] + index[0] * geometry.groups
+        return reduce(add, (cast(k.load(term, at), SUM) for term in by_taps))
 
     with ctx.kernel("integer_depthwise") as k:
         emit_depthwise(k, geometry, 1, SUM, read, weight, store)

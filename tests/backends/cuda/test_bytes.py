@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from graphopt.backends.cuda.byte_convolution import terms_of
 from graphopt.backends.cuda.tensor_tiles import GROUPS, WARPS, TensorTile
 from graphopt.backends.targets import Target
 from tests.backends.cuda.test_tensor_cores import kernels
@@ -26,9 +27,11 @@ def add_product(nodes: Nodes, left: np.ndarray, right: np.ndarray, zero: int) ->
     )
 
 
-def add_convolution(nodes: Nodes, x: np.ndarray, weights: np.ndarray, zero: int, **attributes: object) -> str:
+def add_convolution(
+    nodes: Nodes, x: np.ndarray, weights: np.ndarray, zero: int, weights_zero: int = 0, **attributes: object
+) -> str:
     scale = fixed(RNG.uniform(0.001, 0.003, len(weights)).astype(np.float32))
-    zeros = fixed(np.zeros(len(weights), weights.dtype))
+    zeros = fixed(np.full(len(weights), weights_zero, weights.dtype))
     bias = fixed(RNG.integers(-500, 500, len(weights)).astype(np.int32))
     parameters = fixed(np.float32(0.05)), fixed(x.dtype.type(zero))
     result = fixed(np.float32(0.4)), fixed(x.dtype.type(5))
@@ -90,6 +93,37 @@ def test_depthwise(gpu: Target) -> None:
     )
     assert "integer_depthwise" in [name for name, _ in kernels(nodes)]
     nodes.check(gpu)
+
+
+@pytest.mark.parametrize("weights_zero", [1, 117, 255])
+def test_weights_that_are_no_bytes_without_their_zero_point(gpu: Target, weights_zero: int) -> None:
+    """They are sums of two, whose products are added up on tensor cores as well."""
+    nodes = Nodes()
+    for channels, filters, groups, kernel in (
+        (24, 20, 1, 1),
+        (11, 24, 1, 3),
+        (32, 16, 2, 3),
+        (24, 24, 24, 3),
+    ):
+        weights = integers(np.uint8, filters, channels // groups, kernel, kernel)
+        pads = [kernel // 2] * 4
+        add_convolution(
+            nodes, integers(np.uint8, 2, channels, 7, 9), weights, 131, weights_zero, group=groups, pads=pads
+        )
+    found = kernels(nodes)
+    assert found.count(("integer_conv", True)) == 3
+    assert "integer_depthwise" in [name for name, _ in found]
+    nodes.check(gpu)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "count"), [(-128, 127, 1), (-255, 0, 2), (-1, 254, 2), (0, 255, 0)]
+)
+def test_terms_of_weights(least: int, most: int, count: int) -> None:
+    weights = np.arange(least, most + 1, dtype=np.int32)
+    terms = terms_of(weights)
+    assert len(terms or []) == count
+    assert terms is None or np.array_equal(sum(term.astype(np.int32) for term in terms), weights)
 
 
 @pytest.mark.parametrize(
