@@ -253,8 +253,8 @@ def product_operands(
     torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
     own = torch.float16 if kind == "fp16" else torch.float32
     x = torch.randn(rows, depth, device="cuda").to(own)
-    w = torch.randn(columns, depth, device="cuda") / depth**0.5
-    w = known_weights(kind, depth, columns).cuda() if kind in KNOWN else w.to(own)
+    w = known_weights(kind, depth, columns) if kind in KNOWN else torch.randn(columns, depth) / depth**0.5
+    w = w.cuda().to(own)
     y = torch.full((rows, columns), float("nan"), device="cuda", dtype=own)
     left, right = x.to(PRECISIONS[kind]), w.to(PRECISIONS[kind])
     return x, w, y, lambda: left @ right.T

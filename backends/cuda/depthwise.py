@@ -13,8 +13,8 @@ from graphopt.backends.cuda.pixels import suitable_blocks
 from graphopt.backends.cuda.runs import choose_runs
 from graphopt.backends.kernels.conv_rows import Geometry
 
-BLOCKS = ((1, 4), (1, 2))
-"""Of one row: two are faster where channels lie together, and slower where results are stored channel by channel."""
+PIXELS = (4, 2)
+"""Of one row, by one thread: two rows are faster where channels lie together, and slower where results are stored channel by channel."""
 
 Read = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 
@@ -31,7 +31,8 @@ def emit_depthwise(
     """`read` takes `[n, channel, place...]` in the input, which may be outside of it; `weight` takes `[tap, channel]`; `store` takes the
     builder, an index of the result, whose elements have `size` bytes, and a sum of `dtype`."""
     assert isinstance(k, DeviceBuilder)
-    for _, pixels in suitable_blocks(geometry.axes, geometry.batch * geometry.groups, BLOCKS):
+    blocks = [(1, pixels) for pixels in PIXELS]
+    for _, pixels in suitable_blocks(geometry.axes, geometry.batch * geometry.groups, blocks):
         kernel = _Pixels(geometry, pixels, dtype, read, weight, store)
         runs = choose_runs(k, kernel.shape, size, kernel.element)
         if runs.width > 1:

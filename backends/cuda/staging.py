@@ -1,8 +1,9 @@
 """Results that lie along another axis than what they are computed from go through shared memory, tile by tile.
 
 A thread computes neighbours along one axis, whose operands it reads with whole accesses, at a few places of the axis along which results
-lie. It writes them to a tile in shared memory, whose rows its team then stores with whole accesses. Both sides of a tile have 128 bytes.
-Units of 16 bytes of a row are shuffled by the number of the run that the row is of, so that neither side meets a bank twice.
+lie. It writes them to a tile in shared memory, whose rows its team then stores with whole accesses. Both sides of a tile have up to 128 bytes,
+operands up to 256. Units of 16 bytes of a row are shuffled by the number of the run that the row is of, so that the eight threads of a
+quarter of a warp that writes eight runs, or reads a row, meet no bank twice.
 """
 
 from __future__ import annotations
@@ -132,13 +133,11 @@ class Staged:
 
     @property
     def _sides(self) -> tuple[int, int]:
-        """Threads along and across. Rows of less than two lines stay whole, whose halves would share a line."""
-        runs, places = self.shape[self.along], self.shape[self.across]
-        own = self.width * self._size
-        return (
-            runs if ROW < runs * own < 2 * ROW else _balanced(runs, ROW // own),
-            _balanced(places, ROW // (self._columns * self._size)),
-        )
+        """Threads along and across. Runs whose operands are less than two lines stay together: halves would share a line."""
+        runs, own = self.shape[self.along], self.width * self._size
+        beside = _balanced(self.shape[self.across], ROW // (self._columns * self._size))
+        is_whole = ROW < runs * own < 2 * ROW and runs * beside <= MOST_THREADS
+        return runs if is_whole else _balanced(runs, ROW // own), beside
 
     @property
     def threads(self) -> int:

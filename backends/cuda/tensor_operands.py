@@ -26,10 +26,13 @@ FEWEST_COLUMNS = 8
 TRANSPOSABLE = 2
 """Bytes of elements that are transposed on their way from shared memory."""
 
+BY_COLUMNS = "by columns"
+"""The form of copies of which columns lie one after the other."""
+
 
 def suits_tensor_cores(element: Element, left: Tensor, right: Tensor, extents: Extents) -> bool:
     """Whether chunks of both operands can be copied as they lie: along the depth, halves of the right one also along columns."""
-    return _left_suits(element, left, extents) and (
+    return _copies_chunks(element, left, extents) and (
         has_chunks(right, -2, element.chunk)
         or (_columns_suit(element, extents) and has_chunks(right, -1, element.chunk))
     )
@@ -48,19 +51,20 @@ def right_operand(
     ctx: Lowering, core: Core, element: Element | None, left: Tensor, source: Tensor, extents: Extents
 ) -> Tensor:
     """`source`, `[..., depth, columns]`, in memory as the product with `left` reads it fastest."""
-    if element is None:
+    if element is None or not _copies_chunks(element, left, extents):
         return ctx.strided(source)
     if source.constant is not None:
         columns = np.ascontiguousarray(source.constant.swapaxes(-1, -2))
         return _turned(ctx.strided(ctx.constant(columns)))
     if strided_layout(source) is not None and has_chunks(source, -2, element.chunk):
         return source
-    if _left_suits(element, left, extents) and _pays(core, element, source, extents):
-        return _turned(ctx.store(_turned(source)))
+    if _pays(core, element, source, extents):
+        return ctx.kept(source, BY_COLUMNS, lambda: _turned(ctx.store(_turned(source))))
     return ctx.strided(source)
 
 
-def _left_suits(element: Element, left: Tensor, extents: Extents) -> bool:
+def _copies_chunks(element: Element, left: Tensor, extents: Extents) -> bool:
+    """Whether there are whole chunks along the depth, which the left operand has together, and columns enough."""
     chunk = element.chunk
     return extents.columns >= FEWEST_COLUMNS and extents.depth % chunk == 0 and has_chunks(left, -1, chunk)
 
@@ -78,13 +82,14 @@ def _turned(tensor: Tensor) -> Tensor:
 
 def _pays(core: Core, element: Element, source: Tensor, extents: Extents) -> bool:
     """Whether the product and what turns its operand take less time than the product alone."""
-    size = element.size
+    size, is_stored = element.size, strided_layout(source) is not None
+    by_warps = _columns_suit(element, extents) and (not is_stored or has_chunks(source, -1, element.chunk))
     before = (
         tensor_tiles.shortest_cycles(chip_of(core, False), extents, size)
-        if _columns_suit(element, extents)
+        if by_warps
         else tiles.shortest_cycles(chip_of(core), extents)
     )
     after = tensor_tiles.shortest_cycles(chip_of(core), extents, size)
-    if strided_layout(source) is not None:
+    if is_stored:
         after += copy_cycles(chip_of(core), math.prod(source.shape) * size)
     return after < before

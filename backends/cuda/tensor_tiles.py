@@ -103,6 +103,8 @@ class Chip:
     """Cycles of a second kernel that adds up parts, besides those for the sums themselves."""
     sums: int = 33
     """Bytes of parts that it adds up."""
+    moved: int = 12
+    """Bytes that a copy reads from memory, or writes: 2.9 TB/s of an H100, and as much for each cycle of an A100."""
     clustered: int = 112
     """Multiprocessors on which clusters of more than two teams find room: those of a cluster are neighbours."""
     meeting: int = 2500
@@ -171,7 +173,7 @@ def shortest_cycles(chip: Chip, extents: Extents, size: int) -> float:
 
 def copy_cycles(chip: Chip, size: int) -> float:
     """Of a kernel that copies so many bytes."""
-    return chip.adding + 2 * size / (chip.sums * chip.multiprocessors)
+    return chip.adding + 2 * size / (chip.moved * chip.multiprocessors)
 
 
 def depth_parts(extents: Extents, size: int, most: int = MOST_PARTS) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,7 @@ class Lowering:
     rounded: Mapping[ir.Value, Tensor] = field(default_factory=dict)
     """The operands of the node at hand as what they were rounded to, if all were."""
     _constants: dict[tuple[str, bytes], Buffer] = field(default_factory=dict)
-    _copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _copies: dict[tuple[int, Hashable], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _counter: int = 0
 
     @property
@@ -215,12 +215,19 @@ class Lowering:
 
     def store(self, tensor: Tensor, block: int = 0) -> Tensor:
         """A copy of `tensor` in new memory; asking twice gives the same copy."""
-        key = (id(tensor), block)
+        return self.kept(tensor, block, lambda: self._copied(tensor, block))
+
+    def kept(self, tensor: Tensor, form: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives for `tensor` in some form; asking twice gives the same."""
+        key = (id(tensor), form)
         if key not in self._copies:
-            copy = self.new(tensor.shape, tensor.dtype, block)
-            self.copy(tensor, copy)
-            self._copies[key] = (tensor, copy)
+            self._copies[key] = (tensor, make())
         return self._copies[key][1]
+
+    def _copied(self, tensor: Tensor, block: int) -> Tensor:
+        copy = self.new(tensor.shape, tensor.dtype, block)
+        self.copy(tensor, copy)
+        return copy
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Compute `source` into the memory of `target`."""

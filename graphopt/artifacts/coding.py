@@ -66,7 +66,8 @@ class Coded:
 
 
 def encode(weights: bytes, segments: Sequence[Segment]) -> Coded | None:
-    """The weights in coded form; None where that would not be much smaller. All but the `segments` are zeros.
+    """The weights in coded form; None where that would not be much smaller, as samples of runs of neighbours tell. All but the `segments`
+    are zeros.
 
     The same weights give the same bytes.
     """

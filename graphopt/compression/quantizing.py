@@ -187,7 +187,8 @@ def _searched(
     journal: str | Path | None,
     progress: Progress,
 ) -> Search | None:
-    """Which layers stay float so that no more than `max_drop` is lost; None where nothing limits that, or nothing judges it."""
+    """Which layers stay float so that no more than `max_drop` is lost; None where nothing limits that, or nothing judges it. `settings`
+    are the quantiser's, the metric and the number of samples, by which a journal is found again."""
     data, judge = splits.data, splits.judge
     if max_drop is None or judge is None or data is None:
         return None

@@ -52,6 +52,7 @@ def test_islands_are_cut_apart(model: ir.Model) -> None:
     parts = isolate(model, {"q0": np.zeros(4, np.uint8), "q1": np.zeros(4, np.uint8)})
     assert [value.name for value in parts.graph.inputs] == ["x", "q0__given", "q1__given"]
     assert [value.name for value in parts.graph.outputs] == ["y", "q0", "q1"]
+    assert [value.dtype for value in parts.graph.outputs[1:]] == [ir.DataType.UINT8] * 2
     ones = np.full(4, 148, np.uint8)
     result = reference(parts)({"x": FEEDS[0]["x"], "q0__given": ones, "q1__given": ones})
     np.testing.assert_allclose(result["y"], np.tanh(1), rtol=1e-6)

@@ -69,7 +69,7 @@ def test_steps(result: np.ndarray[Any, Any], distance: float) -> None:
 def test_models_are_cut_at_quantised_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is given is what the reference computed, so that the model that is cut computes it again."""
     monkeypatch.setattr(
-        cuda_cases, "build_artifact", lambda folder, path, precision: kept.append(path.read_bytes())
+        cuda_cases, "build_artifact", lambda folder, path, precision: kept.append(path.read_bytes()) is None
     )
     kept: list[bytes] = []
     source = tmp_path / "model.onnx"
@@ -84,4 +84,12 @@ def test_models_are_cut_at_quantised_values(tmp_path: Path, monkeypatch: pytest.
     assert np.array_equal(feeds["x"], given["x"])
     assert np.array_equal(expected["y"], reference(model)(given)["y"])
     cut = onnx.load_from_string(kept[0])
+    assert {value.name for value in cut.graph.input} == set(feeds)
     assert {value.name for value in cut.graph.output} == {"y", "q", "p"}
+
+
+def test_sets_without_small_models_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.fp32.gopt").write_bytes(bytes(cuda_suite.SMALL + 1))
+    monkeypatch.setattr(cuda_suite, "check", lambda path: {"model": path.name})
+    monkeypatch.setattr(cuda_suite.shutil, "which", lambda name: None)
+    assert cuda_suite.run(tmp_path, 1) == {"results": [{"model": "model.fp32.gopt"}]}

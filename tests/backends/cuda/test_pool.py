@@ -30,6 +30,7 @@ def pooled(size: int, channels: int = 16, **attributes: Any) -> Nodes:
 WINDOWS = [
     {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
     {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]},
+    {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2], "strides": [2, 1]},
     {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
     {"kernel_shape": [3, 2], "dilations": [2, 2]},
     {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [2, 2, 2, 2]},
@@ -37,7 +38,7 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize("enough", [1, 1 << 30])
-@pytest.mark.parametrize("block", [(1, 4), (2, 2)])
+@pytest.mark.parametrize("block", [(1, 4), (2, 2), *pool.BLOCKS[:2]])
 @pytest.mark.parametrize("size", [8, 13])
 def test_largest_inputs(
     gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int, block: pixels.Block, size: int

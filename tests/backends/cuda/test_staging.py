@@ -114,7 +114,14 @@ def test_no_bank_is_met_twice(dtype: str, width: int, depth: int) -> None:
 
 
 @pytest.mark.parametrize(("channels", "runs"), [(64, 8), (96, 12), (128, 8), (136, 6), (576, 8)])
-def test_rows_of_less_than_two_lines_stay_whole(channels: int, runs: int) -> None:
+def test_operands_of_less_than_two_lines_stay_together(channels: int, runs: int) -> None:
     target = Place(Buffer("out", 1 << 20, "float16"), 0, {}, 4096, 4, 0, 4)
     tile = Staged(((channels,), (4096,)), 0, 1, 8, 1, target)
     assert tile.threads == runs * 16
+
+
+def test_teams_have_no_more_threads_than_blocks() -> None:
+    """Runs of two halves are many, so that those of less than two lines are parted, too."""
+    assert BARRIER in staged_text(512, 66, order=[1, 0])
+    target = Place(Buffer("out", 1 << 20, "float16"), 0, {}, 4096, 1, 0, 4)
+    assert Staged(((66,), (512,)), 0, 1, 2, 2, target).threads == 17 * 32
