@@ -37,13 +37,14 @@ WINDOWS = [
 ]
 
 
-@pytest.mark.parametrize("enough", [1, 1 << 30])
-@pytest.mark.parametrize("block", [(1, 4), (2, 2), *pool.BLOCKS[:2]])
-@pytest.mark.parametrize("size", [8, 13])
+@pytest.mark.parametrize(
+    ("size", "enough", "block"),
+    [*((8, 1, block) for block in ((1, 4), (2, 2), *pool.BLOCKS[:2])), (13, 1, (1, 4)), (8, 1 << 30, (1, 4))],
+)
 def test_largest_inputs(
-    gpu: Target, monkeypatch: pytest.MonkeyPatch, enough: int, block: pixels.Block, size: int
+    gpu: Target, monkeypatch: pytest.MonkeyPatch, size: int, enough: int, block: pixels.Block
 ) -> None:
-    """By threads of several pixels, and of one."""
+    """By threads of several pixels, and of one where rows are no whole number of blocks, or results are few."""
     monkeypatch.setattr(pixels, "ENOUGH", enough)
     for module, name in ((pool, "BLOCKS"), (pixels, "STRIDED")):
         monkeypatch.setattr(module, name, (block,))
