@@ -1,7 +1,8 @@
 """Convolutions of bytes: exact sums on tensor cores or, of depthwise ones, in threads, whose channels are neighbours in memory.
 
-Weights that are no bytes without their zero point are sums of two. Bytes are multiplied as they lie. What their zero point adds is taken off at the end: for every pixel and filter the zero point times the
-weights of the taps that are inside the image, as padding, which is multiplied as zero, stands for it.
+Weights that are no bytes without their zero point are sums of two. Inputs are multiplied as they lie. What their zero point adds is taken
+off at the end: for every pixel and filter the zero point times the weights of the taps that are inside the image, as padding, which is
+multiplied as zero, stands for it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FEWEST_FILTERS = 8
 SUM = "int32"
 
 PAIR = Axis(input=1, output=1, kernel=2, stride=1, pad=0, dilation=0)
-"""Of a window whose weights are sums: both taps are one place."""
+"""The first axis of a window whose weights are sums of two: both taps are one place."""
 
 Zeros = Callable[[KernelBuilder, Sequence[Expr]], Expr]
 """What the zero point of the input adds to the sum at an index."""

@@ -18,7 +18,7 @@ from graphopt.backends.kernels.geometry import Axis
 from graphopt.backends.kernels.pool_general import GeneralPool, Output, Store
 
 BLOCKS = ((4, 4), (2, 4), (1, 8), (1, 4), (1, 2))
-"""Rows, and pixels of each, by one thread."""
+"""By one thread, the fastest first."""
 
 MOST_TAPS = 64
 """Of a window that is written out."""

@@ -17,6 +17,7 @@ VERIFIED = (
     "mlperftiny_resnet8_large_fp32",
     "mlperftiny_vww_mbv1_fp32",
     "mnist",
+    "mobilenet_v2_1.0_224_qdq",
     "shufflenet-v2_fp32_from_int8",
     "shufflenet-v2-12-int8",
     "silero_vad_16k_op15",
