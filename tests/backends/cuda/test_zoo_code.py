@@ -20,7 +20,6 @@ COMPILED = (
     "gtcrn_simple",
     "minilm_l6_v2",
     "mobilenet_v2_1.0_224_fp32_from_int8",
-    "mobilenet_v2_1.0_224_qdq",
     "squeezenet1.1_ncnnfp16",
     "superres_espcn_core",
     "ultraface_version-RFB-320",

@@ -27,18 +27,23 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that the library is made of, the C runtime included, to be compiled in other ways; valgrind knows no AVX-512."""
+    return write_sources(tmp_path_factory.mktemp("sources"), size=10)
+
+
+def write_sources(folder: Path, size: int) -> Path:
+    """All that a library for images of `size` x `size` is made of, the C runtime included, to be compiled in other ways; valgrind knows no
+    AVX-512."""
     target = find_target("x86-64-v3")
     if (reason := runs_here(target)) is not None:
         pytest.skip(reason)
     random = np.random.default_rng(0)
-    text = """agraph (float[1,16,10,10] x) => (float[1,10] y) {
+    text = f"""agraph (float[1,16,{size},{size}] x) => (float[1,10] y) {{
         a = Conv<pads = [1,1,1,1]>(x, w) b = Relu(a) c = Conv(b, v) p = GlobalAveragePool(c) f = Flatten(p)
-        y = MatMul(f, m) }"""
+        y = MatMul(f, m) }}"""
     shapes = {"w": (16, 16, 3, 3), "v": (48, 16, 1, 1), "m": (48, 10)}
     weights = {name: random.standard_normal(shape).astype(np.float32) / 9 for name, shape in shapes.items()}
     [library] = make(make_model(text, **weights), target.name, "net", Options(check=False)).libraries
-    export, folder = Export(library, "net", target), tmp_path_factory.mktemp("sources")
+    export = Export(library, "net", target)
     for i, content in enumerate(library.objects):
         (folder / f"compiled{i}.o").write_bytes(content)
     texts = {
@@ -70,9 +75,10 @@ def test_sanitizers_find_nothing(name: str, sources: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_valgrind_finds_nothing(sources: Path, tmp_path: Path) -> None:
-    """With a handle of one thread: valgrind runs one thread at a time, so that those of a handle only spin."""
-    program = build(sources, tmp_path / "program")
+def test_valgrind_finds_nothing(tmp_path: Path) -> None:
+    """With a handle of one thread: valgrind runs one thread at a time, so that those of a handle only spin. It emulates each lane of a
+    multiplication that adds, so that images are small."""
+    program = build(write_sources(tmp_path, size=4), tmp_path / "program")
     run(["valgrind", "--error-exitcode=9", "--leak-check=full", "-q", str(program), "1"])
 
 
