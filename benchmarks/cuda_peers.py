@@ -317,9 +317,9 @@ def measure(
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     rows = []
     with torch.no_grad():
-        for kind, each in [] if names else product(PRODUCT_TYPES, PRODUCTS):
+        for kind, each in product(PRODUCT_TYPES, PRODUCTS):
             path = folder / f"{product_name(kind, each)}.gopt"
-            if path.exists():
+            if path.exists() and (not names or path.stem in names):
                 rows.append(show(measure_product(path)))
         for case in cases:
             rows.append(show(measure_network(case, case.path(folder), modes)))
