@@ -105,7 +105,7 @@ def tampered(path: Path, member: str) -> Path:
     """An artifact with one bit of one member turned over."""
     compiled(path)
     content = bytearray(path.read_bytes())
-    span = open_artifact(path).members[member]
+    span = open_artifact(path).program.members[member]
     content[span.start + len(span) // 2] ^= 1
     path.write_bytes(content)
     return path

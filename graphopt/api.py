@@ -83,17 +83,25 @@ def compile(
         return load(build(model, Path(folder) / "model.gopt", target, **options).path, threads)
 
 
-def build(model: Model, output: str | Path, target: str = "native", **options: Any) -> Compilation:
+def build(
+    model: Model,
+    output: str | Path,
+    target: str = "native",
+    *,
+    separate_weights: bool = False,
+    **options: Any,
+) -> Compilation:
     """Compile an ONNX model into an artifact, verified against ONNX Runtime before it is written.
 
     `options` are those of `building.Options`. Several targets, separated by commas, give one artifact that runs the best of
-    them. Raises GraphoptError; nothing is written then.
+    them. Separate weights are in `OUTPUT.weights`, so that program and weights can travel apart. Raises GraphoptError; nothing
+    is written then.
     """
     require_hosted(target)
     made = make(model, target, Path(output).stem, Options(**options))
     made.watch.stage("write")
-    artifact.write(output, made.builds)
-    return made.compilation(Path(output))
+    artifact.write(output, made.builds, separate_weights)
+    return made.compilation(Path(output), artifact.weights_path(Path(output)) if separate_weights else None)
 
 
 def export(

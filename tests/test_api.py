@@ -170,7 +170,7 @@ def test_one_artifact_for_several_targets(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.verdict.passed
     opened = open_artifact(path)
     assert [build["target"]["name"] for build in opened.builds] == ["x86-64-v2", "x86-64-v3"]
-    assert set(opened.members) > {"library.x86-64-v2.so", "weights.x86-64-v3.bin"}
+    assert set(opened.program.members) > {"library.x86-64-v2.so", "weights.x86-64-v3.bin"}
     older = frozenset({"sse4_1", "sse4_2", "ssse3", "popcnt"})
     for flags in (cpu.cpu_flags(), older):
         monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: flags)

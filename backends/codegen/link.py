@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphopt.artifacts.artifact import replacing
 from graphopt.backends.codegen.toolchain import (
     DEFAULT_CC,
     SOURCES,
@@ -14,6 +13,7 @@ from graphopt.backends.codegen.toolchain import (
     runtime_objects,
     thread_flags,
 )
+from graphopt.files import replacing
 
 LINK_FLAGS = (
     "-shared",

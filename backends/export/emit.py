@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from graphopt.artifacts.artifact import replacing
 from graphopt.backends.codegen.link import LINK_FLAGS, write_objects
 from graphopt.backends.codegen.toolchain import (
     BARE,
@@ -31,6 +29,7 @@ from graphopt.backends.compiler import Library
 from graphopt.backends.export.interface import VariantFacts, describe
 from graphopt.backends.targets import Target
 from graphopt.errors import OutputError
+from graphopt.files import replacing_together
 
 KINDS = ("static", "library", "object", "c-header")
 """An archive, a shared library, one object file, or the headers alone."""
@@ -132,11 +131,13 @@ def emit(export: Export, prefix: Path) -> list[Path]:
             files[f"lib/pkgconfig/{name}.pc"] = export.render("model.pc").encode()
         if not export.embedded:
             files[f"share/{name}/weights.bin"] = export.library.weights
-    with ExitStack() as stack:
-        for path, content in files.items():
-            _make_folder(prefix / path)
-            stack.enter_context(replacing(prefix / path)).write(content)
-    return [prefix / path for path in files]
+    paths = [prefix / path for path in files]
+    for path in paths:
+        _make_folder(path)
+    with replacing_together(paths) as opened:
+        for file, content in zip(opened, files.values(), strict=True):
+            file.write(content)
+    return paths
 
 
 def _make_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes .gopt files: uncompressed zips with fixed timestamps and members aligned to 4096 bytes.
+"""Writes .gopt files, and those of weights apart: uncompressed zips with fixed timestamps and members aligned to 4096 bytes.
 
 The same input gives the same bytes. `graphopt_runtime.artifact` reads them.
 """
@@ -6,19 +6,27 @@ The same input gives the same bytes. `graphopt_runtime.artifact` reads them.
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from graphopt.artifacts.coding import Segment, encode
-from graphopt.errors import OutputError
-from graphopt.files import require_replaceable
-from graphopt_runtime.artifact import ALIGNMENT, CODED_FORMAT, CODING, COMMENT_PREFIX, FORMAT, MANIFEST
+from graphopt.files import replacing_together
+from graphopt_runtime.archive import ALIGNMENT
+from graphopt_runtime.artifact import (
+    APART,
+    APART_FORMAT,
+    CODED_FORMAT,
+    CODING,
+    COMMENT_PREFIX,
+    FORMAT,
+    MANIFEST,
+    WEIGHTS_PREFIX,
+    hash_of_weights,
+)
 
 _CHUNK_BYTES = 1 << 20
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
@@ -43,22 +51,42 @@ class Build:
     segments: Sequence[Segment] = ()
 
 
-def write(path: str | Path, builds: Sequence[Build]) -> list[dict[str, Any]]:
+def write(path: str | Path, builds: Sequence[Build], apart: bool = False) -> list[dict[str, Any]]:
     """Writes an artifact and returns the descriptions of its builds, to which members and sizes are added.
 
-    The builds come in ascending order of what they ask of their CPU. The artifact appears under its name only when it is
-    complete. Raises OutputError when it cannot be written.
+    The builds come in ascending order of what they ask of their CPU. Weights that lie `apart` are in `PATH.weights`. Files
+    appear under their names only when they are complete. Raises OutputError when they cannot be written.
     """
     path = Path(path)
+    with replacing_together([path, weights_path(path)] if apart else [path]) as files:
+        return _write(builds, *files)
+
+
+def _write(builds: Sequence[Build], file: BinaryIO, apart: BinaryIO | None = None) -> list[dict[str, Any]]:
     hashes: dict[str, str] = {}
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        described = [_add_build(archive, build, _suffix(build, builds), hashes) for build in builds]
-        coded = any(CODING in each for each in described)
-        whole = {"format": CODED_FORMAT if coded else FORMAT, "builds": described, "hashes": hashes}
+    with (
+        zipfile.ZipFile(file, "w") as program,
+        nullcontext(program) if apart is None else zipfile.ZipFile(apart, "w") as store,
+    ):
+        described = [_add_build(program, store, each, _suffix(each, builds), hashes) for each in builds]
+        whole = {"format": _format(described, apart is not None), "builds": described, "hashes": hashes}
         text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode()
-        digest = _add(archive, MANIFEST, io.BytesIO(text), len(text))
-        archive.comment = COMMENT_PREFIX + digest.encode()
+        digest = _add(program, MANIFEST, io.BytesIO(text), len(text))
+        store.comment = WEIGHTS_PREFIX + hash_of_weights(whole).encode()
+        program.comment = COMMENT_PREFIX + digest.encode()
     return described
+
+
+def weights_path(path: Path) -> Path:
+    """Where the weights of the artifact `path` are if they lie apart."""
+    return path.with_name(APART.format(path.name))
+
+
+def _format(builds: Sequence[Mapping[str, Any]], apart: bool) -> int:
+    """The oldest one that says it all."""
+    if apart:
+        return APART_FORMAT
+    return CODED_FORMAT if any(CODING in each for each in builds) else FORMAT
 
 
 def _suffix(build: Build, builds: Sequence[Build]) -> str:
@@ -66,13 +94,15 @@ def _suffix(build: Build, builds: Sequence[Build]) -> str:
     return f".{build.manifest['target']['name']}" if len(builds) > 1 else ""
 
 
-def _add_build(archive: zipfile.ZipFile, build: Build, suffix: str, hashes: dict[str, str]) -> dict[str, Any]:
+def _add_build(
+    program: zipfile.ZipFile, store: zipfile.ZipFile, build: Build, suffix: str, hashes: dict[str, str]
+) -> dict[str, Any]:
     library, weights = f"library{suffix}.so", f"weights{suffix}.bin"
     coded = None if isinstance(build.weights, Path) else encode(build.weights, build.segments)
     with _open(build.weights if coded is None else coded.stored) as source:
         weights_bytes = _size(source)
-        hashes[library] = _add(archive, library, io.BytesIO(build.library), len(build.library))
-        hashes[weights] = _add(archive, weights, source, weights_bytes)
+        hashes[library] = _add(program, library, io.BytesIO(build.library), len(build.library))
+        hashes[weights] = _add(store, weights, source, weights_bytes)
     coding = {} if coded is None else {CODING: coded.coding.to_json()}
     return {
         **build.manifest,
@@ -81,34 +111,6 @@ def _add_build(archive: zipfile.ZipFile, build: Build, suffix: str, hashes: dict
         "weights": weights,
         "weights_bytes": weights_bytes,
     }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` at the end, or vanishes if anything fails. Raises OutputError."""
-    require_replaceable(path)
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            yield file  # type: ignore[misc]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
-        if isinstance(error, OSError):
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from graphopt.arrays import Array
-from graphopt.artifacts.artifact import replacing
 from graphopt.errors import DataError, InputError
 from graphopt.feeds.data import load_arrays
+from graphopt.files import replacing
 
 if TYPE_CHECKING:
     from graphopt_runtime import Variant

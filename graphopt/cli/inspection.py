@@ -59,7 +59,8 @@ def inspect_artifact(path: Path, loops: bool = False) -> Inspection:
     parse_variants(opened.manifest)
     targets = [str(build["target"].get("name")) for build in opened.builds]
     judged = judge_loops(opened) if loops else None
-    return _ArtifactInspection(path.name, targets, opened.manifest, path.stat().st_size, judged)
+    size = sum(file.stat().st_size for file in {opened.program.path, opened.store.path})
+    return _ArtifactInspection(path.name, targets, opened.manifest, size, judged)
 
 
 @dataclass(frozen=True)

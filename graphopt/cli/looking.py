@@ -56,9 +56,9 @@ def device(target: str, output: Path, json_file: str | None) -> None:
     Start it there with --port 7420 for connections from the board itself, such as ssh tunnels; with --any, and a token in
     GRAPHOPT_DEVICE_TOKEN, for connections from everywhere. Whoever connects runs code there.
     """
-    from graphopt.artifacts.artifact import replacing
     from graphopt.backends.codegen.toolchain import device_program
     from graphopt.backends.targets import find_target
+    from graphopt.files import replacing
 
     found = find_target(target)
     with replacing(output) as file:

@@ -93,7 +93,10 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
 
         taken = lossy_steps.take(steps, model, progress)
         if exported is None:
-            done = api.build(taken.model, output, target, progress=progress, **settings)
+            apart = chosen["separate_weights"]
+            done = api.build(
+                taken.model, output, target, separate_weights=apart, progress=progress, **settings
+            )
         else:
             done = api.export(taken.model, output, target, progress=progress, **exported, **settings)
     announce([*taken.notices, *done.notices])

@@ -162,7 +162,9 @@ def export(command: Command) -> Command:
         "--single-thread", is_flag=True, help="With --emit: for systems without pthreads."
     )(command)
     command = click.option(
-        "--separate-weights", is_flag=True, help="With --emit: weights in a file of their own."
+        "--separate-weights",
+        is_flag=True,
+        help="Weights in a file of their own: OUTPUT.weights; with --emit, below share.",
     )(command)
     command = click.option(
         "--name", metavar="NAME", help="With --emit: the model's name in C; by default the file's."
@@ -179,10 +181,11 @@ def export(command: Command) -> Command:
 def export_settings(chosen: dict[str, Any]) -> dict[str, Any] | None:
     """Keyword arguments of `api.export`, None for an artifact. Raises GraphoptError for options that want --emit."""
     kind, name = chosen["emit"], chosen["name"]
-    separate, single = chosen["separate_weights"], chosen["single_thread"]
+    single = chosen["single_thread"]
     if kind != "artifact":
-        return {"kind": kind, "name": name, "embed_weights": not separate, "single_thread": single}
-    given = {"--name": name, "--separate-weights": separate, "--single-thread": single}
+        embedded = not chosen["separate_weights"]
+        return {"kind": kind, "name": name, "embed_weights": embedded, "single_thread": single}
+    given = {"--name": name, "--single-thread": single}
     if unused := [option for option, value in given.items() if value]:
         raise GraphoptError(f"{', '.join(unused)}: only with --emit static, library, object or c-header")
     return None

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.accuracy.comparison import Comparison
-from graphopt.artifacts.artifact import replacing
+from graphopt.files import replacing
 from graphopt.model import Statistics
 from graphopt.rewriting.pipeline import Report
 from graphopt.timing.bench import Benchmark, Measurement

@@ -80,11 +80,14 @@ class Compilation:
     kernels: int
     layers: list[dict[str, Any]]
     seconds: dict[str, float]
+    weights: Path | None = None
+    """Where they lie apart from an artifact."""
 
     @property
     def bytes(self) -> int:
-        """Of the artifact, or of all files of an export."""
-        files = [self.path] if self.path.is_file() else self.path.rglob("*")
+        """Of the artifact and weights apart from it, or of all files of an export."""
+        own = [self.path] if self.weights is None else [self.path, self.weights]
+        files = own if self.path.is_file() else self.path.rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 
     @property
@@ -97,6 +100,7 @@ class Compilation:
         """Plain types, for scripts."""
         return {
             "artifact": str(self.path),
+            "weights": None if self.weights is None else str(self.weights),
             "bytes": self.bytes,
             "nodes_before": self.before.nodes,
             "nodes_after": self.after.nodes,
@@ -141,7 +145,7 @@ class Made:
     verdict: Verdict
     watch: Stopwatch
 
-    def compilation(self, path: Path) -> Compilation:
+    def compilation(self, path: Path, weights: Path | None = None) -> Compilation:
         """What is told of it once it is written."""
         self.watch.stop()
         return Compilation(
@@ -154,6 +158,7 @@ class Made:
             self.libraries[-1].kernels,
             self.libraries[-1].layers,
             self.watch.seconds,
+            weights,
         )
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from graphopt.accuracy.evaluation import Judge, Splits
 from graphopt.accuracy.metrics import find_metric
-from graphopt.artifacts.artifact import replacing
 from graphopt.compiling.building import Model, read
 from graphopt.compression import pruning
 from graphopt.compression.candidates import Builder, Maker
@@ -22,6 +21,7 @@ from graphopt.compression.sensitivity import Journal
 from graphopt.errors import GraphoptError, UnreachableError
 from graphopt.feeds.data import Data
 from graphopt.feeds.fingerprint import fingerprint
+from graphopt.files import replacing
 from graphopt.model import normalise
 
 Progress = Callable[[str], None]

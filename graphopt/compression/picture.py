@@ -7,7 +7,7 @@ from pathlib import Path
 
 import networkx
 
-from graphopt.artifacts.artifact import replacing
+from graphopt.files import replacing
 from graphopt.passes.prune.groups import Group
 
 

@@ -1,20 +1,18 @@
-"""Opens a .gopt file in place: an uncompressed zip whose members start at multiples of 4096 bytes.
+"""Opens a .gopt file in place: an archive of a library, weights and a description for each target that it was built for.
 
-It holds a library, weights and a description for each target that it was built for.
+Weights may lie apart, in an archive of their own.
 
 Hashes find damage, not malice: loading an artifact runs the code in it.
 """
 
 import hashlib
 import json
-import mmap
-import struct
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
+from graphopt_runtime.archive import Archive, open_archive
 from graphopt_runtime.coding import decode, parse_coding
 from graphopt_runtime.errors import ArtifactError
 
@@ -22,15 +20,24 @@ FORMAT = 2
 CODED_FORMAT = 3
 """That of artifacts with weights in a coded form; others have `FORMAT`, which older runtimes read too."""
 
-ALIGNMENT = 4096
+APART_FORMAT = 4
+"""That of artifacts whose weights lie in a file of their own, coded or not."""
+
+FORMATS = (FORMAT, CODED_FORMAT, APART_FORMAT)
+
+APART = "{}.weights"
+"""The name of that file, unless it is told."""
+
 MANIFEST = "manifest.json"
 COMMENT_PREFIX = b"graphopt manifest sha256:"
 """The archive comment is this prefix and the hash of the manifest, which holds the hashes of the other members."""
 
+WEIGHTS_PREFIX = b"graphopt weights sha256:"
+"""Of weights that lie apart, the comment is this prefix and the `hash_of_weights` that the manifest names."""
+
 CODING = "coding"
 """What a build with coded weights says about them."""
 
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 _REQUIRED_KEYS = {"format": int, "builds": list, "hashes": dict}
 _REQUIRED_OF_BUILDS = {"target": dict, "variants": list, "weights_bytes": int, "library": str, "weights": str}
 _MAX_MANIFEST_BYTES = 256 << 20
@@ -42,30 +49,25 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Artifact:
-    """An open artifact and one of its builds; `contents` maps the whole file and must outlive every use of the weights."""
+    """An open artifact and one of its builds, whose weights are in `store`, the same archive or another."""
 
     path: Path
     builds: Sequence[Manifest]
     manifest: Manifest
-    contents: memoryview
-    members: Mapping[str, range]
-
-    def read(self, name: str) -> memoryview:
-        """The bytes of one member, without a copy."""
-        span = self.members[name]
-        return self.contents[span.start : span.stop]
+    program: Archive
+    store: Archive
 
     @property
     def library(self) -> memoryview:
-        return self.read(self.manifest["library"])
+        return self.program.read(self.manifest["library"])
 
     @property
     def weights(self) -> memoryview:
         """In place, or decoded. Raises ArtifactError where that fails."""
-        stored = self.read(self.manifest["weights"])
+        stored = self.store.read(self.manifest["weights"])
         if CODING not in self.manifest:
             return stored
-        return decode(stored, parse_coding(self.manifest[CODING], len(stored)), str(self.path))
+        return decode(stored, parse_coding(self.manifest[CODING], len(stored)), str(self.store.path))
 
 
 def last_build(builds: Sequence[Manifest], path: Path) -> Manifest:
@@ -77,98 +79,57 @@ def open_artifact(
     path: str | Path,
     verify: bool = True,
     choose: Callable[[Sequence[Manifest], Path], Manifest] = last_build,
+    weights: str | Path | None = None,
 ) -> Artifact:
     """Maps `path`, checks its structure, its format and the hash of its manifest, and `choose`s a build.
 
-    The hash of that build's library is checked, and with `verify` that of its weights, which reads them all. Raises
-    ArtifactError.
+    Weights that lie apart are in the file `weights`, by default the one next to it, and must be those of this artifact. The hash
+    of the build's library is checked, and with `verify` that of its weights, which reads them all. Raises ArtifactError.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            contents = _map(file, path)
-            directory = _directory(file, path)
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
-    spans = _spans(directory, contents, path)
-    whole = _manifest(spans, contents, directory.comment, path)
-    _check_members(whole, spans, path)
-    artifact = Artifact(path, whole["builds"], choose(whole["builds"], path), contents, spans)
-    for name in [artifact.manifest["library"], *([artifact.manifest["weights"]] if verify else [])]:
-        _check_hash(artifact, name, whole["hashes"][name])
+    program = open_archive(path)
+    whole = _manifest(program)
+    store = _store(program, whole, weights)
+    _check_members(whole, program, store)
+    artifact = Artifact(path, whole["builds"], choose(whole["builds"], path), program, store)
+    _check_hash(program, artifact.manifest["library"], whole)
+    if verify:
+        _check_hash(store, artifact.manifest["weights"], whole)
     return artifact
 
 
-def _map(file: BinaryIO, path: Path) -> memoryview:
-    try:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except ValueError as error:
-        raise ArtifactError(f"{path} is empty") from error
-
-
-class _Directory(NamedTuple):
-    """The list of members at the end of a zip, and the offset where it starts."""
-
-    members: list[zipfile.ZipInfo]
-    comment: bytes
-    start: int
-
-
-def _directory(file: BinaryIO, path: Path) -> _Directory:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return _Directory(archive.infolist(), archive.comment, archive.start_dir)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
-        raise ArtifactError(f"{path} is not a graphopt artifact, or is truncated: {error}") from error
-
-
-def _spans(directory: _Directory, contents: memoryview, path: Path) -> dict[str, range]:
-    """Where the data of each member lies in the file."""
-    spans: dict[str, range] = {}
-    end = 0
-    for info in sorted(directory.members, key=lambda info: info.header_offset):
-        name = info.filename
-        if name in spans:
-            raise ArtifactError(f"{path}: member {name!r} exists twice")
-        if info.header_offset < end:
-            raise ArtifactError(f"{path}: member {name!r} overlaps another one")
-        spans[name] = _span(info, contents, path)
-        end = spans[name].stop
-        if end > directory.start:
-            raise ArtifactError(f"{path}: member {name!r} reaches into the directory of the file")
-    return spans
-
-
-def _span(info: zipfile.ZipInfo, contents: memoryview, path: Path) -> range:
-    name = info.filename
-    if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in info.orig_filename:
+def _store(program: Archive, manifest: Manifest, weights: str | Path | None) -> Archive:
+    """The archive that the weights are in."""
+    if manifest["format"] != APART_FORMAT:
+        if weights is not None:
+            raise ArtifactError(f"{program.path} holds its weights itself; {weights} is of no use to it")
+        return program
+    path = program.path.with_name(APART.format(program.path.name)) if weights is None else Path(weights)
+    if not path.exists():
         raise ArtifactError(
-            f"{path}: member {name!r} leaves the archive's folder; this file is not from graphopt"
+            f"{program.path} has its weights in {path.name}, and there is no {path}; "
+            "put that file there, or name it: load(..., weights=FILE)"
         )
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-        raise ArtifactError(f"{path}: member {name!r} is compressed; artifacts must not be recompressed")
-    if info.flag_bits & 1:
-        raise ArtifactError(f"{path}: member {name!r} is encrypted")
-    header = bytes(contents[info.header_offset : info.header_offset + 30])
-    if len(header) < 30 or header[:4] != b"PK\3\4":
-        raise ArtifactError(f"{path}: member {name!r} has no header where the directory says")
-    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
-    start = info.header_offset + 30 + name_bytes + extra_bytes
-    if start % ALIGNMENT != 0:
-        raise ArtifactError(
-            f"{path}: member {name!r} is not aligned to {ALIGNMENT} bytes; the file was repacked"
-        )
-    return range(start, start + info.file_size)
+    store = open_archive(path)
+    if store.comment != WEIGHTS_PREFIX + hash_of_weights(manifest).encode():
+        raise ArtifactError(f"{path} are not the weights of {program.path}; both come of one compilation")
+    return store
 
 
-def _manifest(spans: Mapping[str, range], contents: memoryview, comment: bytes, path: Path) -> dict[str, Any]:
-    if MANIFEST not in spans:
+def hash_of_weights(manifest: Manifest) -> str:
+    """One for the weights of all builds, of their hashes."""
+    hashes = [str(manifest["hashes"].get(build["weights"])) for build in manifest["builds"]]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _manifest(program: Archive) -> dict[str, Any]:
+    path = program.path
+    if MANIFEST not in program.members:
         raise ArtifactError(f"{path} is not a graphopt artifact: it has no {MANIFEST}")
-    span = spans[MANIFEST]
-    if len(span) > _MAX_MANIFEST_BYTES:
-        raise ArtifactError(f"{path}: {MANIFEST} has {len(span)} bytes, which no model needs")
-    raw = bytes(contents[span.start : span.stop])
-    if comment != COMMENT_PREFIX + hashlib.sha256(raw).hexdigest().encode():
+    if (size := len(program.members[MANIFEST])) > _MAX_MANIFEST_BYTES:
+        raise ArtifactError(f"{path}: {MANIFEST} has {size} bytes, which no model needs")
+    raw = bytes(program.read(MANIFEST))
+    if program.comment != COMMENT_PREFIX + hashlib.sha256(raw).hexdigest().encode():
         raise ArtifactError(
             f"{path}: {MANIFEST} is damaged (its hash differs); copy or build the artifact again"
         )
@@ -182,9 +143,9 @@ def _manifest(spans: Mapping[str, range], contents: memoryview, comment: bytes, 
 def _check_format(manifest: Any, path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise ArtifactError(f"{path}: {MANIFEST} names no format")
-    if manifest["format"] not in (FORMAT, CODED_FORMAT):
+    if manifest["format"] not in FORMATS:
         raise ArtifactError(
-            f"{path} has format {manifest['format']!r}, this runtime reads {FORMAT} and {CODED_FORMAT}; "
+            f"{path} has format {manifest['format']!r}, this runtime reads {FORMATS[0]} to {FORMATS[-1]}; "
             "update graphopt-runtime or build the artifact again"
         )
     _check_keys(manifest, _REQUIRED_KEYS, MANIFEST, path)
@@ -201,19 +162,24 @@ def _check_keys(found: Manifest, required: Mapping[str, type], what: str, path: 
             raise ArtifactError(f"{path}: {what} lacks {key!r}, or it is not a {kind.__name__}")
 
 
-def _check_members(manifest: Manifest, spans: Mapping[str, range], path: Path) -> None:
-    used = {build[role] for build in manifest["builds"] for role in ("library", "weights")}
-    present = set(spans) - {MANIFEST}
-    if missing := sorted((set(manifest["hashes"]) | used) - present):
-        raise ArtifactError(f"{path}: members are missing: {', '.join(missing)}")
-    if unknown := sorted(present - set(manifest["hashes"])):
-        raise ArtifactError(f"{path}: members without a hash in the manifest: {', '.join(unknown)}")
+def _check_members(manifest: Manifest, program: Archive, store: Archive) -> None:
+    known, builds = set(manifest["hashes"]), manifest["builds"]
+    code, stored = (set(archive.members) - {MANIFEST} for archive in (program, store))
+    missing = known - (code | stored)
+    missing |= {build["library"] for build in builds} - code
+    missing |= {build["weights"] for build in builds} - stored
+    if missing:
+        raise ArtifactError(f"{program.path}: members are missing: {', '.join(sorted(missing))}")
+    if unknown := sorted((code | stored) - known):
+        raise ArtifactError(f"{program.path}: members without a hash in the manifest: {', '.join(unknown)}")
     for build in manifest["builds"]:
-        size, expected = len(spans[build["weights"]]), build["weights_bytes"]
+        size, expected = len(store.members[build["weights"]]), build["weights_bytes"]
         if size != expected:
-            raise ArtifactError(f"{path}: {build['weights']} has {size} bytes, the manifest says {expected}")
+            raise ArtifactError(
+                f"{store.path}: {build['weights']} has {size} bytes, the manifest says {expected}"
+            )
         if CODING in build:
-            _check_coding(build, size, path)
+            _check_coding(build, size, store.path)
 
 
 def _check_coding(build: Manifest, size: int, path: Path) -> None:
@@ -223,9 +189,9 @@ def _check_coding(build: Manifest, size: int, path: Path) -> None:
         raise ArtifactError(f"{path}: the coding of {build['weights']} makes no sense: {error}") from error
 
 
-def _check_hash(artifact: Artifact, name: str, digest: str) -> None:
-    if hashlib.sha256(artifact.read(name)).hexdigest() != digest:
+def _check_hash(archive: Archive, name: str, manifest: Manifest) -> None:
+    if hashlib.sha256(archive.read(name)).hexdigest() != manifest["hashes"][name]:
         raise ArtifactError(
-            f"{artifact.path}: {name} is damaged (its hash differs from the manifest's); "
+            f"{archive.path}: {name} is damaged (its hash differs from the manifest's); "
             "copy or build the artifact again"
         )

@@ -28,13 +28,16 @@ from graphopt_runtime.tensors import (
 )
 
 
-def load(path: str | Path, threads: int | None = None, verify: bool = True) -> "CompiledModel":
+def load(
+    path: str | Path, threads: int | None = None, verify: bool = True, weights: str | Path | None = None
+) -> "CompiledModel":
     """Loads a .gopt file. This runs code from the file: load only artifacts that you trust.
 
-    `threads` defaults to the CPUs that this process may use. `verify=False` skips the hash of the weights.
-    Raises ArtifactError when the file is damaged, too new, or made for another CPU.
+    `threads` defaults to the CPUs that this process may use. `verify=False` skips the hash of the weights. `weights` is their
+    file where they were compiled to lie apart, by default `PATH.weights`.
+    Raises ArtifactError when a file is damaged, too new, made for another CPU, or not there.
     """
-    return CompiledModel(open_artifact(path, verify, suitable_build), threads)
+    return CompiledModel(open_artifact(path, verify, suitable_build, weights), threads)
 
 
 class CompiledModel:

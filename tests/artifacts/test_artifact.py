@@ -14,7 +14,7 @@ from graphopt.artifacts import artifact
 from graphopt.artifacts.artifact import Build
 from graphopt.artifacts.coding import Segment
 from graphopt.errors import OutputError
-from graphopt_runtime.artifact import CODED_FORMAT, FORMAT, open_artifact
+from graphopt_runtime.artifact import APART_FORMAT, CODED_FORMAT, FORMAT, open_artifact
 
 MANIFEST = {"name": "m", "target": {}, "variants": []}
 
@@ -55,7 +55,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_members_are_stored_aligned_and_undated(tmp_path: Path) -> None:
     path = tmp_path / "m.gopt"
     artifact.write(path, [Build(MANIFEST, b"c" * 5000, b"")])
-    assert all(span.start % 4096 == 0 for span in open_artifact(path).members.values())
+    assert all(span.start % 4096 == 0 for span in open_artifact(path).program.members.values())
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -75,7 +75,7 @@ def test_members_with_zip64_headers_stay_aligned(tmp_path: Path, monkeypatch: py
     artifact.write(path, [Build(MANIFEST, b"code", b"weights")])
     opened = open_artifact(path)
     assert bytes(opened.weights) == b"weights"
-    assert opened.members["weights.bin"].start % 4096 == 0
+    assert opened.program.members["weights.bin"].start % 4096 == 0
 
 
 @pytest.mark.slow
@@ -114,18 +114,21 @@ def test_a_folder_that_cannot_take_the_file_is_reported(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.gopt"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_full_disk_leaves_the_old_files_and_nothing_else(apart: bool, tmp_path: Path) -> None:
     path = tmp_path / "m.gopt"
-    path.write_bytes(b"old")
+    old = [path, artifact.weights_path(path)] if apart else [path]
+    for each in old:
+        each.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10000, hard))
     try:
-        with pytest.raises(OutputError, match=r"cannot write .*m.gopt: File too large"):
-            artifact.write(path, [Build(MANIFEST, b"code", bytes(100000))])
+        with pytest.raises(OutputError, match=r"cannot write .*m.gopt.*: File too large"):
+            artifact.write(path, [Build(MANIFEST, b"code", bytes(100000))], apart)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["m.gopt"]
+    assert {each.read_bytes() for each in old} == {b"old"}
+    assert set(tmp_path.iterdir()) == set(old)
 
 
 def test_other_failures_leave_nothing_and_are_passed_on(tmp_path: Path) -> None:
@@ -143,7 +146,7 @@ def test_weights_of_few_values_are_coded(tmp_path: Path) -> None:
     path, build = tmp_path / "m.gopt", few_values()
     [complete] = artifact.write(path, [build])
     opened = open_artifact(path)
-    assert complete["weights_bytes"] == len(opened.read("weights.bin")) < 0.2 * len(build.weights)  # type: ignore[arg-type]
+    assert complete["weights_bytes"] == len(opened.store.read("weights.bin")) < 0.2 * len(build.weights)  # type: ignore[arg-type]
     assert opened.weights == build.weights
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("manifest.json"))["format"] == CODED_FORMAT
@@ -154,3 +157,23 @@ def test_other_artifacts_have_the_old_format(tmp_path: Path) -> None:
     artifact.write(path, [Build(MANIFEST, b"code", bytes(range(256)), [Segment(0, 256, 1)])])
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("manifest.json"))["format"] == FORMAT
+
+
+@pytest.mark.parametrize("weights", [few_values(), Build(MANIFEST, b"code", bytes(range(256)))])
+def test_weights_may_lie_apart(weights: Build, tmp_path: Path) -> None:
+    path, whole = tmp_path / "m.gopt", tmp_path / "whole.gopt"
+    [described] = artifact.write(path, [weights], apart=True)
+    artifact.write(whole, [weights])
+    opened = open_artifact(path)
+    assert sorted(opened.program.members) == ["library.so", "manifest.json"]
+    assert sorted(opened.store.members) == ["weights.bin"]
+    assert (opened.manifest, opened.weights) == (described, open_artifact(whole).weights)
+    with zipfile.ZipFile(path) as archive:
+        assert json.loads(archive.read("manifest.json"))["format"] == APART_FORMAT
+
+
+def test_weights_of_several_builds_lie_apart_together(tmp_path: Path) -> None:
+    path = tmp_path / "m.gopt"
+    builds = [Build({**MANIFEST, "target": {"name": name}}, b"code", name.encode()) for name in ("v3", "v4")]
+    artifact.write(path, builds, apart=True)
+    assert sorted(open_artifact(path).store.members) == ["weights.v3.bin", "weights.v4.bin"]

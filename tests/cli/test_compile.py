@@ -33,6 +33,16 @@ def test_json(onnx_file: Path) -> None:
     assert content["verification"]["passed"]
 
 
+def test_separate_weights(onnx_file: Path) -> None:
+    path, weights = onnx_file.with_suffix(".gopt"), onnx_file.with_suffix(".gopt.weights")
+    content = invoke_json("compile", onnx_file, "--separate-weights")
+    assert content["weights"] == str(weights)
+    assert content["bytes"] == path.stat().st_size + weights.stat().st_size
+    assert "y" in invoke("run", path).stdout
+    weights.rename(onnx_file.parent / "elsewhere")
+    assert "has its weights in mlp.gopt.weights" in invoke("run", path, code=2).stderr
+
+
 def test_json_to_a_file_comes_with_tables(onnx_file: Path) -> None:
     target = onnx_file.parent / "report.json"
     assert "cleanup" in invoke("compile", onnx_file, "--json", target).stdout

@@ -81,7 +81,7 @@ def test_export(onnx_file: Path) -> None:
     ("options", "message"),
     [
         (("--name", "x"), "--name: only with --emit"),
-        (("--separate-weights", "--single-thread"), "--separate-weights, --single-thread: only with --emit"),
+        (("--name", "x", "--single-thread"), "--name, --single-thread: only with --emit"),
         (("--emit", "static", "--name", "a b"), "'a b' is no name in C"),
         (("--emit", "static", "-o", "FILE"), "it is a file; give the name of a folder"),
     ],

@@ -133,9 +133,15 @@ WEIGHTS = np.arange(128, dtype=np.float32)
 def write_add(tmp_path: Path, add_library: bytes) -> Callable[..., Path]:
     """Writes the artifact of add.c, with some keys of the manifest changed."""
 
-    def write(library: bytes = add_library, name: str = "add.gopt", **changes: Any) -> Path:
+    def write(
+        library: bytes = add_library,
+        name: str = "add.gopt",
+        weights: bytes = WEIGHTS.tobytes(),
+        apart: bool = False,
+        **changes: Any,
+    ) -> Path:
         path = tmp_path / name
-        artifact.write(path, [artifact.Build(add_manifest(**changes), library, WEIGHTS.tobytes())])
+        artifact.write(path, [artifact.Build(add_manifest(**changes), library, weights)], apart)
         return path
 
     return write

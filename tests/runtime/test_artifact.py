@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from graphopt_runtime.archive import ALIGNMENT
 from graphopt_runtime.artifact import (
-    ALIGNMENT,
     COMMENT_PREFIX,
     MANIFEST,
     open_artifact,
 )
 from graphopt_runtime.errors import ArtifactError
+from graphopt_runtime.model import load
 
 Members = list[tuple[str, bytes]]
 
@@ -66,7 +68,7 @@ def test_a_correct_artifact_opens_in_place(path: Path) -> None:
 @pytest.mark.parametrize("name", [LIBRARY, WEIGHTS, MANIFEST])
 def test_a_flipped_bit_in_any_member_is_found(write_add: Callable[..., Path], name: str) -> None:
     path = write_add()
-    span = open_artifact(path).members[name]
+    span = open_artifact(path).program.members[name]
     data = bytearray(path.read_bytes())
     data[span.start + len(span) // 2] ^= 1
     path.write_bytes(data)
@@ -76,7 +78,7 @@ def test_a_flipped_bit_in_any_member_is_found(write_add: Callable[..., Path], na
 
 def test_unverified_weights_may_differ_but_nothing_else(write_add: Callable[..., Path]) -> None:
     path = write_add()
-    spans = open_artifact(path).members
+    spans = open_artifact(path).program.members
     data = bytearray(path.read_bytes())
     data[spans[WEIGHTS].start] ^= 1
     path.write_bytes(data)
@@ -200,7 +202,7 @@ def test_members_without_a_hash_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 1}, "has format 1, this runtime reads 2 and 3; update"),
+        ({"format": 1}, "has format 1, this runtime reads 2 to 4; update"),
         ({"format": None}, "has format None"),
         ({"hashes": []}, "lacks 'hashes'"),
         ({"builds": {}}, "lacks 'builds'"),
@@ -233,3 +235,53 @@ def test_manifests_that_do_not_fit_are_refused(path: Path, changes: dict[str, An
 def test_manifests_that_are_no_manifests_are_refused(path: Path, text: bytes, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         open_artifact(forge(path, [*members()[:2], (MANIFEST, text)]))
+
+
+@pytest.fixture
+def apart(write_add: Callable[..., Path]) -> Path:
+    """An artifact whose weights are in a file next to it."""
+    return write_add(apart=True)
+
+
+def weights_of(path: Path) -> Path:
+    return path.with_name(path.name + ".weights")
+
+
+def test_weights_apart_are_found_next_to_the_artifact_or_where_one_says(apart: Path, tmp_path: Path) -> None:
+    expected = bytes(open_artifact(apart).weights)
+    elsewhere = weights_of(apart).rename(tmp_path / "elsewhere")
+    assert open_artifact(apart, weights=elsewhere).weights == expected
+    with load(apart, weights=elsewhere) as model:
+        model(np.zeros(64, np.float32))
+    with pytest.raises(ArtifactError, match=r"add.gopt.weights; put that file there, or name it: load\("):
+        open_artifact(apart)
+
+
+def test_weights_of_another_compilation_are_refused(write_add: Callable[..., Path], apart: Path) -> None:
+    other = write_add(name="other.gopt", weights=b"others", apart=True)
+    with pytest.raises(ArtifactError, match=r"other.gopt.weights are not the weights of .*add.gopt"):
+        open_artifact(apart, verify=False, weights=weights_of(other))
+
+
+def test_damaged_weights_apart_are_found(apart: Path) -> None:
+    store = open_artifact(apart).store
+    data = bytearray(store.path.read_bytes())
+    data[store.members[WEIGHTS].start] ^= 1
+    store.path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"add.gopt.weights: weights\.bin is damaged"):
+        open_artifact(apart)
+
+
+def test_weights_without_their_member_are_refused(apart: Path) -> None:
+    comment = open_artifact(apart).store.comment
+    with zipfile.ZipFile(forge(weights_of(apart), [("other", b"x")]), "a") as archive:
+        archive.comment = comment
+    with pytest.raises(ArtifactError, match=r"members are missing: weights\.bin"):
+        open_artifact(apart)
+
+
+def test_an_artifact_with_its_own_weights_takes_no_others(
+    write_add: Callable[..., Path], apart: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=r"whole.gopt holds its weights itself"):
+        open_artifact(write_add(name="whole.gopt"), weights=weights_of(apart))

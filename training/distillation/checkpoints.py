@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from graphopt.artifacts.artifact import replacing
 from graphopt.errors import DataError
+from graphopt.files import replacing
 
 FORMAT = 1
 
