@@ -41,7 +41,8 @@ class Library:
     """Distinct kernels."""
     layers: list[dict[str, Any]]
     """Kernel calls of the first variant in order: kind of kernel, its symbol, the nodes it computes, their MACs, whether those are
-    of integers, bytes of its buffers, and the workload that its schedule was chosen for, if any."""
+    of integers, bytes of its buffers, the workload that its schedule was chosen for, if any, and on a
+    GPU its threads."""
 
 
 def compile_models(
@@ -135,6 +136,8 @@ def _layer(kernel: Kernel, symbol: str) -> dict[str, Any]:
         "integer": kernel.integer,
         "bytes": kernel.nbytes,
     }
+    if kernel.launch is not None:
+        facts["threads"] = kernel.launch.blocks * kernel.launch.threads
     return facts if kernel.workload is None else {**facts, "workload": str(kernel.workload)}
 
 

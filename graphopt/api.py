@@ -137,8 +137,9 @@ def export(
     made = make(model, one.name, c_name, Options(**options))
     made.watch.stage("write")
     [library] = made.libraries
-    emit(Export(library, c_name, one, kind, embed_weights, single_thread), Path(folder))
-    return made.compilation(Path(folder))
+    exported = Export(library, c_name, one, kind, embed_weights, single_thread)
+    emit(exported, Path(folder))
+    return made.compilation(Path(folder), None if embed_weights else Path(folder, exported.weights_file))
 
 
 def tune(
@@ -305,11 +306,16 @@ def profile(
     return LayerTimes(str(model), threads, runs, beside_peer(layers, nodes), peak, total)
 
 
-def load(path: str | Path, threads: int | None = None, verify: bool = True) -> CompiledModel:
-    """Load a compiled artifact. This runs code from the file: load only artifacts that you trust."""
+def load(
+    path: str | Path, threads: int | None = None, verify: bool = True, weights: str | Path | None = None
+) -> CompiledModel:
+    """Load a compiled artifact. This runs code from the file: load only artifacts that you trust.
+
+    `weights` is the file that they were compiled into, where that is not `PATH.weights`. Raises ArtifactError.
+    """
     import graphopt_runtime
 
-    return graphopt_runtime.load(path, threads=threads, verify=verify)
+    return graphopt_runtime.load(path, threads=threads, verify=verify, weights=weights)
 
 
 def _bound(model: Model, binding: Binding, feeds: Feeds | None) -> tuple[ir.Model, Feeds]:

@@ -1,11 +1,11 @@
 """Files are written whole or not at all."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO
 
 from graphopt.errors import OutputError
 
@@ -19,33 +19,39 @@ def require_replaceable(path: Path) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` at the end, or vanishes if anything fails. Raises OutputError."""
-    require_replaceable(path)
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            yield file  # type: ignore[misc]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
-        if isinstance(error, OSError):
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
+    with replacing_together([path]) as [file]:
+        yield file
 
 
 @contextmanager
 def replacing_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
-    """New files that take their places once all of them are written, or vanish together. Raises OutputError."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(replacing(path)) for path in paths]
-        yield files
-        for file in files:
-            file.flush()
+    """New files that take the places of `paths` once all of them are on the disk, or vanish together. Raises OutputError."""
+    drafts: list[Any] = []
+    try:
+        with ExitStack() as stack:
+            for path in paths:
+                require_replaceable(path)
+                drafts.append(stack.enter_context(_draft(path)))
+            yield drafts
+            for draft in drafts:
+                draft.flush()
+                os.fsync(draft.fileno())
+        for draft, path in zip(drafts, paths, strict=True):
+            Path(draft.name).chmod(0o666 & ~_umask())
+            Path(draft.name).replace(path)
+    except BaseException as error:
+        for draft in drafts:
+            with suppress(OSError):
+                Path(draft.name).unlink()
+        if isinstance(error, OSError):
+            names = ", ".join(map(str, paths))
+            raise OutputError(f"cannot write {names}: {error.strerror or error}") from error
+        raise
+
+
+def _draft(path: Path) -> Any:
+    """A file next to `path`, which stays when it is closed."""
+    return NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
 
 
 def _umask() -> int:

@@ -36,11 +36,11 @@ def find_nvcc() -> str | None:
     """The path of the compiler: that of CUDA_HOME, of the machine, or of Python's packages; None where there is none."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     folders = [str(Path(home) / "bin") for home in homes if home]
-    found = (shutil.which("nvcc", path=folder) for folder in [*folders, None, *_package_folders()])
+    found = (shutil.which("nvcc", path=folder) for folder in [*folders, None, *package_folders()])
     return next((path for path in found if path is not None), None)
 
 
-def _package_folders() -> list[str]:
+def package_folders() -> list[str]:
     """The folders of wheels such as nvidia-cuda-nvcc, the newest toolkit first."""
     spec = find_spec("nvidia")
     roots = [] if spec is None else list(spec.submodule_search_locations or ())

@@ -66,6 +66,11 @@ class Export:
         return describe(self.name, self.library.variants, self.embedded)
 
     @property
+    def weights_file(self) -> str:
+        """Where weights that are not embedded lie, below the prefix."""
+        return f"share/{self.name}/weights.bin"
+
+    @property
     def runtime(self) -> tuple[str, ...]:
         """The sources of the C runtime that it takes."""
         if not self.has_handles:
@@ -130,7 +135,7 @@ def emit(export: Export, prefix: Path) -> list[Path]:
         if export.kind != "object":
             files[f"lib/pkgconfig/{name}.pc"] = export.render("model.pc").encode()
         if not export.embedded:
-            files[f"share/{name}/weights.bin"] = export.library.weights
+            files[export.weights_file] = export.library.weights
     paths = [prefix / path for path in files]
     for path in paths:
         _make_folder(path)

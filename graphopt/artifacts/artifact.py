@@ -72,14 +72,15 @@ def _write(builds: Sequence[Build], file: BinaryIO, apart: BinaryIO | None = Non
         whole = {"format": _format(described, apart is not None), "builds": described, "hashes": hashes}
         text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode()
         digest = _add(program, MANIFEST, io.BytesIO(text), len(text))
-        store.comment = WEIGHTS_PREFIX + hash_of_weights(whole).encode()
+        if store is not program:
+            store.comment = WEIGHTS_PREFIX + hash_of_weights(whole).encode()
         program.comment = COMMENT_PREFIX + digest.encode()
     return described
 
 
 def weights_path(path: Path) -> Path:
     """Where the weights of the artifact `path` are if they lie apart."""
-    return path.with_name(APART.format(path.name))
+    return Path(APART.format(path))
 
 
 def _format(builds: Sequence[Mapping[str, Any]], apart: bool) -> int:

@@ -63,6 +63,19 @@ def inspect_artifact(path: Path, loops: bool = False) -> Inspection:
     return _ArtifactInspection(path.name, targets, opened.manifest, size, judged)
 
 
+def _kernel_table(calls: Sequence[Mapping[str, Any]]) -> Table:
+    """The kernels in order, with the threads of those of GPUs."""
+    from graphopt.cli.report import table
+
+    on_gpu = any("threads" in call for call in calls)
+    rows = []
+    for number, call in enumerate(calls):
+        threads = [f"{call['threads']:,}"] if on_gpu else []
+        rows.append([str(number), call.get("symbol", call["kernel"]), *threads, call["nodes"]])
+    header = ["#", "kernel", *(["threads"] if on_gpu else []), "nodes"]
+    return table(header, rows, title="kernels in order")
+
+
 @dataclass(frozen=True)
 class Loops:
     """What LLVM's model of the core says of the multiplying loops of a library, or why it says nothing."""
@@ -153,11 +166,7 @@ class _ArtifactInspection:
 
         shown = [table(["what", "value"], [*self._facts(), *self._variants()], title=self.name)]
         if kernels:
-            calls = self.manifest.get("kernels", [])
-            rows = [
-                [str(i), call.get("symbol", call["kernel"]), call["nodes"]] for i, call in enumerate(calls)
-            ]
-            shown.append(table(["#", "kernel", "nodes"], rows, title="kernels in order"))
+            shown.append(_kernel_table(self.manifest.get("kernels", [])))
         if self.loops is not None:
             shown.append(self.loops.table())
         return shown

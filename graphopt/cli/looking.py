@@ -38,6 +38,27 @@ def targets(json_file: str | None) -> None:
     publish(json_file, {"targets": rows}, report.table(list(rows[0]), [list(row.values()) for row in rows]))
 
 
+@example("graphopt unpack model.gopt -o model")
+@click.command()
+@click.argument("artifact", type=parameters.ARTIFACT)
+@click.option(
+    "-o", "--output", type=parameters.OUTPUT, help="A folder; the artifact's name without .gopt by default."
+)
+@click.option("--target", metavar="NAME", help="Which of several builds.")
+@options.json_file
+def unpack(artifact: Path, output: Path | None, target: str | None, json_file: str | None) -> None:
+    """Write what a program in C needs of ARTIFACT: library.so, weights.bin as graphopt_create takes them, and graphopt.h.
+
+    For models on GPUs; `compile --emit` makes libraries for CPUs, with headers of their own.
+    """
+    from graphopt.artifacts import unpacking
+
+    output = output or artifact.with_suffix("")
+    parameters.require_writable(output, folder=True)
+    files = unpacking.unpack(artifact, output, target)
+    publish(json_file, {"files": [str(file) for file in files]}, line=", ".join(map(str, files)))
+
+
 @example("cmake -Dgraphopt_DIR=$(graphopt cmake-dir) ...")
 @click.command("cmake-dir")
 def cmake_dir() -> None:
@@ -95,4 +116,4 @@ def doctor(json_file: str | None) -> None:
         sys.exit(1)
 
 
-COMMANDS: Sequence[click.Command] = (inspect, targets, cmake_dir, device, passes, doctor)
+COMMANDS: Sequence[click.Command] = (inspect, unpack, targets, cmake_dir, device, passes, doctor)

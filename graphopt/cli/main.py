@@ -74,13 +74,18 @@ def main(traceback: bool) -> None:
 @options.pass_hooks
 @options.json_file
 def compile(model: Path, output: Path | None, target: str, json_file: str | None, **chosen: Any) -> None:
-    """Compile MODEL.onnx into one file that runs without TVM or ONNX, or into a library for C and C++ builds.
+    """Compile MODEL.onnx into a file that runs without TVM or ONNX, or into a library for C and C++ builds.
 
     The result is compared with ONNX Runtime before it is written; exit code 1 if they differ.
     """
     exported = options.export_settings(chosen)
     output = output or model.with_suffix(".gopt" if exported is None else "")
+    apart = chosen["separate_weights"]
     parameters.require_writable(output, folder=exported is not None)
+    if apart and exported is None:
+        from graphopt.artifacts.artifact import weights_path
+
+        parameters.require_writable(weights_path(output))
     settings = {**options.build_settings(chosen), "tuning": options.tuning_settings(chosen, output)}
     steps = [
         cli_pruning.compile_step(chosen),
@@ -93,7 +98,6 @@ def compile(model: Path, output: Path | None, target: str, json_file: str | None
 
         taken = lossy_steps.take(steps, model, progress)
         if exported is None:
-            apart = chosen["separate_weights"]
             done = api.build(
                 taken.model, output, target, separate_weights=apart, progress=progress, **settings
             )

@@ -7,6 +7,7 @@ Hashes find damage, not malice: loading an artifact runs the code in it.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ COMMENT_PREFIX = b"graphopt manifest sha256:"
 """The archive comment is this prefix and the hash of the manifest, which holds the hashes of the other members."""
 
 WEIGHTS_PREFIX = b"graphopt weights sha256:"
-"""Of weights that lie apart, the comment is this prefix and the `hash_of_weights` that the manifest names."""
+"""Of weights that lie apart, the comment is this prefix and the `hash_of_weights` of the manifest."""
 
 CODING = "coding"
 """What a build with coded weights says about them."""
@@ -51,11 +52,14 @@ Manifest = Mapping[str, Any]
 class Artifact:
     """An open artifact and one of its builds, whose weights are in `store`, the same archive or another."""
 
-    path: Path
     builds: Sequence[Manifest]
     manifest: Manifest
     program: Archive
     store: Archive
+
+    @property
+    def path(self) -> Path:
+        return self.program.path
 
     @property
     def library(self) -> memoryview:
@@ -86,12 +90,11 @@ def open_artifact(
     Weights that lie apart are in the file `weights`, by default the one next to it, and must be those of this artifact. The hash
     of the build's library is checked, and with `verify` that of its weights, which reads them all. Raises ArtifactError.
     """
-    path = Path(path)
-    program = open_archive(path)
+    program = open_archive(Path(path))
     whole = _manifest(program)
     store = _store(program, whole, weights)
     _check_members(whole, program, store)
-    artifact = Artifact(path, whole["builds"], choose(whole["builds"], path), program, store)
+    artifact = Artifact(whole["builds"], choose(whole["builds"], program.path), program, store)
     _check_hash(program, artifact.manifest["library"], whole)
     if verify:
         _check_hash(store, artifact.manifest["weights"], whole)
@@ -104,15 +107,15 @@ def _store(program: Archive, manifest: Manifest, weights: str | Path | None) -> 
         if weights is not None:
             raise ArtifactError(f"{program.path} holds its weights itself; {weights} is of no use to it")
         return program
-    path = program.path.with_name(APART.format(program.path.name)) if weights is None else Path(weights)
-    if not path.exists():
+    path = Path(APART.format(program.path) if weights is None else weights)
+    if not os.path.exists(path):  # which is quiet about folders that may not be read
         raise ArtifactError(
-            f"{program.path} has its weights in {path.name}, and there is no {path}; "
-            "put that file there, or name it: load(..., weights=FILE)"
+            f"{program.path} was compiled with separate weights, and there is no {path}; "
+            "put them there, or in Python name their file: load(..., weights=FILE)"
         )
     store = open_archive(path)
     if store.comment != WEIGHTS_PREFIX + hash_of_weights(manifest).encode():
-        raise ArtifactError(f"{path} are not the weights of {program.path}; both come of one compilation")
+        raise ArtifactError(f"{path} does not hold the weights that {program.path} was compiled with")
     return store
 
 
@@ -163,15 +166,10 @@ def _check_keys(found: Manifest, required: Mapping[str, type], what: str, path: 
 
 
 def _check_members(manifest: Manifest, program: Archive, store: Archive) -> None:
-    known, builds = set(manifest["hashes"]), manifest["builds"]
-    code, stored = (set(archive.members) - {MANIFEST} for archive in (program, store))
-    missing = known - (code | stored)
-    missing |= {build["library"] for build in builds} - code
-    missing |= {build["weights"] for build in builds} - stored
-    if missing:
-        raise ArtifactError(f"{program.path}: members are missing: {', '.join(sorted(missing))}")
-    if unknown := sorted((code | stored) - known):
-        raise ArtifactError(f"{program.path}: members without a hash in the manifest: {', '.join(unknown)}")
+    for archive in {program.path: program, store.path: store}.values():
+        roles = [role for role, holder in (("library", program), ("weights", store)) if holder is archive]
+        used = {build[role] for build in manifest["builds"] for role in roles}
+        _check_names(archive, used, manifest)
     for build in manifest["builds"]:
         size, expected = len(store.members[build["weights"]]), build["weights_bytes"]
         if size != expected:
@@ -180,6 +178,17 @@ def _check_members(manifest: Manifest, program: Archive, store: Archive) -> None
             )
         if CODING in build:
             _check_coding(build, size, store.path)
+
+
+def _check_names(archive: Archive, used: set[str], manifest: Manifest) -> None:
+    """All that is used is there, and nothing else."""
+    present = set(archive.members) - {MANIFEST}
+    if missing := sorted(used - present):
+        raise ArtifactError(f"{archive.path}: members are missing: {', '.join(missing)}")
+    if unknown := sorted(present - used):
+        raise ArtifactError(f"{archive.path}: members that no build uses: {', '.join(unknown)}")
+    if nameless := sorted(used - set(manifest["hashes"])):
+        raise ArtifactError(f"{archive.path}: members without a hash in the manifest: {', '.join(nameless)}")
 
 
 def _check_coding(build: Manifest, size: int, path: Path) -> None:

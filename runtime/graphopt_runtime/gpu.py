@@ -51,3 +51,11 @@ def misfit(features: list[str]) -> str | None:
     found = max(architectures(), default="")
     wanted = ", ".join(features)
     return f"a GPU of {wanted}; " + (f"the one here is {found}" if found else "there is no NVIDIA GPU here")
+
+
+def advice() -> str:
+    """What to do with code for other GPUs than the one here, if there is one."""
+    found = max(architectures(), default="")
+    if found:
+        return f"compile it again for cuda:{found}"
+    return "run it where there is one, or compile it again for a CPU"

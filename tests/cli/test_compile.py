@@ -39,8 +39,18 @@ def test_separate_weights(onnx_file: Path) -> None:
     assert content["weights"] == str(weights)
     assert content["bytes"] == path.stat().st_size + weights.stat().st_size
     assert "y" in invoke("run", path).stdout
-    weights.rename(onnx_file.parent / "elsewhere")
-    assert "has its weights in mlp.gopt.weights" in invoke("run", path, code=2).stderr
+    assert invoke_json("inspect", path)["bytes"] == content["bytes"]
+    elsewhere = weights.rename(onnx_file.parent / "elsewhere")
+    with graphopt.load(path, weights=elsewhere) as model:
+        model(np.ones((1, 4), np.float32))
+    assert "was compiled with separate weights, and there is no" in invoke("run", path, code=2).stderr
+
+
+def test_a_place_for_separate_weights_is_needed_before_anything_is_compiled(onnx_file: Path) -> None:
+    onnx_file.with_suffix(".gopt.weights").mkdir()
+    result = invoke("compile", onnx_file, "--separate-weights", code=2)
+    assert "mlp.gopt.weights: it is a folder" in result.stderr
+    assert "compile" not in result.stderr.replace("graphopt", "")
 
 
 def test_json_to_a_file_comes_with_tables(onnx_file: Path) -> None:

@@ -74,6 +74,9 @@ def test_export(onnx_file: Path) -> None:
     content = invoke_json("compile", onnx_file, "--emit", "static", "--name", "rows", "-o", folder)
     assert content["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert (folder / "lib" / "librows.a").exists()
+    assert content["weights"] is None
+    content = invoke_json("compile", onnx_file, "--emit", "static", "--separate-weights", "-o", folder)
+    assert Path(content["weights"]).stat().st_size > 0
     assert Path(invoke("cmake-dir").stdout.strip(), "graphoptConfig.cmake").exists()
 
 

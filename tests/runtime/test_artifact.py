@@ -194,8 +194,8 @@ def test_a_manifest_of_absurd_size_is_not_read(path: Path, monkeypatch: pytest.M
         open_artifact(forge(path, members()))
 
 
-def test_members_without_a_hash_are_refused(path: Path) -> None:
-    with pytest.raises(ArtifactError, match="without a hash in the manifest: extra"):
+def test_members_that_no_build_uses_are_refused(path: Path) -> None:
+    with pytest.raises(ArtifactError, match="that no build uses: extra"):
         open_artifact(forge(path, [*members(), ("extra", b"x")]))
 
 
@@ -253,14 +253,30 @@ def test_weights_apart_are_found_next_to_the_artifact_or_where_one_says(apart: P
     assert open_artifact(apart, weights=elsewhere).weights == expected
     with load(apart, weights=elsewhere) as model:
         model(np.zeros(64, np.float32))
-    with pytest.raises(ArtifactError, match=r"add.gopt.weights; put that file there, or name it: load\("):
+    with pytest.raises(ArtifactError, match=r"there is no .*add.gopt.weights; put them there, or in Python"):
         open_artifact(apart)
 
 
 def test_weights_of_another_compilation_are_refused(write_add: Callable[..., Path], apart: Path) -> None:
     other = write_add(name="other.gopt", weights=b"others", apart=True)
-    with pytest.raises(ArtifactError, match=r"other.gopt.weights are not the weights of .*add.gopt"):
+    with pytest.raises(
+        ArtifactError, match=r"other.gopt.weights does not hold the weights that .*add.gopt was"
+    ):
         open_artifact(apart, verify=False, weights=weights_of(other))
+
+
+def test_programs_with_the_same_weights_may_share_them(write_add: Callable[..., Path], apart: Path) -> None:
+    other = write_add(name="other.gopt", graphopt="0.2.0", apart=True)
+    assert open_artifact(apart, weights=weights_of(other)).manifest["graphopt"] == "0.1.0"
+
+
+def test_weights_that_cannot_be_read_are_reported(write_add: Callable[..., Path], apart: Path) -> None:
+    weights_of(apart).unlink()
+    weights_of(apart).mkdir()
+    with pytest.raises(ArtifactError, match=r"cannot read .*add.gopt.weights"):
+        open_artifact(apart)
+    with pytest.raises(ArtifactError, match="there is no xxx"):
+        open_artifact(apart, weights="x" * 5000)
 
 
 def test_damaged_weights_apart_are_found(apart: Path) -> None:
@@ -272,11 +288,18 @@ def test_damaged_weights_apart_are_found(apart: Path) -> None:
         open_artifact(apart)
 
 
-def test_weights_without_their_member_are_refused(apart: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["other"], r"members are missing: weights\.bin"),
+        ([WEIGHTS, "other"], "members that no build uses: other"),
+    ],
+)
+def test_other_members_beside_weights_are_refused(apart: Path, names: list[str], message: str) -> None:
     comment = open_artifact(apart).store.comment
-    with zipfile.ZipFile(forge(weights_of(apart), [("other", b"x")]), "a") as archive:
+    with zipfile.ZipFile(forge(weights_of(apart), [(name, b"x") for name in names]), "a") as archive:
         archive.comment = comment
-    with pytest.raises(ArtifactError, match=r"members are missing: weights\.bin"):
+    with pytest.raises(ArtifactError, match=rf"add.gopt.weights: {message}"):
         open_artifact(apart)
 
 

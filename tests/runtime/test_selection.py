@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graphopt_runtime import cpu
+from graphopt_runtime import cpu, gpu
 from graphopt_runtime.errors import ArtifactError
 from graphopt_runtime.selection import suitable_build
 
@@ -36,3 +36,17 @@ def test_without_any_every_reason_is_given() -> None:
     )
     with pytest.raises(ArtifactError, match=re.escape(message)):
         suitable_build(builds, PATH)
+
+
+@pytest.mark.parametrize(
+    ("here", "message"),
+    [
+        ({"sm_90"}, "the one here is sm_90; compile it again for cuda:sm_90"),
+        (set(), "there is no NVIDIA GPU here; run it where there is one, or compile it again for a CPU"),
+    ],
+)
+def test_code_for_other_gpus(monkeypatch: pytest.MonkeyPatch, here: set[str], message: str) -> None:
+    monkeypatch.setattr(gpu, "architectures", lambda: frozenset(here))
+    message = f"m.gopt was built for 'a' and needs a GPU of sm_80; {message}"
+    with pytest.raises(ArtifactError, match=re.escape(message) + "$"):
+        suitable_build([build("a", "avx2", "sm_80")], PATH)

@@ -153,6 +153,8 @@ int gpu_succeeded(const char *call, int result);
 
 /* Notes why something is refused, as the calling thread's failure; 0. */
 int gpu_refuse(const char *why);
+/* Adds to what the driver said of code that it does not load which CUDA it knows. */
+int gpu_refuse_code(void);
 
 /* The launches of a variant for tensors at some addresses; `executable` is NULL until these come a second time. */
 typedef struct {

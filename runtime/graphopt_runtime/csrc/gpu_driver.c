@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "gpu.h"
 
@@ -46,6 +47,15 @@ int gpu_succeeded(const char *call, int result) {
     const char *sentence = NULL;
     driver.GetErrorString(result, &sentence);
     snprintf(failure, sizeof failure, "%s: %s", call, sentence != NULL ? sentence : "unknown error");
+    return 0;
+}
+
+int gpu_refuse_code(void) {
+    int version = 0;
+    driver.DriverGetVersion(&version);
+    size_t used = strlen(failure);
+    snprintf(failure + used, sizeof failure - used, " (the driver knows CUDA %d.%d; code of a newer nvcc needs a newer one)",
+             version / 1000, version % 1000 / 10);
     return 0;
 }
 

@@ -20,7 +20,7 @@ static int load_code(graphopt_model *model) {
     model->functions = calloc((size_t)gpu_kernel_count + 1, sizeof *model->functions);
     if (model->modules == NULL || model->functions == NULL) return 0;
     for (int i = 0; i < gpu_image_count; i++)
-        if (!GPU_OK(driver, ModuleLoadData, (&model->modules[i], gpu_images[i]))) return 0;
+        if (!GPU_OK(driver, ModuleLoadData, (&model->modules[i], gpu_images[i]))) return gpu_refuse_code();
     for (int i = 0; i < gpu_kernel_count; i++) {
         gpu_module module = model->modules[gpu_kernels[i].image];
         if (!GPU_OK(driver, ModuleGetFunction, (&model->functions[i], module, gpu_kernels[i].name))) return 0;

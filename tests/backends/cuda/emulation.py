@@ -31,6 +31,8 @@ KERNEL = re.compile(
 OVERLAY = re.compile(r"extern __shared__ __align__\(1024\) ([\w ]+?) (\w+)\[\];")
 FIRST_OF_TVM = "#if"
 """With which what TVM prints begins."""
+AMPERE, HOPPER = 8, 9
+"""Generations of GPUs."""
 WIDTH = 8
 """Bytes of the length that stands before an image."""
 
@@ -107,15 +109,22 @@ def emulated_compiler() -> Iterator[None]:
 
 
 @contextmanager
-def emulated_gpu(memory: int = 1 << 40) -> Iterator[None]:
-    """Within it this machine has a GPU of sm_90, with so many bytes of memory, and so have processes that are started."""
+def emulated_gpu(memory: int = 1 << 40, generation: int = HOPPER) -> Iterator[None]:
+    """Within it this machine has a GPU of sm_90 or another generation, with so many bytes of memory, and so have processes
+    that are started."""
     driver().emulated_enable.restype = ctypes.c_size_t
     before = driver().emulated_enable(ctypes.c_size_t(memory))
     gpu.architectures.cache_clear()
-    variables = {"LD_LIBRARY_PATH": str(folder()), "GRAPHOPT_EMULATED_MEMORY": str(memory)}
+    driver().emulated_generation(generation)
+    variables = {
+        "LD_LIBRARY_PATH": str(folder()),
+        "GRAPHOPT_EMULATED_MEMORY": str(memory),
+        "GRAPHOPT_EMULATED_GENERATION": str(generation),
+    }
     try:
         with emulated_compiler(), mock.patch.dict(os.environ, variables):
             yield
     finally:
         driver().emulated_enable(ctypes.c_size_t(before))
+        driver().emulated_generation(HOPPER)
         gpu.architectures.cache_clear()

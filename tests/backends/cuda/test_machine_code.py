@@ -16,7 +16,7 @@ from graphopt import model as models
 from graphopt.backends.codegen.llvm import distinct_kernels
 from graphopt.backends.cuda.extents import Extents
 from graphopt.backends.cuda.machine import GPU
-from graphopt.backends.cuda.nvcc import FLAGS, code_for, compile_cubins, find_nvcc
+from graphopt.backends.cuda.nvcc import FLAGS, code_for, compile_cubins, find_nvcc, package_folders
 from graphopt.backends.cuda.source import cuda_source
 from graphopt.backends.lower.graph import lower_model
 from graphopt.backends.schedules import tensor_product
@@ -161,7 +161,8 @@ def check_instructions(cubin: Path, unit: str) -> None:
 
 def disassembled(cubin: Path) -> dict[str, str]:
     """The instructions of every function."""
-    tool = shutil.which("cuobjdump", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
+    places = [os.environ.get("PATH", ""), "/usr/local/cuda/bin", *package_folders()]
+    tool = shutil.which("cuobjdump", path=os.pathsep.join(places))
     if tool is None:
         pytest.skip("cuobjdump is not installed; registers and spills were checked")
     listing = subprocess.run([tool, "-sass", str(cubin)], check=True, capture_output=True, text=True).stdout

@@ -13,6 +13,7 @@ from graphopt.backends.targets import TARGETS, Target, find_target, find_targets
 from graphopt.errors import ArtifactError, TargetError
 from tests.backends.cuda import emulation
 from tests.backends.cuda.foreign import ByInterface
+from tests.conftest import make_model
 
 MODELS = Path(__file__).parents[3] / "models"
 NAMES = sorted(path.name for path in MODELS.glob("*.onnx"))
@@ -61,6 +62,47 @@ def test_an_artifact_of_several_gpus_runs_the_build_of_the_one_here(tmp_path: Pa
         api.build(MODELS / "digits_mlp.onnx", path, target="cuda:sm_80", check=False)
         with pytest.raises(ArtifactError, match=r"needs a GPU of sm_80; the one here is sm_90"):
             graphopt.load(path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_transformer"])
+def test_kernels_of_the_generation_before_are_verified(name: str, precision: str, tmp_path: Path) -> None:
+    """Those of sm_80 know neither groups of warps nor clusters."""
+    if reason := emulation.missing():
+        pytest.skip(reason)
+    path = tmp_path / "model.gopt"
+    with emulation.emulated_gpu(generation=emulation.AMPERE):
+        done = api.build(MODELS / f"{name}.onnx", path, target="cuda:sm_80", precision=precision)
+    assert done.verdict.passed
+
+
+def test_code_that_a_driver_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if reason := emulation.missing():
+        pytest.skip(reason)
+    monkeypatch.setattr(emulation, "_image", lambda source: (4).to_bytes(emulation.WIDTH, "little") + b"none")
+    with emulation.emulated_gpu():
+        done = api.build(MODELS / "digits_mlp.onnx", tmp_path / "model.gopt", target="cuda", check=False)
+        with pytest.raises(
+            ArtifactError, match=r"cuModuleLoadData: .* \(the driver knows CUDA 13\.0; code of"
+        ):
+            graphopt.load(done.path)
+
+
+def test_kernels_of_a_single_thread_are_told(tmp_path: Path) -> None:
+    text = """agraph (float[64,100] x, int64[64,10] i) => (float[64,100] y) {
+        u = GatherElements<axis=1>(x, i) y = ScatterElements<axis=1>(x, i, u) }"""
+    with emulation.emulated_compiler():
+        done = api.build(make_model(text), tmp_path / "m.gopt", target="cuda:sm_90", check=False)
+        few = api.build(
+            make_model(text.replace("64,100", "2,9").replace("64,10", "2,3")),
+            tmp_path / "m.gopt",
+            target="cuda:sm_90",
+            check=False,
+        )
+    assert [layer["threads"] for layer in done.layers] == [6400, 1]
+    [notice] = done.notices
+    assert notice.startswith("cuda:sm_90: run by a single thread of the GPU, and slow: ")
+    assert few.notices == []
 
 
 def test_memory_that_a_gpu_lacks_is_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from graphopt import api
 from graphopt.backends.targets import Target
 from measured_models import binding
+from tests.backends.cuda import emulation
 
 FOLDER = Path(os.environ.get("GRAPHOPT_ZOO", "")) / "models"
 VERIFIED = (
@@ -56,4 +57,23 @@ def test_models_are_verified(gpu: Target, tmp_path: Path, name: str) -> None:
 def test_rounded_models_are_verified(gpu: Target, tmp_path: Path, name: str) -> None:
     path = model(name)
     done = api.build(path, tmp_path / "model.gopt", target=gpu.name, precision="fp16", **binding(path))
+    assert done.verdict.passed
+
+
+BEFORE = (
+    ("mlperftiny_vww_mbv1_fp32", "fp16"),
+    ("shufflenet-v2-12-int8", "fp32"),
+    ("stories260K_llama", "fp16"),
+    ("gtcrn", "tf32"),
+)
+"""Models and precisions for kernels of sm_80: halves, bytes, heads, odd channels."""
+
+
+@pytest.mark.parametrize(("name", "precision"), BEFORE)
+def test_models_of_the_generation_before_are_verified(name: str, precision: str, tmp_path: Path) -> None:
+    path, out = model(name), tmp_path / "model.gopt"
+    if reason := emulation.missing():
+        pytest.skip(reason)
+    with emulation.emulated_gpu(generation=emulation.AMPERE):
+        done = api.build(path, out, target="cuda:sm_80", precision=precision, **binding(path))
     assert done.verdict.passed

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -29,18 +30,24 @@ COMPILED = (
 pytestmark = [pytest.mark.zoo, pytest.mark.slow]
 
 
-@pytest.fixture
-def spills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes that each kernel compiled from now on keeps in local memory for want of registers."""
-    found: list[int] = []
+@dataclass
+class Compiled:
+    """What nvcc has read from now on, and the bytes that each kernel keeps in local memory for want of registers."""
 
-    def run(command: Sequence[str], folder: Path) -> None:
+    source: str = ""
+    spills: list[int] = field(default_factory=list)
+
+    def run(self, command: Sequence[str], folder: Path) -> None:
         done = subprocess.run(
             [*command, "-Xptxas=-v"], cwd=folder, check=True, capture_output=True, text=True
         )
-        found.extend(map(int, SPILLS.findall(done.stderr)))
+        self.source += "".join(file.read_text() for file in folder.glob("*.cu"))
+        self.spills += map(int, SPILLS.findall(done.stderr))
 
-    monkeypatch.setattr(nvcc, "run_tool", run)
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Compiled:
+    monkeypatch.setattr(nvcc, "run_tool", (found := Compiled()).run)
     return found
 
 
@@ -51,11 +58,14 @@ FEW_BYTES = 8
 @pytest.mark.skipif(nvcc.find_nvcc() is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", COMPILED)
-def test_models_compile(spills: list[int], tmp_path: Path, name: str, precision: str) -> None:
-    """For both generations of tensor cores, within their registers."""
+def test_models_compile(compiled: Compiled, tmp_path: Path, name: str, precision: str) -> None:
+    """For both generations of tensor cores, which float16 and bytes are multiplied by, within their registers."""
     path, targets = model(name), "cuda:sm_80,cuda:sm_90"
     done = api.build(
         path, tmp_path / "model.gopt", target=targets, check=False, precision=precision, **binding(path)
     )
-    assert len(spills) >= done.kernels
-    assert max(spills) <= FEW_BYTES
+    assert len(compiled.spills) >= done.kernels
+    assert max(compiled.spills) <= FEW_BYTES
+    assert ("mma.sync" in compiled.source or "wgmma" in compiled.source) == (
+        precision == "fp16" or bool(done.integer_share)
+    )

@@ -31,8 +31,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_sources(folder: Path, size: int) -> Path:
-    """All that a library for images of `size` x `size` is made of, the C runtime included, to be compiled in other ways; valgrind knows no
-    AVX-512."""
+    """All that a library for images of `size` x `size` is made of, the C runtime included, to be compiled in other
+    ways; valgrind knows no AVX-512."""
     target = find_target("x86-64-v3")
     if (reason := runs_here(target)) is not None:
         pytest.skip(reason)
@@ -76,8 +76,8 @@ def test_sanitizers_find_nothing(name: str, sources: Path, tmp_path: Path) -> No
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_valgrind_finds_nothing(tmp_path: Path) -> None:
-    """With a handle of one thread: valgrind runs one thread at a time, so that those of a handle only spin. It emulates each lane of a
-    multiplication that adds, so that images are small."""
+    """With a handle of one thread: valgrind runs one thread at a time, so that those of a handle only spin. It emulates
+    each lane of a multiplication that adds, so that images are small."""
     program = build(write_sources(tmp_path, size=4), tmp_path / "program")
     run(["valgrind", "--error-exitcode=9", "--leak-check=full", "-q", str(program), "1"])
 

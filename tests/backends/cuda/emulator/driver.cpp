@@ -29,6 +29,11 @@ static size_t memory_of_children() {
     const char *given = getenv("GRAPHOPT_EMULATED_MEMORY");
     return given != nullptr ? strtoull(given, nullptr, 10) : 0;
 }
+static int generation_of_children() {
+    const char *given = getenv("GRAPHOPT_EMULATED_GENERATION");
+    return given != nullptr ? atoi(given) : 9;
+}
+static int generation = generation_of_children();  // the first part of its compute capability
 static size_t memory = memory_of_children();  // 0 where there is no GPU
 static std::recursive_mutex lock;
 using holding = std::lock_guard<std::recursive_mutex>;
@@ -51,6 +56,7 @@ size_t emulated_enable(size_t bytes) {
     size_t before = memory;
     return memory = bytes, before;
 }
+void emulated_generation(int number) { generation = number; }
 }
 
 // Fibers: their stacks, and where each waits.
@@ -254,7 +260,7 @@ int cuGetErrorString(int error, const char **sentence) {
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 && memory > 0 ? OK : NO_DEVICE; }
 
 int cuDeviceGetAttribute(int *value, int attribute, int) {
-    static const std::map<int, int> attributes = {{38, 1 << 16}, {75, 9}};
+    const std::map<int, int> attributes = {{38, 1 << 16}, {75, generation}};
     auto found = attributes.find(attribute);
     return *value = found == attributes.end() ? 0 : found->second, OK;
 }
