@@ -304,6 +304,16 @@ CASES: tuple[Case, ...] = (
     Case("tampered manifest", _tampered("manifest.json"), "manifest.json is damaged"),
     Case("tampered library", _tampered("library.so"), "library.so is damaged"),
     Case("tampered weights", _tampered("weights.bin"), "weights.bin is damaged"),
+    Case(
+        "separate weights that are missing",
+        lambda f: ["run", make.without_weights(f / "m.gopt")],
+        "compiled with separate weights",
+    ),
+    Case(
+        "separate weights of another artifact",
+        lambda f: ["run", make.with_weights_of_another(f / "m.gopt")],
+        "does not hold the weights",
+    ),
     Case("artifact for a CPU with more features", _foreign(features=["avx512f", "amx-fp128"]), "amx-fp128"),
     Case("artifact for another architecture", _foreign(arch="riscv64"), "riscv64"),
     Case("artifact of a later format", lambda f: ["run", make.other_format(f / "m.gopt")], "format 99"),

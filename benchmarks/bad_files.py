@@ -5,6 +5,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,13 +113,35 @@ def tampered(path: Path, member: str) -> Path:
 
 
 def foreign(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """An artifact with another manifest whose hash is right, and weights as they are decoded."""
-    compiled(path)
-    opened = open_artifact(path)
-    manifest = json.loads(json.dumps(opened.manifest))
-    manifest.pop(CODING, None)
+    """An artifact with another manifest whose hash is right."""
+    build = decoded(path)
+    manifest = json.loads(json.dumps(build.manifest))
     change(manifest)
-    artifact.write(path, [artifact.Build(manifest, bytes(opened.library), bytes(opened.weights))])
+    artifact.write(path, [replace(build, manifest=manifest)])
+    return path
+
+
+def decoded(path: Path) -> artifact.Build:
+    """The build of a sound artifact, with weights as they are decoded."""
+    opened = open_artifact(compiled(path))
+    manifest = {key: value for key, value in opened.manifest.items() if key != CODING}
+    return artifact.Build(manifest, bytes(opened.library), bytes(opened.weights))
+
+
+def without_weights(path: Path) -> Path:
+    """An artifact whose weights lie apart, but not here."""
+    artifact.write(path, [decoded(path)], apart=True)
+    artifact.weights_path(path).unlink()
+    return path
+
+
+def with_weights_of_another(path: Path) -> Path:
+    """An artifact next to weights that are not its own."""
+    build, other = decoded(path), path.with_name("other.gopt")
+    artifact.write(path, [build], apart=True)
+    artifact.write(other, [replace(build, weights=bytes(len(build.weights)))], apart=True)  # type: ignore[arg-type]
+    artifact.weights_path(other).replace(artifact.weights_path(path))
+    other.unlink()
     return path
 
 
