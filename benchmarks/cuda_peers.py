@@ -1,9 +1,9 @@
-"""Networks and products of matrices on an NVIDIA GPU, next to torch.
+"""Networks and products of matrices on an NVIDIA GPU, next to torch: `python benchmarks/cuda_peers.py TASK FOLDER [NAME...]`.
 
-`python benchmarks/cuda_peers.py build FOLDER [NAME...] [--precision fp16] [--batch 1]` compiles them, for which no GPU is needed, and
-`python benchmarks/cuda_peers.py measure FOLDER [NAME...] [--inductor MODE...]` runs them where there is one, with torch and graphopt-runtime alone.
-A NAME is that of a network, or of a product such as product_fp16_1024_1024_1024. `warm` fills the cache of torch.compile, and can run for several networks at once. Latencies are medians of three repetitions, in each of
-which they take turns; `ratio` is the median of ours over the fastest of torch's, and `spread` the largest distance of a repetition from its median.
+`build` compiles them, for which no GPU is needed; `measure` runs them where there is one, with torch and graphopt-runtime alone, and
+torch.compile where `--inductor` names its modes. `warm` fills the cache of torch.compile, for several networks at once if it is started so.
+A NAME is that of a network, or of a product such as product_fp16_1024_1024_1024. Latencies are medians of three repetitions; `ratio` is the
+median of ours over the fastest of torch's, `spread` the largest distance of a repetition from its median.
 """
 
 from __future__ import annotations
@@ -292,7 +292,8 @@ def measure_network(case: Case, path: Path, modes: Sequence[str]) -> dict[str, A
     found: dict[str, float] = {}
     for mode in modes or [""]:
         turns = runs | ({f"{mode} ms": compiled_peer(case, x, mode)} if mode else {})
-        found = worse(found, summary([latencies(turns) for _ in range(REPETITIONS)]))
+        repeated = [{name: latency(run) for name, run in turns.items()} for _ in range(REPETITIONS)]
+        found = worse(found, summary(repeated))
     return row | found
 
 
@@ -300,10 +301,6 @@ def worse(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, 
     """Both modes of torch.compile took turns with all others, but not with each other: the larger ratio and spread count."""
     largest = {name: max(first[name], second[name]) for name in ("ratio", "spread") if name in first}
     return {**first, **second, **largest}
-
-
-def latencies(runs: Mapping[str, Run]) -> dict[str, float]:
-    return {name: latency(run) for name, run in runs.items()}
 
 
 def summary(repeated: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from graphopt.artifacts.coding import Segment, encode
 from graphopt.files import replacing_together
@@ -62,7 +62,7 @@ def write(path: str | Path, builds: Sequence[Build], apart: bool = False) -> lis
         return _write(builds, *files)
 
 
-def _write(builds: Sequence[Build], file: BinaryIO, apart: BinaryIO | None = None) -> list[dict[str, Any]]:
+def _write(builds: Sequence[Build], file: IO[bytes], apart: IO[bytes] | None = None) -> list[dict[str, Any]]:
     hashes: dict[str, str] = {}
     with (
         zipfile.ZipFile(file, "w") as program,

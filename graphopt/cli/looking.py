@@ -42,7 +42,10 @@ def targets(json_file: str | None) -> None:
 @click.command()
 @click.argument("artifact", type=parameters.ARTIFACT)
 @click.option(
-    "-o", "--output", type=parameters.OUTPUT, help="A folder; the artifact's name without .gopt by default."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A folder; the artifact's name without .gopt by default.",
 )
 @click.option("--target", metavar="NAME", help="Which of several builds.")
 @options.json_file

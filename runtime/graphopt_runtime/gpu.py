@@ -55,7 +55,6 @@ def misfit(features: list[str]) -> str | None:
 
 def advice() -> str:
     """What to do with code for other GPUs than the one here, if there is one."""
-    found = max(architectures(), default="")
-    if found:
-        return f"compile it again for cuda:{found}"
+    if architectures():
+        return "compile it again with --target cuda on this machine, or for its architecture"
     return "run it where there is one, or compile it again for a CPU"

@@ -30,18 +30,23 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_library_runs_on_the_weights_as_they_are_written(coded: Path, tmp_path: Path) -> None:
     library, weights, header = unpack(coded, tmp_path / "c")
+    x = np.linspace(-1, 1, 64, dtype=np.float32)[None]
     assert b"graphopt_create" in header.read_bytes()
-    code, x = ctypes.CDLL(str(library)), np.linspace(-1, 1, 64, dtype=np.float32)[None]
+    with graphopt.load(coded) as loaded:
+        np.testing.assert_array_equal(run_library(library, weights, x, 512), loaded(x)[0][0])
+
+
+def run_library(library: Path, weights: Path, x: np.ndarray, size: int) -> np.ndarray:
+    """What a program in C does: the only result, of so many floats, for the only input."""
+    code, y = ctypes.CDLL(str(library)), np.zeros(size, np.float32)
     code.graphopt_create.restype = ctypes.c_void_p
     with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
         model = ctypes.c_void_p(code.graphopt_create(ctypes.c_void_p(start), 1))
-        y = np.zeros((1, 512), np.float32)
         inputs, outputs = ((ctypes.c_void_p * 1)(array.ctypes.data) for array in (x, y))
         assert code.graphopt_run(model, 0, inputs, outputs) == 0
         code.graphopt_destroy(model)
-    with graphopt.load(coded) as loaded:
-        np.testing.assert_array_equal(y, loaded(x)[0])
+    return y
 
 
 def test_one_of_several_builds(tmp_path: Path) -> None:
@@ -66,5 +71,5 @@ def test_a_folder_that_cannot_be_made_is_reported(coded: Path, tmp_path: Path) -
 def test_from_the_command_line(coded: Path) -> None:
     files = invoke_json("unpack", coded)["files"]
     assert files == [str(coded.parent / "m" / name) for name in ("library.so", "weights.bin", "graphopt.h")]
-    assert "say" not in invoke("unpack", coded, "-o", coded.parent / "n").stdout
+    assert invoke("unpack", coded, "-o", coded.parent / "m").stdout.strip() == ", ".join(files)
     assert "it is a file" in invoke("unpack", coded, "-o", coded, code=2).stderr

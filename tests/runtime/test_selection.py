@@ -41,7 +41,10 @@ def test_without_any_every_reason_is_given() -> None:
 @pytest.mark.parametrize(
     ("here", "message"),
     [
-        ({"sm_90"}, "the one here is sm_90; compile it again for cuda:sm_90"),
+        (
+            {"sm_90"},
+            "the one here is sm_90; compile it again with --target cuda on this machine, or for its architecture",
+        ),
         (set(), "there is no NVIDIA GPU here; run it where there is one, or compile it again for a CPU"),
     ],
 )

@@ -94,6 +94,7 @@ typedef struct {
     unsigned attribute_count;
 } gpu_configuration;
 
+enum { GPU_INVALID_IMAGE = 200, GPU_NO_BINARY = 209, GPU_UNSUPPORTED_VERSION = 222 };
 enum { GPU_EARLY_START = 6, GPU_EARLY_STARTS_IN_GRAPHS = 12030 };
 
 /* Every function that the runtime calls: result name, suffix of the symbol, parameters. */
@@ -153,8 +154,8 @@ int gpu_succeeded(const char *call, int result);
 
 /* Notes why something is refused, as the calling thread's failure; 0. */
 int gpu_refuse(const char *why);
-/* Adds to what the driver said of code that it does not load which CUDA it knows. */
-int gpu_refuse_code(void);
+/* Adds to what the driver said of code that it does not load what may be wrong with it; 0. */
+int gpu_refuse_code(int result);
 
 /* The launches of a variant for tensors at some addresses; `executable` is NULL until these come a second time. */
 typedef struct {

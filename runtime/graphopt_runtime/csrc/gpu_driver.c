@@ -50,12 +50,14 @@ int gpu_succeeded(const char *call, int result) {
     return 0;
 }
 
-int gpu_refuse_code(void) {
-    int version = 0;
-    driver.DriverGetVersion(&version);
+int gpu_refuse_code(int result) {
     size_t used = strlen(failure);
-    snprintf(failure + used, sizeof failure - used, " (the driver knows CUDA %d.%d; code of a newer nvcc needs a newer one)",
-             version / 1000, version % 1000 / 10);
+    int version = 0;
+    if (result == GPU_NO_BINARY)
+        snprintf(failure + used, sizeof failure - used, " (the code is for another GPU)");
+    else if ((result == GPU_INVALID_IMAGE || result == GPU_UNSUPPORTED_VERSION) && driver.DriverGetVersion(&version) == 0)
+        snprintf(failure + used, sizeof failure - used, " (the driver knows CUDA %d.%d; code of a newer nvcc needs a newer one)",
+                 version / 1000, version % 1000 / 10);
     return 0;
 }
 

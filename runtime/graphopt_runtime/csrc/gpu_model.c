@@ -19,8 +19,10 @@ static int load_code(graphopt_model *model) {
     model->modules = calloc((size_t)gpu_image_count + 1, sizeof *model->modules);
     model->functions = calloc((size_t)gpu_kernel_count + 1, sizeof *model->functions);
     if (model->modules == NULL || model->functions == NULL) return 0;
-    for (int i = 0; i < gpu_image_count; i++)
-        if (!GPU_OK(driver, ModuleLoadData, (&model->modules[i], gpu_images[i]))) return gpu_refuse_code();
+    for (int i = 0; i < gpu_image_count; i++) {
+        int result = driver->ModuleLoadData(&model->modules[i], gpu_images[i]);
+        if (!gpu_succeeded("cuModuleLoadData", result)) return gpu_refuse_code(result);
+    }
     for (int i = 0; i < gpu_kernel_count; i++) {
         gpu_module module = model->modules[gpu_kernels[i].image];
         if (!GPU_OK(driver, ModuleGetFunction, (&model->functions[i], module, gpu_kernels[i].name))) return 0;

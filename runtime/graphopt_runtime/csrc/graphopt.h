@@ -45,7 +45,8 @@ typedef struct {
    Worker threads belong to the handle and start with the first parallel kernel. */
 GRAPHOPT_API graphopt_model *graphopt_create(const void *weights, int threads);
 
-/* The same with memory from `allocator`, which is copied; NULL stands for the system's. */
+/* The same with memory from `allocator`, which is copied; NULL stands for the system's. Not in libraries for a GPU: those copy the
+   weights, which may lie anywhere, have no threads of their own, and say in graphopt_failure why there is no handle. */
 GRAPHOPT_API graphopt_model *graphopt_create_with(const void *weights, int threads, const graphopt_allocator *allocator);
 
 /* Runs one variant. Returns GRAPHOPT_OK or an error. Tensors that are not 64-byte aligned are copied through an internal

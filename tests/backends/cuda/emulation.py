@@ -115,7 +115,7 @@ def emulated_gpu(memory: int = 1 << 40, generation: int = HOPPER) -> Iterator[No
     driver().emulated_enable.restype = ctypes.c_size_t
     before = driver().emulated_enable(ctypes.c_size_t(memory))
     gpu.architectures.cache_clear()
-    driver().emulated_generation(generation)
+    earlier = driver().emulated_generation(generation)
     variables = {
         "LD_LIBRARY_PATH": str(folder()),
         "GRAPHOPT_EMULATED_MEMORY": str(memory),
@@ -126,5 +126,5 @@ def emulated_gpu(memory: int = 1 << 40, generation: int = HOPPER) -> Iterator[No
             yield
     finally:
         driver().emulated_enable(ctypes.c_size_t(before))
-        driver().emulated_generation(HOPPER)
+        driver().emulated_generation(earlier)
         gpu.architectures.cache_clear()

@@ -161,7 +161,7 @@ def check_instructions(cubin: Path, unit: str) -> None:
 
 def disassembled(cubin: Path) -> dict[str, str]:
     """The instructions of every function."""
-    places = [os.environ.get("PATH", ""), "/usr/local/cuda/bin", *package_folders()]
+    places = [*package_folders(), os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
     tool = shutil.which("cuobjdump", path=os.pathsep.join(places))
     if tool is None:
         pytest.skip("cuobjdump is not installed; registers and spills were checked")

@@ -8,11 +8,14 @@ import pytest
 
 import graphopt
 from graphopt import api
+from graphopt.artifacts.unpacking import unpack
 from graphopt.backends.cuda import nvcc
 from graphopt.backends.targets import TARGETS, Target, find_target, find_targets, native
 from graphopt.errors import ArtifactError, TargetError
+from tests.artifacts.test_unpacking import run_library
 from tests.backends.cuda import emulation
 from tests.backends.cuda.foreign import ByInterface
+from tests.cli.conftest import invoke
 from tests.conftest import make_model
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -95,14 +98,23 @@ def test_kernels_of_a_single_thread_are_told(tmp_path: Path) -> None:
         done = api.build(make_model(text), tmp_path / "m.gopt", target="cuda:sm_90", check=False)
         few = api.build(
             make_model(text.replace("64,100", "2,9").replace("64,10", "2,3")),
-            tmp_path / "m.gopt",
+            tmp_path / "few.gopt",
             target="cuda:sm_90",
             check=False,
         )
     assert [layer["threads"] for layer in done.layers] == [6400, 1]
+    assert "6,400" in invoke("inspect", done.path, "--kernels").stdout
     [notice] = done.notices
     assert notice.startswith("cuda:sm_90: run by a single thread of the GPU, and slow: ")
     assert few.notices == []
+
+
+def test_programs_in_c_run_what_is_unpacked(gpu: Target, tmp_path: Path) -> None:
+    path, x = tmp_path / "m.gopt", np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 1, 8, 8)
+    api.build(MODELS / "digits_cnn.onnx", path, target=gpu.name, check=False, separate_weights=True)
+    library, weights, _ = unpack(path, tmp_path / "c")
+    with graphopt.load(path) as model:
+        np.testing.assert_array_equal(run_library(library, weights, x, 10), model(x)[0][0])
 
 
 def test_memory_that_a_gpu_lacks_is_told(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ struct dimensions {
     unsigned x;
 };
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, NOT_FOUND = 500, NOT_READY = 600 };
 enum { SHARED_UNASKED = 48 << 10, MOST_SHARED = 227 << 10 };
 enum { WARP = 32, MOST_THREADS = 1024, MOST_CLUSTER = 8, STACK = 64 << 10, MOST_PARAMETERS = 32 };
 
@@ -56,7 +56,10 @@ size_t emulated_enable(size_t bytes) {
     size_t before = memory;
     return memory = bytes, before;
 }
-void emulated_generation(int number) { generation = number; }
+int emulated_generation(int number) {
+    int before = generation;
+    return generation = number, before;
+}
 }
 
 // Fibers: their stacks, and where each waits.
@@ -287,7 +290,7 @@ int cuModuleLoadData(void **module, const void *image) {
     close(file);
     *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     unlink(path);
-    return *module != nullptr ? OK : INVALID;
+    return *module != nullptr ? OK : INVALID_IMAGE;
 }
 
 int cuModuleUnload(void *module) { return drain_all(), dlclose(module), OK; }
