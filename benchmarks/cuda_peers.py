@@ -244,12 +244,8 @@ def product_operands(
     if kind == "int8":
         x = torch.randint(-128, 128, (rows, depth), device="cuda", dtype=torch.int8)
         w = known_weights(kind, depth, columns).cuda()
-        return (
-            x,
-            w,
-            torch.zeros(rows, columns, device="cuda", dtype=torch.int32),
-            lambda: torch._int_mm(x, w.T),
-        )
+        y = torch.zeros(rows, columns, device="cuda", dtype=torch.int32)
+        return x, w, y, lambda: torch._int_mm(x, w.T)
     torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
     own = torch.float16 if kind == "fp16" else torch.float32
     x = torch.randn(rows, depth, device="cuda").to(own)
