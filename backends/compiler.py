@@ -41,8 +41,8 @@ class Library:
     """Distinct kernels."""
     layers: list[dict[str, Any]]
     """Kernel calls of the first variant in order: kind of kernel, its symbol, the nodes it computes, their MACs, whether those are
-    of integers, bytes of its buffers, the workload that its schedule was chosen for, if any, and on a
-    GPU its threads."""
+    of integers, bytes of its buffers, the workload that its schedule was chosen for, if any, and
+    its threads on a GPU."""
 
 
 def compile_models(

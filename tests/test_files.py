@@ -1,4 +1,4 @@
-"""Devices and pipes are never replaced by what is written to their name."""
+"""Files are written whole or not at all; devices and pipes are never replaced by what is written to their name."""
 
 import errno
 import os

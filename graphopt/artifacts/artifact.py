@@ -62,6 +62,11 @@ def write(path: str | Path, builds: Sequence[Build], apart: bool = False) -> lis
         return _write(builds, *files)
 
 
+def weights_path(path: Path) -> Path:
+    """Where the weights of the artifact `path` are if they lie apart."""
+    return Path(APART.format(path))
+
+
 def _write(builds: Sequence[Build], file: IO[bytes], apart: IO[bytes] | None = None) -> list[dict[str, Any]]:
     hashes: dict[str, str] = {}
     with (
@@ -76,11 +81,6 @@ def _write(builds: Sequence[Build], file: IO[bytes], apart: IO[bytes] | None = N
             store.comment = WEIGHTS_PREFIX + hash_of_weights(whole).encode()
         program.comment = COMMENT_PREFIX + digest.encode()
     return described
-
-
-def weights_path(path: Path) -> Path:
-    """Where the weights of the artifact `path` are if they lie apart."""
-    return Path(APART.format(path))
 
 
 def _format(builds: Sequence[Mapping[str, Any]], apart: bool) -> int:

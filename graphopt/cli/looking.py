@@ -42,10 +42,7 @@ def targets(json_file: str | None) -> None:
 @click.command()
 @click.argument("artifact", type=parameters.ARTIFACT)
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="A folder; the artifact's name without .gopt by default.",
+    "-o", "--output", type=parameters.FOLDER, help="A folder; the artifact's name without .gopt by default."
 )
 @click.option("--target", metavar="NAME", help="Which of several builds.")
 @options.json_file

@@ -137,10 +137,9 @@ def precision(command: Command) -> Command:
 
 def pass_hooks(command: Command) -> Command:
     """`--dump` and `--stop-after`."""
-    folder = click.Path(file_okay=False, path_type=Path)
-    command = click.option("--dump", type=folder, help="Write the model to this folder after each pass.")(
-        command
-    )
+    command = click.option(
+        "--dump", type=parameters.FOLDER, help="Write the model to this folder after each pass."
+    )(command)
     return click.option(
         "--stop-after", type=click.IntRange(0), help="Run only the first N passes, to bisect."
     )(command)

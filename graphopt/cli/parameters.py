@@ -76,6 +76,7 @@ FILE = _Existing()
 ONNX_MODEL = _OnnxModel()
 ARTIFACT = _Artifact()
 OUTPUT = _Output()
+FOLDER = click.Path(file_okay=False, path_type=Path)
 DATA = click.Path(exists=True, path_type=Path)
 JSON = _JsonTarget()
 

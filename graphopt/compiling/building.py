@@ -17,7 +17,8 @@ from graphopt.accuracy.verify import Verdict
 from graphopt.arrays import Feeds
 from graphopt.artifacts import artifact
 from graphopt.compiling import manifest
-from graphopt.compiling.generating import generate, search, slow_kernels
+from graphopt.compiling.fallbacks import slow_kernels
+from graphopt.compiling.generating import generate, search
 from graphopt.compiling.judging import require_agreement, severity, verification_feeds
 from graphopt.compiling.precision import make_room, multiplying, prepare, require_known
 from graphopt.compiling.presets import run_preset
@@ -202,7 +203,8 @@ def make(model: Model, target: str, name: str, options: Options) -> Made:
         draft = describe(library, None)
         verdicts.append(require_agreement(originals, draft, inputs, seed, one, preset, prepared))
         builds.append(describe(library, verdicts[-1]))
-        notices += [*([prepared.notice] if prepared.notice else []), *slow_kernels(library, one)]
+        notices += [prepared.notice] if prepared.notice else []
+        notices += slow_kernels(library, one)
     variants = replace(variants, notices=[*variants.notices, *notices])
     return Made(variants, before, done, libraries, builds, min(verdicts, key=severity), watch)
 

@@ -42,20 +42,6 @@ def generate(
     return library
 
 
-SLOW_BYTES = 4096
-"""Of buffers of a kernel, from which it counts that a single thread of a GPU reads and writes them."""
-
-
-def slow_kernels(library: Library, target: Target) -> list[str]:
-    """What a user is told of kernels of a GPU that no family of parallel ones takes."""
-    slow = [each for each in library.layers if each.get("threads") == 1 and each["bytes"] >= SLOW_BYTES]
-    if not slow:
-        return []
-    named = ", ".join(each["nodes"] or each["kernel"] for each in slow[:3])
-    more = f" and {len(slow) - 3} more" if len(slow) > 3 else ""
-    return [f"{target.name}: run by a single thread of the GPU, and slow: {named}{more}"]
-
-
 def search(models: Sequence[ir.Model], target: Target, tuning: Tuning, progress: Progress) -> TuningReport:
     """Measure schedules. Raises TargetError where the target does not run on this machine, TuningError for a bad database
     or without the Ray cluster that is to build, DeviceError without the device that is to measure."""

@@ -166,10 +166,12 @@ def _check_keys(found: Manifest, required: Mapping[str, type], what: str, path: 
 
 
 def _check_members(manifest: Manifest, program: Archive, store: Archive) -> None:
-    for archive in {program.path: program, store.path: store}.values():
-        roles = [role for role, holder in (("library", program), ("weights", store)) if holder is archive]
-        used = {build[role] for build in manifest["builds"] for role in roles}
-        _check_names(archive, used, manifest)
+    libraries, weights = ({build[role] for build in manifest["builds"]} for role in ("library", "weights"))
+    if store is program:
+        _check_names(program, libraries | weights, manifest)
+    else:
+        _check_names(program, libraries, manifest)
+        _check_names(store, weights, manifest)
     for build in manifest["builds"]:
         size, expected = len(store.members[build["weights"]]), build["weights_bytes"]
         if size != expected:

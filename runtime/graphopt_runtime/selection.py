@@ -32,6 +32,7 @@ def suitable_build(builds: Sequence[Manifest], path: Path) -> Manifest:
 
 
 def _misfit(build: Manifest, here: str, flags: frozenset[str] | None) -> Misfit | None:
+    """None where it runs."""
     target = build["target"]
     wanted = target.get("arch")
     if wanted != here:

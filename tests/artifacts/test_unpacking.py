@@ -72,4 +72,4 @@ def test_from_the_command_line(coded: Path) -> None:
     files = invoke_json("unpack", coded)["files"]
     assert files == [str(coded.parent / "m" / name) for name in ("library.so", "weights.bin", "graphopt.h")]
     assert invoke("unpack", coded, "-o", coded.parent / "m").stdout.strip() == ", ".join(files)
-    assert "it is a file" in invoke("unpack", coded, "-o", coded, code=2).stderr
+    assert "is a file" in invoke("unpack", coded, "-o", coded, code=2).stderr

@@ -79,15 +79,20 @@ def test_kernels_of_the_generation_before_are_verified(name: str, precision: str
     assert done.verdict.passed
 
 
-def test_code_that_a_driver_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(b"none", r"\(the driver knows CUDA 13\.0; code of"), (b"", r"\(the code is for another GPU\)")],
+)
+def test_code_that_a_driver_does_not_load_is_told(
+    code: bytes, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     if reason := emulation.missing():
         pytest.skip(reason)
-    monkeypatch.setattr(emulation, "_image", lambda source: (4).to_bytes(emulation.WIDTH, "little") + b"none")
+    image = len(code).to_bytes(emulation.WIDTH, "little") + code
+    monkeypatch.setattr(emulation, "_image", lambda source: image)
     with emulation.emulated_gpu():
         done = api.build(MODELS / "digits_mlp.onnx", tmp_path / "model.gopt", target="cuda", check=False)
-        with pytest.raises(
-            ArtifactError, match=r"cuModuleLoadData: .* \(the driver knows CUDA 13\.0; code of"
-        ):
+        with pytest.raises(ArtifactError, match=rf"cuModuleLoadData: .* {told}"):
             graphopt.load(done.path)
 
 

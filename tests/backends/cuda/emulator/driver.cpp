@@ -21,7 +21,7 @@ struct dimensions {
     unsigned x;
 };
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, NOT_FOUND = 500, NOT_READY = 600 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, NO_BINARY = 209, NOT_FOUND = 500, NOT_READY = 600 };
 enum { SHARED_UNASKED = 48 << 10, MOST_SHARED = 227 << 10 };
 enum { WARP = 32, MOST_THREADS = 1024, MOST_CLUSTER = 8, STACK = 64 << 10, MOST_PARAMETERS = 32 };
 
@@ -283,6 +283,7 @@ int cuModuleLoadData(void **module, const void *image) {
     show_everything();
     uint64_t bytes;
     memcpy(&bytes, image, sizeof bytes);
+    if (bytes == 0) return NO_BINARY;  // an image without code stands for that of another GPU
     char path[] = "/tmp/graphopt-emulated-XXXXXX";
     int file = mkstemp(path);
     size_t written = 0;
